@@ -1,0 +1,206 @@
+"""The random numbers of the augmentation, drawn from a NumPy generator.
+
+Everything random is drawn here, on the host and in float64, and handed to the blocks of
+`network.augmentation` as one row of float32 parameters per sample. Those blocks are therefore
+deterministic, any engine can run their graphs, and the state of one ``np.random.Generator`` is all
+that a resumed run needs. This module does not import MXNet.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Mapping, NamedTuple, Tuple
+
+import numpy as np
+
+from network.augmentation_ranges import AugmentationRanges
+
+Shape = Tuple[int, int]  # (H, W)
+
+# Columns [begin, end) of the parameter rows. Matrices are stored column by column, save the three
+# 2x3 affine maps, which are row by row as MXNet's GridGenerator reads them.
+GEOMETRY_COLUMNS = {"grid1": (0, 6), "grid2": (6, 12), "camera": (12, 18), "flow": (18, 22)}
+COLOUR_COLUMNS = {
+    "hue": (0, 9),
+    "noise": (9, 10),
+    "scale": (10, 13),
+    "mean": (13, 16),
+    "brightness": (16, 17),
+    "gamma": (17, 18),
+}
+
+
+class Windows(NamedTuple):
+    """Where the samples of a batch are taken, float64, (x, y) order, px about the centres.
+
+    Target offset d lies at ``t + A d`` in image 1 and at ``t + A B d + r`` in image 2.
+    """
+
+    A: np.ndarray  # (N, 2, 2)
+    t: np.ndarray  # (N, 2)
+    B: np.ndarray  # (N, 2, 2)
+    r: np.ndarray  # (N, 2)
+
+
+def _rotation(angle: np.ndarray) -> np.ndarray:
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], -2)  # (N, 2, 2)
+
+
+def _sizes(original: Shape, target: Shape) -> tuple[np.ndarray, np.ndarray]:
+    for name, shape in (("original", original), ("target", target)):
+        if len(shape) != 2 or min(shape) < 2:
+            raise ValueError(f"the {name} shape {tuple(shape)} is not H, W of at least 2 pixels")
+    return np.array(original[::-1], float), np.array(target[::-1], float)  # (W, H)
+
+
+def draw_windows(
+    rng: np.random.Generator, batch: int, original: Shape, target: Shape, ranges: AugmentationRanges
+) -> Windows:
+    """Draw the affine windows of a batch; every sample of image 1 lies inside the picture.
+
+    Parameters
+    ----------
+    rng : np.random.Generator
+        Advanced by the same number of draws whatever the ranges are.
+    batch : int
+        Number of samples N.
+    original, target : (int, int)
+        H, W of the arrays before and after the augmentation, px.
+    ranges : AugmentationRanges
+    """
+    size_o, size_t = _sizes(original, target)
+
+    def uniform(low: float, high: float, *axes: int) -> np.ndarray:
+        return rng.uniform(low, high, (batch, *axes))
+
+    theta = np.deg2rad(uniform(-ranges.rotation, ranges.rotation))
+    zoom, aspect = uniform(*ranges.zoom), uniform(*ranges.aspect)
+    anchor, shift = uniform(-0.5, 0.5, 2), uniform(-ranges.translation, ranges.translation, 2)
+    angle = np.deg2rad(uniform(-ranges.relative_rotation, ranges.relative_rotation))
+    factor = uniform(*ranges.relative_scale)
+    relative = uniform(-ranges.relative_translation, ranges.relative_translation, 2)
+
+    cos, sin = np.abs(np.cos(theta)), np.abs(np.sin(theta))
+    wide, high = size_t - 1
+    extent = np.stack([aspect * (wide * cos + high * sin), high * cos + wide * sin], -1)  # (N, 2)
+    scale = np.minimum(zoom, ((size_o - 1) / extent).min(-1))[:, None]  # (N, 1)
+    stretch = scale * np.stack([aspect, np.ones(batch)], -1)  # (N, 2)
+
+    position = anchor * np.maximum(size_o - scale * size_t, 0) + shift * size_o
+    room = np.maximum(size_o - 1 - scale * extent, 0) / 2
+    return Windows(
+        A=stretch[:, :, None] * _rotation(theta),
+        t=np.clip(position, -room, room),
+        B=factor[:, None, None] * _rotation(angle),
+        r=relative * (size_o - 1),
+    )
+
+
+def geometry_parameters(windows: Windows, original: Shape, target: Shape) -> np.ndarray:
+    """What `GeometryAugmentation` needs to sample `windows`: (N, 22) float32.
+
+    Columns ``grid1`` and ``grid2`` map the target's coordinates in [-1, 1] to those of the two
+    images in [-1, 1]. The new label is d2 - d with d2 = B^-1 (d + A^-1 (f - r)), that is
+    ``(B^-1 - 1) d - (A B)^-1 r`` (columns ``camera``, of d in [-1, 1]) plus ``(A B)^-1 f``
+    (columns ``flow``).
+    """
+    size_o, size_t = _sizes(original, target)
+    half_o, half_t = (size_o - 1) / 2, (size_t - 1) / 2
+    A, t, B, r = windows
+    AB = A @ B
+    inverse = np.linalg.inv(AB)
+
+    def affine(matrix: np.ndarray, offset: np.ndarray) -> np.ndarray:
+        return np.concatenate([matrix * half_t, offset[:, :, None]], 2)  # (N, 2, 3)
+
+    parts = {
+        "grid1": affine(A, t) / half_o[:, None],
+        "grid2": affine(AB, t + r) / half_o[:, None],
+        "camera": affine(np.linalg.inv(B) - np.eye(2), -(inverse @ r[:, :, None])[:, :, 0]),
+        "flow": inverse.transpose(0, 2, 1),
+    }
+    return _rows(parts, GEOMETRY_COLUMNS)
+
+
+def draw_geometry(
+    rng: np.random.Generator, batch: int, original: Shape, target: Shape, ranges: AugmentationRanges
+) -> np.ndarray:
+    """`draw_windows` as the parameters of `GeometryAugmentation`, (N, 22) float32."""
+    return geometry_parameters(draw_windows(rng, batch, original, target, ranges), original, target)
+
+
+def _yiq_from_rgb() -> np.ndarray:
+    red, _, blue = np.eye(3)
+    luma = np.array([0.299, 0.587, 0.114])
+    u, v = 0.492111 * (blue - luma), 0.877283 * (red - luma)
+    cos, sin = math.cos(math.radians(33)), math.sin(math.radians(33))
+    return np.stack([luma, cos * v - sin * u, sin * v + cos * u])  # (3, 3)
+
+
+def hue_matrix(saturation: np.ndarray, angle: np.ndarray) -> np.ndarray:
+    """RGB to RGB, (N, 3, 3): scale YIQ's I/Q plane by `saturation`, turn it by `angle` (rad)."""
+    turn = np.tile(np.eye(3), (len(angle), 1, 1))
+    turn[:, 1:, 1:] = saturation[:, None, None] * _rotation(angle)
+    yiq = _yiq_from_rgb()
+    return np.linalg.inv(yiq) @ turn @ yiq
+
+
+def colour_parameters(
+    *,
+    hue: np.ndarray,
+    noise: np.ndarray,
+    contrast: np.ndarray,
+    gain: np.ndarray,
+    brightness: np.ndarray,
+    exponent: np.ndarray,
+) -> np.ndarray:
+    """What `ColourAugmentation` needs for the given draws: (N, 18) float32.
+
+    ``(x - m)(1 + contrast) gain + m gain + brightness`` is stored as the factors of x (``scale``)
+    and of the mean m (``mean``). Shapes: hue (N, 3, 3), gain (N, 3), the others (N,).
+    """
+    parts = {
+        "hue": hue.transpose(0, 2, 1),
+        "noise": noise,
+        "scale": (1 + contrast[:, None]) * gain,
+        "mean": -contrast[:, None] * gain,
+        "brightness": brightness,
+        "gamma": exponent,
+    }
+    return _rows(parts, COLOUR_COLUMNS)
+
+
+def draw_colour(rng: np.random.Generator, batch: int, ranges: AugmentationRanges) -> np.ndarray:
+    """Draw the parameters of `ColourAugmentation` for N samples, (N, 18) float32."""
+    saturation = 1 + rng.uniform(-ranges.saturation, ranges.saturation, batch)
+    angle = np.pi * rng.uniform(-ranges.hue, ranges.hue, batch)
+    noise = np.full(batch, rng.uniform(0, ranges.noise))
+    contrast = rng.uniform(*ranges.contrast, batch)
+    gain = rng.uniform(*ranges.gain, (batch, 3))
+    brightness = ranges.brightness * rng.standard_normal(batch)
+    exponent = np.exp(rng.uniform(*(ranges.gamma or (0.0, 0.0)), batch))
+    return colour_parameters(
+        hue=hue_matrix(saturation, angle),
+        noise=noise,
+        contrast=contrast,
+        gain=gain,
+        brightness=brightness,
+        exponent=exponent,
+    )
+
+
+def draw_noise_seed(rng: np.random.Generator) -> int:
+    """Draw the seed in [0, 2^31) from which a device makes one batch's noise.
+
+    The pixels' noise is the one random input too large for the host. Once per batch the engine
+    seeds its device's generator with this number (``mx.random.seed(seed, ctx)`` or
+    ``torch.Generator(device).manual_seed(seed)``) and draws two standard normal arrays of the
+    images' target shape, the first for image 1.
+    """
+    return int(rng.integers(2**31))
+
+
+def _rows(parts: Mapping[str, np.ndarray], columns: Mapping[str, tuple[int, int]]) -> np.ndarray:
+    flat = [parts[key].reshape(-1, end - begin) for key, (begin, end) in columns.items()]
+    return np.concatenate(flat, 1).astype(np.float32)

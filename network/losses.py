@@ -1,0 +1,60 @@
+"""Training loss and metric: the multi-scale end-point error (spec of PWC-Net, used in section 4).
+
+Predictions and labels share one channel order; masks are 1 where the label is known.
+"""
+
+from __future__ import annotations
+
+from network.decoder import STRIDES
+from network.layers import Upsample
+from network.mx import mx
+
+WEIGHTS = (0.005, 0.01, 0.02, 0.08, 0.32)  # coarse to fine
+EPSILON = 1e-8
+
+
+def masked_mean(F, error, mask):
+    """Mean over the valid pixels of each sample: (N, 1, H, W) twice -> (N,); 0 without any."""
+    total = F.sum(error * mask, axis=0, exclude=True)
+    count = F.sum(mask, axis=0, exclude=True)
+    return total / F.maximum(count, 1)  # a mask is 0 or 1, so only an empty one is below 1
+
+
+class EndPointError(mx.gluon.HybridBlock):
+    """Average end-point error of a prediction at `stride`, per sample.
+
+    (N, 2, H / stride, W / stride), label (N, 2, H, W), mask (N, 1, H, W) -> (N,), px.
+
+    With `q` the robust measure of fine-tuning instead: ``(sum |difference| + 1e-8)^q``.
+    """
+
+    def __init__(self, stride: int, q: float | None = None, **kwargs):
+        super().__init__(**kwargs)
+        self.q = q
+        self.upsample = Upsample(stride, channels=2)
+
+    def hybrid_forward(self, F, prediction, label, mask):
+        difference = self.upsample(prediction) - label
+        if self.q is None:
+            error = F.sqrt(F.sum(F.square(difference), axis=1, keepdims=True) + EPSILON)
+        else:
+            error = (F.sum(F.abs(difference), axis=1, keepdims=True) + EPSILON) ** self.q
+        return masked_mean(F, error, mask)
+
+
+class MultiscaleEPE(mx.gluon.HybridBlock):
+    """Weighted sum of the end-point errors of the five predictions, (N,) per sample."""
+
+    def __init__(self, weights=WEIGHTS, q: float | None = None, **kwargs):
+        super().__init__(**kwargs)
+        self.weights = tuple(weights)
+        if len(self.weights) != len(STRIDES):
+            raise ValueError(f"{len(STRIDES)} weights are needed, coarse to fine, not {weights!r}")
+        for stride in STRIDES:
+            setattr(self, f"error{stride}", EndPointError(stride, q))
+
+    def hybrid_forward(self, F, label, mask, *predictions):
+        loss = 0
+        for weight, stride, prediction in zip(self.weights, STRIDES, predictions):
+            loss = loss + weight * getattr(self, f"error{stride}")(prediction, label, mask)
+        return loss

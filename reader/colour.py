@@ -1,0 +1,76 @@
+"""Flow fields as pictures, in the colour code of Baker et al. (IJCV 2011, figure 1)."""
+
+from __future__ import annotations
+
+import flow_vis
+import numpy as np
+
+_EPSILON = 1e-5  # px; keeps a flow at rest, whose scale is 0, drawable
+
+
+def flow_to_colour(
+    flow: np.ndarray, max_flow: float | None = None, mask: np.ndarray | None = None
+) -> np.ndarray:
+    """Draw a flow field: hue is the direction, saturation the magnitude, white is rest.
+
+    Parameters
+    ----------
+    flow : np.ndarray
+        (H, W, 2), px, (u, v).
+    max_flow : float, optional
+        Magnitude in px that is drawn fully saturated; what exceeds it is drawn darker. Default:
+        the largest magnitude among the pixels drawn.
+    mask : np.ndarray, optional
+        (H, W) or (H, W, 1), 0 = unknown. Unknown pixels and values that are not finite are black.
+
+    Returns
+    -------
+    np.ndarray
+        (H, W, 3) uint8, RGB.
+
+    Raises
+    ------
+    ValueError
+        An array has another shape, or `max_flow` is not above 0.
+    """
+    if flow.ndim != 3 or flow.shape[2] != 2:
+        raise ValueError(f"a flow is (H, W, 2), not {flow.shape}")
+    if max_flow is not None and not 0 < max_flow < np.inf:
+        raise ValueError(f"the largest flow drawn is a number of px above 0, not {max_flow}")
+    known = np.isfinite(flow).all(axis=2)  # (H, W)
+    if mask is not None:
+        if mask.shape not in (known.shape, (*known.shape, 1)):
+            raise ValueError(f"the mask {mask.shape} does not fit the flow {flow.shape}")
+        known &= mask.reshape(known.shape) != 0
+    flow = np.where(known[:, :, None], flow, 0)
+    if max_flow is None:
+        max_flow = np.hypot(flow[:, :, 0], flow[:, :, 1]).max(initial=0)
+    # Not flow_vis.flow_to_color: its clip_flow cuts negative components to 0.
+    scale = flow.dtype.type(max_flow + _EPSILON)
+    colour = flow_vis.flow_uv_to_colors(flow[:, :, 0] / scale, flow[:, :, 1] / scale)
+    colour[~known] = 0
+    return colour
+
+
+def colour_wheel(size: int) -> np.ndarray:
+    """Draw the legend of `flow_to_colour`: the colour of every direction up to the full scale.
+
+    Parameters
+    ----------
+    size : int
+        Side of the picture, px.
+
+    Returns
+    -------
+    np.ndarray
+        (size, size, 3) uint8, RGB: a disc on white, rest in its centre, u to the right, v down.
+    """
+    if size < 1:
+        raise ValueError(f"the side of a picture is at least 1 px, not {size}")
+    centred = (np.arange(size, dtype=np.float32) + 0.5) / size * 2 - 1
+    flow = np.stack(
+        np.meshgrid(centred, centred), axis=2
+    )  # (size, size, 2), of the scale
+    wheel = flow_to_colour(flow, max_flow=1)
+    wheel[np.hypot(flow[:, :, 0], flow[:, :, 1]) > 1] = 255
+    return wheel

@@ -1,0 +1,51 @@
+"""The three columns of the published augmentation, with the shapes they are used at."""
+
+from network.augmentation_ranges import AugmentationRanges
+
+CHAIRS = {
+    "rotation": 17,
+    "zoom": [0.5, 1 / 0.9],
+    "aspect": [0.9, 1 / 0.9],
+    "translation": 0.1,
+    "relative_rotation": 0.25 * 17,
+    "relative_translation": 0.25 * 0.1,
+    "relative_scale": [0.96, 1 / 0.96],
+    "contrast": [-0.4, 0.8],
+    "brightness": 0.1,
+    "gain": [0.8, 1.4],
+    "noise": 0.04,
+    "saturation": 0.5,
+    "hue": 0.5,
+}
+SINTEL = {**CHAIRS, "zoom": [1 / 1.5, 1 / 0.9], "noise": 0}
+KITTI = {
+    "rotation": 5,
+    "zoom": [1 / 1.25, 1 / 0.95],
+    "aspect": [0.95, 1 / 0.95],
+    "translation": 0.05,
+    "relative_rotation": 0.25 * 5,
+    "relative_translation": 0.25 * 0.05,
+    "relative_scale": [0.98, 1 / 0.98],
+    "contrast": [-0.2, 0.4],
+    "brightness": 0.05,
+    "gain": [0.9, 1.2],
+    "noise": 0.02,
+    "saturation": 0.25,
+    "hue": 0.1,
+    "gamma": [-0.5, 0.5],
+}
+NOTHING = {
+    **dict.fromkeys(CHAIRS, 0),
+    **dict.fromkeys(("zoom", "aspect", "relative_scale", "gain"), [1, 1]),
+    "contrast": [0, 0],
+}
+COLUMNS = {"chairs": CHAIRS, "sintel": SINTEL, "kitti": KITTI}
+SHAPES = {  # original, target, (H, W)
+    "chairs": ((384, 512), (320, 448)),
+    "sintel": ((436, 1024), (384, 768)),
+    "kitti": ((576, 1280), (320, 896)),
+}
+
+
+def ranges(column: dict, **changes) -> AugmentationRanges:
+    return AugmentationRanges.from_config({**column, **changes})

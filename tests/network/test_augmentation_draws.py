@@ -1,0 +1,229 @@
+"""The draws of the augmentation: windows, labels, colours, seeds; NumPy in float64 throughout."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from augmentation_table import CHAIRS, COLUMNS, NOTHING, SHAPES, ranges
+
+from network.augmentation_draws import (
+    COLOUR_COLUMNS,
+    GEOMETRY_COLUMNS,
+    draw_colour,
+    draw_geometry,
+    draw_noise_seed,
+    draw_windows,
+    geometry_parameters,
+    hue_matrix,
+)
+
+columns = pytest.mark.parametrize("column", sorted(COLUMNS))
+LARGE, SMALL = (4000, 5000), (320, 448)  # far apart: the picture does not limit the zoom
+
+
+def take(params, table, key, *shape):
+    begin, end = table[key]
+    return params[:, begin:end].astype(float).reshape(-1, *shape)
+
+
+def target_offsets(target, count=40):
+    """Offsets (2, P) from the target's centre, (x, y) px, the corners among them."""
+    half = (np.array(target[::-1]) - 1) / 2
+    inner = np.random.default_rng(3).uniform(-1, 1, (2, count))
+    corners = np.array([[-1, -1, 1, 1], [-1, 1, -1, 1]])
+    return half[:, None] * np.concatenate([corners, inner], 1)
+
+
+@columns
+def test_label_leads_from_image_1_to_image_2(column):
+    original, target = SHAPES[column]
+    half_o, half_t = ((np.array(s[::-1]) - 1)[:, None] / 2 for s in (original, target))
+    params = draw_geometry(np.random.default_rng(1), 500, original, target, ranges(COLUMNS[column]))
+    grid1, grid2, camera = (
+        take(params, GEOMETRY_COLUMNS, key, 2, 3) for key in ("grid1", "grid2", "camera")
+    )
+    linear = take(params, GEOMETRY_COLUMNS, "flow", 2, 2).transpose(0, 2, 1)
+
+    def apply(affine, d):
+        return affine[..., :2] @ (d / half_t) + affine[..., 2:]
+
+    d = target_offsets(target)
+    at1 = half_o * apply(grid1, d)  # (N, 2, P)
+    flow = np.stack([30 * np.sin(at1[:, 1] / 40), 0.1 * at1[:, 0] - 9], 1)
+    label = apply(camera, d) + linear @ flow
+    at2 = half_o * apply(grid2, d + label)
+    assert np.abs(label).max() > 20
+    assert np.abs(at2 - at1 - flow).max() < 1e-3
+
+
+@columns
+def test_parameters_sample_the_windows(column):
+    original, target = SHAPES[column]
+    windows = draw_windows(np.random.default_rng(2), 50, original, target, ranges(COLUMNS[column]))
+    params = geometry_parameters(windows, original, target)
+    half_o, half_t = ((np.array(s[::-1]) - 1)[:, None] / 2 for s in (original, target))
+    d = target_offsets(target)
+    expected1 = windows.t[:, :, None] + windows.A @ d
+    expected2 = windows.t[:, :, None] + windows.A @ (windows.B @ d) + windows.r[:, :, None]
+    for key, expected in (("grid1", expected1), ("grid2", expected2)):
+        grid = take(params, GEOMETRY_COLUMNS, key, 2, 3)
+        at = half_o * (grid[:, :, :2] @ (d / half_t) + grid[:, :, 2:])
+        assert np.abs(at - expected).max() < 1e-3
+
+
+@columns
+@pytest.mark.parametrize("change", [{}, {"zoom": [3, 3]}, {"translation": 2}, {"rotation": 90}])
+def test_image_1_stays_inside(column, change):
+    original, target = SHAPES[column]
+    windows = draw_windows(
+        np.random.default_rng(4), 500, original, target, ranges(COLUMNS[column], **change)
+    )
+    corners = windows.t[:, :, None] + windows.A @ target_offsets(target)[:, :4]
+    overhang = np.abs(corners) - (np.array(original[::-1])[:, None] - 1) / 2
+    assert overhang.max() < 1e-9
+    if "zoom" in change:  # every window is limited: it spans the picture along one axis
+        assert np.abs(overhang.max((1, 2))).max() < 1e-9
+
+
+def test_windows_fill_their_ranges():
+    column = {**CHAIRS, "translation": 0.0}
+    A, t, B, r = draw_windows(np.random.default_rng(5), 4000, LARGE, SMALL, ranges(column))
+    scale = np.hypot(A[:, 1, 0], A[:, 1, 1])
+    slack = np.array(LARGE[::-1]) - scale[:, None] * np.array(SMALL[::-1])
+    drawn = {
+        "rotation": (np.rad2deg(np.arctan2(A[:, 1, 0], A[:, 1, 1])), -17, 17),
+        "zoom": (scale, 0.5, 1 / 0.9),
+        "aspect": (np.hypot(A[:, 0, 0], A[:, 0, 1]) / scale, 0.9, 1 / 0.9),
+        "relative_rotation": (np.rad2deg(np.arctan2(B[:, 1, 0], B[:, 0, 0])), -4.25, 4.25),
+        "relative_scale": (np.hypot(B[:, 1, 0], B[:, 0, 0]), 0.96, 1 / 0.96),
+        "r_x": (r[:, 0], -0.025 * 4999, 0.025 * 4999),
+        "r_y": (r[:, 1], -0.025 * 3999, 0.025 * 3999),
+        "t_x": (t[:, 0] / slack[:, 0], -0.5, 0.5),
+        "t_y": (t[:, 1] / slack[:, 1], -0.5, 0.5),
+    }
+    for name, (values, low, high) in drawn.items():
+        width = high - low
+        assert low - 1e-9 <= values.min() < low + 0.01 * width, name
+        assert high - 0.01 * width < values.max() <= high + 1e-9, name
+        assert abs(values.mean() - (low + high) / 2) < 0.02 * width, name
+
+
+def test_translation_is_a_fraction_of_the_original():
+    size = (1000, 3000)
+    narrow = ranges(NOTHING, translation=0.1, zoom=[0.5, 0.5])
+    still = draw_windows(np.random.default_rng(6), 2000, size, (100, 100), ranges(NOTHING)).t
+    moved = draw_windows(np.random.default_rng(6), 2000, size, (100, 100), narrow).t
+    shift = moved - still * ((np.array(size[::-1]) - 50) / (np.array(size[::-1]) - 100))
+    inside = np.abs(moved) < (np.array(size[::-1]) - 60) / 2  # not pushed back from the border
+    for axis, limit in ((0, 300), (1, 100)):
+        values = shift[inside[:, axis], axis]
+        assert 0.97 * limit < np.abs(values).max() <= limit + 1e-9
+
+
+def test_relative_translation_counts_the_gaps_between_pixels():
+    sizes = [(11, 21), LARGE]
+    drawn = [draw_windows(np.random.default_rng(6), 50, s, SMALL, ranges(CHAIRS)).r for s in sizes]
+    fractions = [r / (np.array(s[::-1]) - 1) for r, s in zip(drawn, sizes)]
+    assert np.allclose(fractions[0], fractions[1], rtol=1e-9)
+
+
+@columns
+def test_a_generator_state_gives_one_result(column):
+    original, target = SHAPES[column]
+    rng = np.random.default_rng(7)
+    rng.normal(size=5)
+    state = rng.bit_generator.state
+    augmentation = ranges(COLUMNS[column])
+
+    def draws(generator):
+        geometry = draw_geometry(generator, 4, original, target, augmentation)
+        colour = draw_colour(generator, 4, augmentation)
+        return geometry, colour, draw_noise_seed(generator)
+
+    first, following = draws(rng), draws(rng)
+    other = np.random.default_rng(8)
+    other.bit_generator.state = state
+    for one, two, later in zip(first, draws(other), following):
+        assert np.array_equal(one, two)
+        assert not np.array_equal(one, later)
+    assert first[0].dtype == first[1].dtype == np.float32
+    assert 0 <= first[2] < 2**31
+    # What is switched off is still drawn: the data that follow do not depend on the ranges.
+    other.bit_generator.state = state
+    draw_geometry(other, 4, original, target, ranges(NOTHING))
+    draw_colour(other, 4, ranges(NOTHING))
+    assert draw_noise_seed(other) == first[2]
+
+
+def test_samples_of_a_batch_differ():
+    rng = np.random.default_rng(9)
+    geometry = draw_geometry(rng, 8, *SHAPES["chairs"], ranges(CHAIRS))
+    colour = draw_colour(rng, 8, ranges(CHAIRS))
+    assert len(np.unique(geometry, axis=0)) == len(np.unique(colour, axis=0)) == 8
+
+
+@pytest.mark.parametrize("shapes", [((1, 512), SMALL), (LARGE, (320, 1)), (LARGE, (320,))])
+def test_shape_that_is_none(shapes):
+    with pytest.raises(ValueError, match="shape"):
+        draw_windows(np.random.default_rng(0), 1, *shapes, ranges(CHAIRS))
+
+
+def test_hue_matrix_is_that_of_yiq():
+    # NTSC's I and Q to three digits, as in any textbook.
+    chroma = np.array([[0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+    luma = np.array([0.299, 0.587, 0.114])
+    angle = np.array([0.0, 0.4, -1.3])
+    matrix = hue_matrix(np.array([1.5, 1.0, 0.5]), angle)
+    assert np.allclose(luma @ matrix, luma, atol=1e-12)
+    assert np.allclose(matrix @ np.ones(3), 1, atol=1e-12)  # greys stay
+    assert np.allclose(chroma @ matrix[0], 1.5 * chroma, atol=2e-3)
+    turn = np.array([[np.cos(0.4), -np.sin(0.4)], [np.sin(0.4), np.cos(0.4)]])
+    assert np.allclose(chroma @ matrix[1], turn @ chroma, atol=2e-3)
+
+
+def test_hue_full_turn_and_grey():
+    one, none = np.ones(1), np.zeros(1)
+    assert np.allclose(hue_matrix(one, 2 * np.pi * one), np.eye(3), atol=1e-12)
+    assert np.allclose(hue_matrix(none, none)[0], np.tile([0.299, 0.587, 0.114], (3, 1)))
+
+
+@columns
+def test_colours_fill_their_ranges(column):
+    table, augmentation = COLUMNS[column], ranges(COLUMNS[column])
+    params = draw_colour(np.random.default_rng(10), 4000, augmentation)
+    drawn = {key: params[:, b:e].astype(float) for key, (b, e) in COLOUR_COLUMNS.items()}
+    gain = drawn["scale"] + drawn["mean"]  # (1 + c) g - c g
+    contrast = -drawn["mean"] / gain
+    assert np.ptp(contrast, axis=1).max() < 1e-5  # one per sample, for all channels
+    matrix = drawn["hue"].reshape(-1, 3, 3).transpose(0, 2, 1)
+    squared = np.linalg.det(matrix)  # a turn and scaling of a plane: saturation squared
+    gamma = table.get("gamma", [0, 0])
+    angle = np.arccos(np.clip((np.trace(matrix, axis1=1, axis2=2) - 1) / 2 / squared**0.5, -1, 1))
+    bounds = {
+        "gain": (gain, *table["gain"]),
+        "contrast": (contrast, *table["contrast"]),
+        "saturation": (squared**0.5, 1 - table["saturation"], 1 + table["saturation"]),
+        "hue": (angle / np.pi, 0, table["hue"]),
+        "gamma": (np.log(drawn["gamma"]), *gamma),
+    }
+    for name, (values, low, high) in bounds.items():
+        width = high - low
+        assert low - 1e-3 <= values.min() <= low + 0.01 * width + 1e-6, name
+        assert high - 0.01 * width - 1e-6 <= values.max() <= high + 1e-3, name
+    assert abs(drawn["brightness"].std() / table["brightness"] - 1) < 0.05
+    assert abs(drawn["brightness"]).max() > 2.5 * table["brightness"]  # normal, not uniform
+
+
+def test_noise_is_one_per_batch():
+    rng = np.random.default_rng(11)
+    begin, end = COLOUR_COLUMNS["noise"]
+    sigma = np.stack([draw_colour(rng, 4, ranges(CHAIRS))[:, begin:end] for _ in range(300)])
+    assert np.ptp(sigma, axis=1).max() == 0
+    assert 0 <= sigma.min() < 0.001
+    assert 0.039 < sigma.max() <= 0.04
+
+
+def test_drawing_needs_no_mxnet():
+    code = "import sys; import network.augmentation_draws; assert 'mxnet' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

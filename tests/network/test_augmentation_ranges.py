@@ -1,0 +1,43 @@
+"""A wrong value in the augmentation's part of a config is refused by name."""
+
+import pytest
+from augmentation_table import CHAIRS, KITTI
+
+from network.augmentation_ranges import AugmentationRanges
+
+
+def test_values_and_default():
+    ranges = AugmentationRanges.from_config(CHAIRS)
+    assert (ranges.rotation, ranges.aspect, ranges.gamma) == (17.0, (0.9, 1 / 0.9), None)
+    assert AugmentationRanges.from_config(KITTI).gamma == (-0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("rotation", "17"),
+        ("rotation", True),
+        ("rotation", 91),
+        ("rotation", [0, 17]),
+        ("translation", -0.1),
+        ("hue", float("nan")),
+        ("zoom", 1.0),
+        ("zoom", [1.2, 0.8]),
+        ("zoom", [0, 1]),
+        ("aspect", [1, 1, 1]),
+        ("relative_scale", [-1, 1]),
+        ("contrast", [-1.5, 0]),
+        ("gain", [None, 1]),
+        ("gamma", 0.5),
+        ("rotations", 1),
+    ],
+)
+def test_wrong_value_names_the_key(key, value):
+    with pytest.raises(ValueError, match=f"augmentation key '{key}'"):
+        AugmentationRanges.from_config({**CHAIRS, key: value})
+
+
+@pytest.mark.parametrize("key", sorted(CHAIRS))
+def test_missing_key_is_named(key):
+    with pytest.raises(ValueError, match=f"augmentation key '{key}' is missing"):
+        AugmentationRanges.from_config({k: v for k, v in CHAIRS.items() if k != key})
