@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from augmentation_table import CHAIRS, COLUMNS, NOTHING, SHAPES, ranges
+from augmentation_cases import CHAIRS, COLUMNS, NOTHING, SHAPES, ranges
 
 from network.augmentation_draws import (
     COLOUR_COLUMNS,

@@ -1,7 +1,7 @@
 """A wrong value in the augmentation's part of a config is refused by name."""
 
 import pytest
-from augmentation_table import CHAIRS, KITTI
+from augmentation_cases import CHAIRS, KITTI
 
 from network.augmentation_ranges import AugmentationRanges
 

@@ -1,6 +1,9 @@
-"""The three columns of the published augmentation, with the shapes they are used at."""
+"""The three columns of the published augmentation with their shapes, and random inputs."""
+
+import numpy as np
 
 from network.augmentation_ranges import AugmentationRanges
+from network.mx import mx
 
 CHAIRS = {
     "rotation": 17,
@@ -49,3 +52,20 @@ SHAPES = {  # original, target, (H, W)
 
 def ranges(column: dict, **changes) -> AugmentationRanges:
     return AugmentationRanges.from_config({**column, **changes})
+
+
+def run(block, *arrays):
+    return [out.asnumpy() for out in block(*(mx.nd.array(a, dtype="float32") for a in arrays))]
+
+
+def scene(rng, batch, shape):
+    img1, img2 = (rng.random((batch, 3, *shape)) for _ in range(2))
+    flow = rng.normal(0, 5, (batch, 2, *shape))
+    mask = (rng.random((batch, 1, *shape)) < 0.3).astype(float)
+    return img1, img2, flow, mask
+
+
+def pair(seed, batch=1, shape=(24, 40)):
+    rng = np.random.default_rng(seed)
+    images = [rng.random((batch, 3, *shape)) for _ in range(2)]
+    return [*images, *(rng.standard_normal((batch, 3, *shape)) for _ in range(2))]

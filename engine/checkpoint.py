@@ -1,0 +1,181 @@
+"""Checkpoints: found by run id, read with their record, written so that no half one is ever seen.
+
+A checkpoint is `weights/RUN_STEPS.params` (MXNet's NDArray dictionary, float32 or float16) and a
+record, the YAML file of the same name. `RUN` is three hex digits and the date: `8caNov12-1532`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+
+from engine.errors import UserError
+from engine.folders import WEIGHTS
+from engine.params_file import OtherLayout, read_params, write_params
+from engine.records import Record, read_record, sha256, write_record
+from reader.files import atomic_path
+
+HEAD = "MaskFlownet_S."  # prefix of the first stage's names in a MaskFlownet checkpoint
+SUFFIX = ".params"
+_MARKS = {  # parameters that only one of the two networks has
+    "MaskFlownet": "conv6x.0.weight",
+    "MaskFlownet_S": "conv6a.0.weight",
+}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Parameters (float32, by structural name) with the record that says how to use them."""
+
+    path: Path
+    parameters: dict[str, np.ndarray]
+    record: Record
+
+    def head(self) -> Checkpoint:
+        """The MaskFlownet_S checkpoint inside a MaskFlownet checkpoint."""
+        parameters = {
+            name[len(HEAD) :]: array
+            for name, array in self.parameters.items()
+            if name.startswith(HEAD)
+        }
+        return replace(
+            self, parameters=parameters, record=replace(self.record, network="MaskFlownet_S")
+        )
+
+
+def find_checkpoint(name, folder: Path = WEIGHTS) -> Path:
+    """Path of a checkpoint given as path, run id, unique prefix of one, or `prefix:steps`.
+
+    Without steps, the checkpoint with the most steps of the run.
+
+    Raises
+    ------
+    UserError
+        There is none, or the prefix fits several runs; the message lists what there is.
+    """
+    text = str(name)
+    if text.endswith(SUFFIX) or "/" in text:
+        path = Path(name)
+        if not path.is_file():
+            raise UserError(f"no checkpoint {name}: there is no such file")
+        return path
+    prefix, _, steps = text.partition(":")
+    if steps and not steps.isdigit():
+        raise UserError(f"checkpoint {name}: what follows the colon must be a number of steps")
+    runs = _runs(folder)
+    fitting = [prefix] if prefix in runs else [run for run in runs if run.startswith(prefix)]
+    if len(fitting) > 1:
+        raise UserError(f"checkpoint {name} is ambiguous: it fits {', '.join(sorted(fitting))}")
+    if not fitting:
+        there = f"it holds {', '.join(sorted(runs))}" if runs else "it holds none"
+        raise UserError(f"no checkpoint {name} in {folder}: {there}")
+    files = runs[fitting[0]]
+    if not steps:
+        return files[max(files)]
+    if int(steps) not in files:
+        there = ", ".join(str(step) for step in sorted(files))
+        raise UserError(f"run {fitting[0]} has no checkpoint at step {steps}: it has {there}")
+    return files[int(steps)]
+
+
+def _runs(folder) -> dict[str, dict[int, Path]]:
+    """Checkpoints of a folder by run and step; a name without steps counts as step 0."""
+    runs: dict[str, dict[int, Path]] = {}
+    for path in sorted(Path(folder).glob(f"[!.]*{SUFFIX}")):
+        match = re.fullmatch(r"(.+)_(\d+)", path.stem)
+        run, step = (match.group(1), int(match.group(2))) if match else (path.stem, 0)
+        runs.setdefault(run, {})[step] = path
+    return runs
+
+
+def load_checkpoint(path, read_other_layout: Callable | None = None) -> Checkpoint:
+    """Read a checkpoint and find out which network it is of.
+
+    Parameters
+    ----------
+    path : str or Path
+    read_other_layout : callable(path) -> dict, optional
+        Reads files in MXNet's older layouts, where MXNet is at hand.
+
+    Raises
+    ------
+    UserError
+        The file is missing, damaged, foreign, or disagrees with its record.
+    """
+    path = Path(path)
+    try:
+        arrays = read_params(path)
+    except OtherLayout:
+        if read_other_layout is None:
+            raise
+        arrays = read_other_layout(path)
+    record = read_record(path)
+    # Files that were exported with a symbol carry these marks before the names.
+    arrays = {re.sub(r"^(arg|aux):", "", name): array for name, array in arrays.items()}
+    network = next((net for net, mark in _MARKS.items() if mark in arrays), None)
+    if network is None:
+        raise UserError(
+            f"{path} is no checkpoint of MaskFlownet_S or MaskFlownet: "
+            f"none of its {len(arrays)} arrays has a name that they know"
+        )
+    if record is None:
+        record = Record.of_authors(network)
+    elif record.network != network:
+        raise UserError(f"{path} is a {network} checkpoint, but its record says {record.network}")
+    parameters = {}
+    for name, array in arrays.items():
+        if array.dtype.kind != "f":
+            raise UserError(f"{path} is no checkpoint: {name} holds {array.dtype}, not floats")
+        parameters[name] = array.astype(np.float32)
+    return Checkpoint(path, parameters, record)
+
+
+def match_network(checkpoint: Checkpoint, network: str, shapes: dict[str, tuple]) -> Checkpoint:
+    """The checkpoint for a network, all of it or its head.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    network : str
+        Class of the network that is to be loaded.
+    shapes : dict of str to tuple
+        Its parameters.
+
+    Raises
+    ------
+    UserError
+        The checkpoint is of the other network, or its arrays are not the network's.
+    """
+    path, found = checkpoint.path, checkpoint.record.network
+    if found == "MaskFlownet" and network == "MaskFlownet_S":
+        checkpoint = checkpoint.head()
+    elif found != network:
+        raise UserError(
+            f"{path} is a {found} checkpoint, not one of {network}: use it with {found}.yaml"
+        )
+    missing = sorted(set(shapes) - set(checkpoint.parameters))
+    foreign = sorted(set(checkpoint.parameters) - set(shapes))
+    if missing or foreign:
+        what = f"lacks {missing[0]}" if missing else f"has the unknown array {foreign[0]}"
+        others = len(missing) + len(foreign) - 1
+        more = f" and {others} more differ" if others else ""
+        raise UserError(f"{path} does not fit {network}: it {what}{more}")
+    for name, shape in shapes.items():
+        if checkpoint.parameters[name].shape != tuple(shape):
+            raise UserError(
+                f"{path} does not fit {network}: {name} has shape "
+                f"{checkpoint.parameters[name].shape}, the network's has {tuple(shape)}"
+            )
+    return checkpoint
+
+
+def save_checkpoint(path, parameters: dict, record: Record, dtype="float32") -> None:
+    """Write parameters and their record; the record first, so that none is ever missed."""
+    arrays = {name: np.asarray(array).astype(dtype) for name, array in parameters.items()}
+    with atomic_path(path) as temporary:
+        write_params(temporary, arrays)
+        write_record(path, replace(record, sha256=sha256(temporary)))

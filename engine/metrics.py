@@ -1,0 +1,95 @@
+"""Measures of a flow against its label.
+
+Every measure is kept as a sum over pixels and their number, so that both customs of averaging can
+be had from it: over images (each image counts the same, as the released code prints) and pooled
+over pixels (as the benchmarks do).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+SPEEDS = {"s0-10": (0, 10), "s10-40": (10, 40), "s40+": (40, np.inf)}  # px of the label
+FL_PIXELS, FL_SHARE = 3.0, 0.05  # an outlier of KITTI is above both
+
+
+def end_point_error(flow: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Length of the difference: (H, W, 2) px twice -> (H, W) px, float64."""
+    difference = flow.astype(np.float64) - label
+    return np.sqrt(np.square(difference).sum(axis=-1))
+
+
+def _sum_and_count(values, where) -> tuple[float, int]:
+    return float(values[where].sum()), int(where.sum())
+
+
+def measure(flow, label, mask=None, occlusion=None) -> dict[str, tuple[float, int]]:
+    """All measures of one image, each as (sum, number of pixels).
+
+    Parameters
+    ----------
+    flow, label : (H, W, 2) arrays, px
+    mask : (H, W, 1) or (H, W) array, optional
+        Above 0 where the label is valid; all of it without.
+    occlusion : (H, W, 1) or (H, W) array, optional
+        Above 0 where the pixel is not visible in the second image; adds matched and unmatched.
+
+    Returns
+    -------
+    dict
+        `epe` (px); `fl` (share of outliers: error above 3 px and above 5 % of the label); `1px`,
+        `3px`, `5px` (share of errors below); `s0-10`, `s10-40`, `s40+` (EPE by the label's length);
+        `matched`, `unmatched` (EPE).
+    """
+    valid = np.ones(label.shape[:2], bool) if mask is None else _plane(mask)
+    valid = valid & np.isfinite(label).all(axis=-1)
+    label = np.where(valid[..., None], label, 0)
+    error = end_point_error(flow, label)
+    speed = np.sqrt(np.square(label.astype(np.float64)).sum(axis=-1))
+    outlier = (error > FL_PIXELS) & (error > FL_SHARE * speed)
+    result = {"epe": _sum_and_count(error, valid), "fl": _sum_and_count(outlier, valid)}
+    for limit in (1, 3, 5):
+        result[f"{limit}px"] = _sum_and_count(error < limit, valid)
+    for name, (low, high) in SPEEDS.items():
+        result[name] = _sum_and_count(error, valid & (speed >= low) & (speed < high))
+    if occlusion is not None:
+        occluded = _plane(occlusion)
+        result["matched"] = _sum_and_count(error, valid & ~occluded)
+        result["unmatched"] = _sum_and_count(error, valid & occluded)
+    return result
+
+
+def _plane(mask) -> np.ndarray:
+    mask = np.asarray(mask)
+    return (mask[..., 0] if mask.ndim == 3 else mask) > 0
+
+
+@dataclass
+class Totals:
+    """Measures of many images."""
+
+    images: list = field(default_factory=list)
+
+    def add(self, measures: dict[str, tuple[float, int]]) -> None:
+        self.images.append(measures)
+
+    def names(self) -> list[str]:
+        return list(dict.fromkeys(name for image in self.images for name in image))
+
+    def per_image(self) -> dict[str, float]:
+        """Mean over the images that have such pixels of each image's mean; NaN without any."""
+        means = {}
+        for name in self.names():
+            ratios = [s / n for s, n in (i[name] for i in self.images if name in i) if n]
+            means[name] = float(np.mean(ratios)) if ratios else float("nan")
+        return means
+
+    def pooled(self) -> dict[str, float]:
+        """Mean over all pixels of all images; NaN without any."""
+        means = {}
+        for name in self.names():
+            sums, counts = zip(*(image[name] for image in self.images if name in image))
+            means[name] = sum(sums) / sum(counts) if sum(counts) else float("nan")
+        return means

@@ -1,0 +1,163 @@
+"""The engine that executes the networks with MXNet."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from engine.checkpoint import Checkpoint, match_network
+from engine.config import NetworkConfig
+from engine.errors import UserError
+from engine.interface import Engine, Prediction
+from engine.records import Record
+from engine.sizing import Sizing
+from network.layers import SLOPE, Upsample, Warp
+from network.maskflownet import MaskFlownet, MaskFlownet_S
+from network.mx import mx
+
+nd = mx.nd
+
+
+def build_network(name: str, flow_multiplier: float, pyramid: str):
+    """One of the two networks, with MSRA-initialised weights on no device yet."""
+    if name == "MaskFlownet_S":
+        return MaskFlownet_S(flow_multiplier)
+    return MaskFlownet(flow_multiplier, pyramid)
+
+
+def read_any_params(path) -> dict[str, np.ndarray]:
+    """Read a `.params` file in whatever layout MXNet itself knows."""
+    try:
+        arrays = nd.load(str(path))
+    except (mx.MXNetError, ValueError) as error:
+        raise UserError(f"{path} is no checkpoint that MXNet can read") from error
+    if not isinstance(arrays, dict):
+        raise UserError(f"{path} is no checkpoint: its arrays have no names")
+    return {name: array.asnumpy() for name, array in arrays.items()}
+
+
+class MXNetEngine(Engine):
+    """A network on one or several MXNet contexts.
+
+    Parameters
+    ----------
+    config : NetworkConfig
+    contexts : list of mx.Context
+        A batch is split evenly over them.
+    """
+
+    def __init__(self, config: NetworkConfig, contexts: list):
+        self.config = config
+        self.contexts = contexts
+        settings = config.network
+        self._set_record(
+            Record(settings.class_, settings.pyramid, flow_multiplier=settings.flow_multiplier)
+        )
+        self._upsample_flow = Upsample(4, channels=2)
+        self._upsample_mask = Upsample(4, channels=1)
+        self._warp = Warp(clamp=True)
+        for block in (self._upsample_flow, self._upsample_mask, self._warp):
+            block.hybridize()
+
+    def _set_record(self, record: Record) -> None:
+        """Build the network that a record asks for, with fresh parameters."""
+        self.record = record
+        self.network = build_network(record.network, record.flow_multiplier, record.pyramid)
+        self.network.initialize(mx.init.MSRAPrelu(slope=SLOPE), ctx=self.contexts)
+        self.network.hybridize(static_alloc=True)
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        settings = self.config.network
+        shapes = {name: value.shape for name, value in self._structural_parameters().items()}
+        checkpoint = match_network(checkpoint, settings.class_, shapes)
+        record = checkpoint.record
+        if record.found and record.flow_multiplier != settings.flow_multiplier:
+            raise UserError(
+                f"{checkpoint.path} was trained with flow_multiplier {record.flow_multiplier}, "
+                f"but {self.config.path} says {settings.flow_multiplier}"
+            )
+        self._set_record(record)
+        for name, parameter in self._structural_parameters().items():
+            parameter.set_data(nd.array(checkpoint.parameters[name]))
+
+    def _structural_parameters(self):
+        # Gluon's own way to these names is private; save_parameters writes the same ones.
+        return self.network._collect_params_with_prefix()
+
+    def parameters(self) -> dict[str, np.ndarray]:
+        return {
+            name: parameter.list_data()[0].asnumpy()
+            for name, parameter in self._structural_parameters().items()
+        }
+
+    def predict(self, image_1, image_2, sizing=Sizing(), mask=True, warped=True):  # noqa: B008
+        shares = np.array_split(np.arange(len(image_1)), len(self.contexts))
+        parts = []
+        for context, share in zip(self.contexts, shares):
+            if len(share):
+                part = slice(share[0], share[-1] + 1)
+                images = (nd.array(i[part], context, np.uint8) for i in (image_1, image_2))
+                parts.append(self._predict_on_device(*images, sizing, mask, warped))
+        # MXNet computes asynchronously: only here are the devices waited for.
+        joined = (
+            None if outputs[0] is None else np.concatenate([to_host(o) for o in outputs])
+            for outputs in zip(*parts)
+        )
+        return Prediction(*joined)
+
+    def _predict_on_device(self, image_1, image_2, sizing, with_mask, with_warped):
+        """(N, H, W, 3) uint8 on one device -> flow (N, 2, H, W), mask and warped on that device."""
+        image_1, image_2 = (
+            i.transpose((0, 3, 1, 2)).astype("float32") / 255 for i in (image_1, image_2)
+        )
+        height, width = image_1.shape[2:]
+        if self.record.colour == "BGR":
+            inputs = [image.flip(axis=1) for image in (image_1, image_2)]
+        else:
+            inputs = [image_1, image_2]
+        mean = nd.concat(*inputs, dim=2).mean(axis=(2, 3), keepdims=True)
+        fit, unfit = fitting(sizing, height, width)
+        outputs = self.network(*(fit(nd.broadcast_sub(image, mean)) for image in inputs))
+        flow, factors = unfit(self._upsample_flow(outputs[0][-1]))
+        flow = nd.broadcast_mul(flow, nd.array(factors, flow.context).reshape((1, 2, 1, 1)))
+        visible = unfit(self._upsample_mask(outputs[1]))[0] if with_mask else None
+        warped = self._warp(image_2, flow) if with_warped else None
+        return flow.flip(axis=1), visible, warped
+
+
+def fitting(sizing: Sizing, height: int, width: int):
+    """Functions that bring images (N, C, H, W) to the network's size, and its outputs back.
+
+    The second one returns the outputs and the factors (y, x) from network to image pixels.
+    """
+    if sizing.pad:
+        top, bottom, left, right = sizing.padding(height, width)
+        widths = (0, 0, 0, 0, top, bottom, left, right)
+
+        def fit(x):
+            return nd.pad(x, mode="edge", pad_width=widths)
+
+        def unfit(x):
+            return x[:, :, top : top + height, left : left + width], (1, 1)
+
+    else:
+        size = sizing.network_size(height, width)
+
+        def fit(x):
+            return resize(x, *size)
+
+        def unfit(x):
+            return resize(x, height, width), (height / size[0], width / size[1])
+
+    return fit, unfit
+
+
+def resize(x, height: int, width: int):
+    """Bilinear, corners aligned: (N, C, h, w) -> (N, C, height, width)."""
+    if x.shape[2:] == (height, width):
+        return x
+    return nd.contrib.BilinearResize2D(x, height=height, width=width)
+
+
+def to_host(x) -> np.ndarray:
+    """(N, C, H, W) on a device -> (N, H, W, C) in host memory."""
+    return x.transpose((0, 2, 3, 1)).asnumpy()

@@ -1,0 +1,161 @@
+"""Flow for arrays, by the pair or as a stream: for `predict_new_data.py` and Python users."""
+
+from __future__ import annotations
+
+from typing import Iterable, Iterator
+
+import numpy as np
+
+from engine.checkpoint import find_checkpoint, load_checkpoint
+from engine.config import load_network_config
+from engine.errors import UserError
+from engine.interface import Engine, Prediction
+from engine.sizing import Sizing
+
+
+class Predictor:
+    """Predicts flow, visibility mask and warped second image.
+
+    Parameters
+    ----------
+    engine : Engine
+        With a loaded checkpoint.
+    sizing : Sizing
+        The size at which the network sees the images.
+    batch : int
+        Pairs of equal size that `stream` computes at a time.
+
+    Examples
+    --------
+    >>> predictor = Predictor.load("MaskFlownet_S.yaml", "weights/my.params")
+    >>> flow, mask, warped = predictor(image_1, image_2)
+    """
+
+    def __init__(self, engine: Engine, sizing: Sizing = Sizing(), batch: int = 1):  # noqa: B008
+        if batch < 1:
+            raise UserError(f"a batch needs at least one pair, not {batch}")
+        self.engine = engine
+        self.sizing = sizing
+        self.batch = batch
+
+    @classmethod
+    def load(
+        cls,
+        config: str,
+        checkpoint: str,
+        gpus: str = "",
+        resize: tuple[int, int] | None = None,
+        pad: bool = False,
+        batch: int = 1,
+    ) -> Predictor:
+        """Make a predictor from a network config and a checkpoint.
+
+        Parameters
+        ----------
+        config : str
+            Name in `config_folder/` or path.
+        checkpoint : str
+            Path, run id, unique prefix of one, or `prefix:steps`.
+        gpus : str
+            Comma-separated device ids; the CPU without any.
+        resize : (int, int), optional
+            Height and width of the network's input, multiples of 64.
+        pad : bool
+            Repeat the edges instead of scaling the images.
+        batch : int
+            Pairs that `stream` computes at a time.
+
+        Raises
+        ------
+        UserError
+            Config, checkpoint or device cannot be used.
+        """
+        sizing = Sizing(resize, pad)
+        if batch < 1:
+            raise UserError(f"a batch needs at least one pair, not {batch}")
+        settings = load_network_config(config)
+        path = find_checkpoint(checkpoint)
+        # Only here, so that bad arguments are told without waiting for MXNet's import.
+        from engine.mxnet_devices import contexts  # noqa: PLC0415
+        from engine.mxnet_engine import MXNetEngine, read_any_params  # noqa: PLC0415
+
+        devices = contexts(gpus)
+        loaded = load_checkpoint(path, read_any_params)
+        engine = MXNetEngine(settings, devices)
+        engine.load(loaded)
+        return cls(engine, sizing, batch)
+
+    def __call__(self, image_1: np.ndarray, image_2: np.ndarray) -> Prediction:
+        """Predict a pair or a batch of pairs.
+
+        Parameters
+        ----------
+        image_1, image_2 : (H, W, 3) or (N, H, W, 3) uint8 arrays, RGB
+
+        Returns
+        -------
+        Prediction
+            flow (H, W, 2) px (u, v), mask (H, W, 1), 1 = visible, warped (H, W, 3) in [0, 1], all
+            float32; with a leading N where the input has one.
+
+        Raises
+        ------
+        UserError
+            The arrays are no uint8 RGB images, or differ in shape.
+        """
+        image_1, image_2 = np.asarray(image_1), np.asarray(image_2)
+        check_pair(image_1, image_2)
+        if image_1.ndim == 4:
+            return self.engine.predict(image_1, image_2, self.sizing)
+        prediction = self.engine.predict(image_1[None], image_2[None], self.sizing)
+        return Prediction(*(array[0] for array in prediction))
+
+    def stream(
+        self,
+        pairs: Iterable[tuple[np.ndarray, np.ndarray]],
+        mask: bool = True,
+        warped: bool = True,
+    ) -> Iterator[Prediction]:
+        """Predict pairs one after the other, `batch` at a time where their sizes agree.
+
+        Yields one Prediction without batch axis for each pair, in order; never more than one batch
+        of pairs is held.
+        """
+        for images_1, images_2 in batches(pairs, self.batch):
+            predictions = self.engine.predict(images_1, images_2, self.sizing, mask, warped)
+            for i in range(len(images_1)):
+                yield Prediction(*(None if array is None else array[i] for array in predictions))
+
+
+def check_pair(image_1: np.ndarray, image_2: np.ndarray) -> None:
+    for image in (image_1, image_2):
+        if image.dtype != np.uint8 or image.ndim not in {3, 4} or image.shape[-1] != 3:
+            raise UserError(
+                "images must be uint8 RGB arrays (H, W, 3) or (N, H, W, 3), "
+                f"not {image.dtype} of shape {image.shape}"
+            )
+    if image_1.shape != image_2.shape:
+        raise UserError(f"the images of a pair differ in shape: {image_1.shape}, {image_2.shape}")
+    if 0 in image_1.shape:
+        raise UserError(f"the images are empty: their shape is {image_1.shape}")
+
+
+def batches(pairs, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Stack consecutive pairs of equal size, at most `size` of them: (n, H, W, 3) twice."""
+    waiting: list[tuple[np.ndarray, np.ndarray]] = []
+    for image_1, image_2 in pairs:
+        check_pair(image_1, image_2)
+        if waiting and waiting[0][0].shape != image_1.shape:
+            yield _stack(waiting)
+            waiting = []
+        waiting.append((image_1, image_2))
+        if len(waiting) == size:
+            yield _stack(waiting)
+            waiting = []
+    if waiting:
+        yield _stack(waiting)
+
+
+def _stack(pairs) -> tuple[np.ndarray, np.ndarray]:
+    first, second = zip(*pairs)
+    return np.stack(first), np.stack(second)

@@ -1,0 +1,110 @@
+"""YAML files read into dataclasses: an unknown key or a wrong type is an error that names it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import yaml
+
+from engine.errors import UserError, nearest
+
+
+def option(check, **kwargs):
+    """A dataclass field whose YAML value passes through `check`, which raises ValueError."""
+    return dataclasses.field(metadata={"check": check}, **kwargs)
+
+
+def read_yaml(path) -> dict:
+    """The mapping in a YAML file; anything else is a UserError that names the file."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not a text file"
+        raise UserError(f"cannot read {path}: {reason}") from error
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
+        raise UserError(f"{path} is not valid YAML{where}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} does not hold keys and values")
+    return content
+
+
+def parse(cls, content, source, where: str = ""):
+    """Make the dataclass `cls` out of a mapping.
+
+    Parameters
+    ----------
+    cls : type
+        Dataclass whose fields were made by `option`; field names are the keys, and a name that
+        ends in an underscore stands for a Python keyword (``class_`` is the key ``class``).
+    content : mapping
+    source : str or Path
+        File that errors name.
+    where : str
+        Dotted path of the mapping inside the file.
+
+    Raises
+    ------
+    UserError
+        Unknown or missing key, or a value of the wrong type.
+    """
+    if not isinstance(content, dict):
+        raise UserError(f"{source}: {where or 'the file'} must hold keys and values")
+    fields = {f.name.rstrip("_"): f for f in dataclasses.fields(cls) if "check" in f.metadata}
+    prefix = f"{where}." if where else ""
+    for key in content:
+        if key not in fields:
+            raise UserError(f"{source}: unknown key {prefix}{key}{nearest(key, fields)}")
+    values = {}
+    for key, field in fields.items():
+        if key in content:
+            check = field.metadata["check"]
+            try:
+                if dataclasses.is_dataclass(check):
+                    values[field.name] = parse(check, content[key], source, prefix + key)
+                else:
+                    values[field.name] = check(content[key])
+            except (ValueError, TypeError) as error:
+                raise UserError(f"{source}: {prefix}{key} {error}") from error
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise UserError(f"{source}: the key {prefix}{key} is missing")
+    return cls(**values)
+
+
+def number(value, low=None, above=None) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"must be a number, not {value!r}{_exponent_hint(value)}")
+    if (low is not None and value < low) or (above is not None and value <= above):
+        bound = f"at least {low}" if low is not None else f"above {above}"
+        raise ValueError(f"must be {bound}, not {value}")
+    return float(value)
+
+
+def _exponent_hint(value) -> str:
+    # YAML 1.1 reads 1e-4 as a string; only 1.0e-4 is a number.
+    try:
+        float(value)
+    except (ValueError, TypeError):
+        return ""
+    return " (YAML wants a dot in it, as in 1.0e-4)" if isinstance(value, str) else ""
+
+
+def positive(value) -> float:
+    return number(value, above=0)
+
+
+def one_of(*names):
+    def check(value):
+        if value not in names:
+            raise ValueError(f"must be one of {', '.join(names)}, not {value!r}")
+        return value
+
+    return check
+
+
+def optional(check):
+    return lambda value: None if value is None else check(value)
