@@ -37,6 +37,7 @@ def flow_to_colour(
         raise ValueError(f"a flow is (H, W, 2), not {flow.shape}")
     if max_flow is not None and not 0 < max_flow < np.inf:
         raise ValueError(f"the largest flow drawn is a number of px above 0, not {max_flow}")
+    flow = flow.astype(np.float32, copy=False)
     known = np.isfinite(flow).all(axis=2)  # (H, W)
     if mask is not None:
         if mask.shape not in (known.shape, (*known.shape, 1)):
@@ -46,7 +47,7 @@ def flow_to_colour(
     if max_flow is None:
         max_flow = np.hypot(flow[:, :, 0], flow[:, :, 1]).max(initial=0)
     # Not flow_vis.flow_to_color: its clip_flow cuts negative components to 0.
-    scale = flow.dtype.type(max_flow + _EPSILON)
+    scale = np.float32(max_flow + _EPSILON)
     colour = flow_vis.flow_uv_to_colors(flow[:, :, 0] / scale, flow[:, :, 1] / scale)
     colour[~known] = 0
     return colour
@@ -68,9 +69,7 @@ def colour_wheel(size: int) -> np.ndarray:
     if size < 1:
         raise ValueError(f"the side of a picture is at least 1 px, not {size}")
     centred = (np.arange(size, dtype=np.float32) + 0.5) / size * 2 - 1
-    flow = np.stack(
-        np.meshgrid(centred, centred), axis=2
-    )  # (size, size, 2), of the scale
+    flow = np.stack(np.meshgrid(centred, centred), axis=2)  # (size, size, 2), of the scale
     wheel = flow_to_colour(flow, max_flow=1)
     wheel[np.hypot(flow[:, :, 0], flow[:, :, 1]) > 1] = 255
     return wheel

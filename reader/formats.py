@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import re
 import struct
-import zipfile
 from pathlib import Path
 
 import cv2
@@ -191,19 +190,17 @@ def write_kitti_png(path: PathLike, flow: np.ndarray, mask: np.ndarray | None = 
 
 
 def _read_numpy(path: PathLike) -> tuple[np.ndarray, np.ndarray]:
-    mask = None
+    data = read_bytes(path)
     try:
-        content = np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            flow = content
-        elif "flow" in content:
-            flow = content["flow"]
-            mask = content.get("mask")
-        else:
-            raise DataError(f"cannot read {path}: it holds no array named flow")
-    # A damaged header can state a size that does not fit into memory.
-    except (ValueError, EOFError, OSError, MemoryError, zipfile.BadZipFile) as error:
+        content = np.load(io.BytesIO(data), allow_pickle=False)
+        arrays = {"flow": content} if isinstance(content, np.ndarray) else dict(content)
+    # A damaged file reaches NumPy's header parser, zipfile or zlib, each with errors of its own, or
+    # states a size that does not fit into memory.
+    except Exception as error:
         raise DataError(f"cannot read {path}: it is damaged or no NumPy file of numbers") from error
+    if "flow" not in arrays:
+        raise DataError(f"cannot read {path}: it holds no array named flow")
+    flow, mask = arrays["flow"], arrays.get("mask")
     if flow.ndim != 3 or flow.shape[2] != 2 or flow.size == 0 or flow.dtype.kind not in "fiu":
         raise DataError(
             f"cannot read {path}: a flow is (H, W, 2) numbers, not {flow.shape} {flow.dtype}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from reader.errors import DataError
@@ -42,6 +41,5 @@ def check_gif(path: Path) -> None:
             elif kind != b"!":
                 raise DataError(f"cannot read {path}: the GIF is damaged")
             read(1)  # an extension's label, or the code size of an image
-            while read(1) != b"\0":
-                file.seek(-1, os.SEEK_CUR)
-                read(read(1)[0])
+            while size := read(1)[0]:
+                read(size)

@@ -11,7 +11,6 @@ from reader.formats import FLOW_SUFFIXES
 from reader.pictures import PICTURE_SUFFIXES
 
 
-
 class Pairs(FlowDataset):
     """Image pairs anywhere below a root.
 
@@ -20,8 +19,9 @@ class Pairs(FlowDataset):
     *One pair a folder:* exactly two pictures, in the order of their names (2 before 10), under any
     name; where ``frame10`` and ``frame11`` are among them (Middlebury), these are the pair and
     further pictures are ignored. Beside them, by name: at most one label, which is any ``.flo`` or
-    a ``.pfm``, ``.png`` (KITTI), ``.npy`` or ``.npz`` whose name starts with ``flow``; ``flow_noc.*``, the label of the
-    non-occluded pixels; ``invalid.png`` and ``occlusions.png``, 255 where it says so.
+    a ``.pfm``, ``.png`` (KITTI), ``.npy`` or ``.npz`` whose name starts with ``flow``;
+    ``flow_noc.*``, the label of the non-occluded pixels; ``invalid.png`` and ``occlusions.png``,
+    255 where it says so.
 
     *Many pairs a folder:* ``NAME_img1.*`` and ``NAME_img2.*`` with an optional
     ``NAME_flow.{flo,pfm,png,npy,npz}``.

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 from typing import Iterator, Sequence
 
-from reader.chairs import read_split
 from reader.dataset import FlowDataset, Pair, list_folder, list_numbers
 from reader.errors import DataError
+from reader.split_file import read_split
 
 SPLIT_FILE = Path(__file__).resolve().parent.parent / "Sintel_train_val_maskflownet.txt"
 PASSES = ("clean", "final")

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from reader.errors import DataError
+from reader.pictures import PICTURE_SUFFIXES
 
 # Inside every scikit-image wheel since 0.18, so that nothing is ever downloaded. Left out: pictures
 # without texture (phantom, horse, clock_motion, ...) and the second view of the motorcycle.
@@ -32,7 +33,6 @@ BUNDLED = (
     "rocket.jpg",
     "text.png",
 )
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".ppm", ".bmp", ".tif", ".tiff"}
 MAX_SIDE = 768  # px; larger pictures are reduced, a scene shows them at about that size
 MAX_CACHED = 512  # pictures in memory, at most 1.2 GB of photographs of the largest size
 MIN_SIDE = 16  # px; the coarsest pyramid level and the smallest usable picture
@@ -82,7 +82,7 @@ class Textures:
         root = Path(folder)
         if not root.is_dir():
             raise DataError(f"{root}: no such folder of textures")
-        paths = [p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
+        paths = [p for p in root.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file()]
         for path in sorted(paths, key=lambda p: p.relative_to(root).as_posix()):
             (self.cutouts if _has_alpha(path) else self.photographs).append(path)
         if not self.photographs:
@@ -101,8 +101,8 @@ def _has_alpha(path: Path) -> bool:
     try:
         with Image.open(path) as picture:  # reads the header only
             return picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info
-    except (OSError, UnidentifiedImageError) as error:
-        raise DataError(f"{path}: not a readable picture ({error})") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"cannot read {path}: it is damaged or not a picture ({error})") from error
 
 
 @lru_cache(maxsize=MAX_CACHED)
@@ -127,11 +127,11 @@ def _decode(path: str, alpha: bool) -> np.ndarray:
     try:
         with Image.open(path) as picture:
             if picture.mode.startswith("I"):  # 16 bit grey, which Pillow would clip at 255
-                grey = np.asarray(picture).astype(np.float64) / 257
-                picture = Image.fromarray(grey.round().clip(0, 255).astype(np.uint8))
+                grey = np.rint(np.asarray(picture).clip(0, 65535) / 257).astype(np.uint8)
+                return cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
             pixels = np.array(picture.convert("RGBA" if alpha else "RGB"))
     except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path}: not a readable picture ({error})") from error
+        raise DataError(f"cannot read {path}: it is damaged or not a picture ({error})") from error
     return _continue_colour(path, pixels) if alpha else pixels
 
 

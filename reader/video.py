@@ -52,8 +52,6 @@ class VideoReader:
     def __init__(self, path: PathLike):
         self.path = Path(path)
         check_file(self.path)
-        if self.path.suffix.lower() == ".gif":
-            check_gif(self.path)
         self._stored_size: tuple[int, int] | None = None
         self.rate, rotation = self._measure()
         for frame in self._decoded():
@@ -100,13 +98,15 @@ class VideoReader:
     def _opened(self) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
         try:
             # The prefix keeps FFmpeg from taking a name with a colon for a network protocol.
-            with av.open(f"file:{self.path}") as container:
+            with av.open(f"file:{self.path}", metadata_errors="replace") as container:
                 kind = container.format.name
                 if kind in ("tty", "image2") or kind.endswith("_pipe"):  # text, single pictures
                     raise DataError(f"cannot read {self.path}: it is not a video")
                 streams = [s for s in container.streams.video if not _is_cover(s)]
                 if not streams:
                     raise DataError(f"cannot read {self.path}: it holds no video stream")
+                if streams[0].codec_context is None:
+                    raise DataError(f"cannot read {self.path}: FFmpeg cannot decode its codec")
                 yield container, streams[0]
         except av.error.FFmpegError as error:
             reason = error.strerror or error
@@ -142,9 +142,11 @@ class VideoReader:
         """
         with self._opened() as (container, stream):
             rotation = getattr(stream, "side_data", {}).get("DISPLAYMATRIX", 0)
-            rate = stream.average_rate or stream.guessed_rate
-            if container.format.name in ("gif", "avi"):
-                # A GIF has a delay per frame, an AVI gaps; neither's header knows the average.
+            rate = stream.average_rate
+            if container.format.name == "gif":
+                check_gif(self.path)
+            # A GIF has a delay per frame, an AVI gaps; neither's header knows the average.
+            if rate is None or container.format.name in ("gif", "avi"):
                 rate = _average_rate(container, stream) or rate
         if not rate or rate < 0:
             raise DataError(f"cannot read {self.path}: no frame rate can be determined")

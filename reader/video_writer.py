@@ -110,7 +110,6 @@ class VideoWriter:
 
     def _add_stream(self) -> av.VideoStream:
         codec, pixels, options = {
-            # ultra high quality would be lost on a picture that is mostly flat and smooth
             ".mp4": ("libx264", "yuv420p", {"crf": "18"}),
             ".avi": ("mjpeg", "yuvj444p", {"qmin": "1", "qmax": "2"}),
             ".gif": ("gif", "pal8", {}),
@@ -154,7 +153,7 @@ class VideoWriter:
             self._container.mux(self._stream.encode(None))
 
     def _prepared(self, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
-        """Yield what the encoder takes: the filters hold a frame back until its palette is there."""
+        """Yield what the encoder takes; the filters hold a frame back until it has a palette."""
         if self._graph is None:
             if frame is not None:
                 yield frame.reformat(format=self._stream.pix_fmt)

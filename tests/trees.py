@@ -77,12 +77,11 @@ class Writer:
         if key in self.made:
             os.link(self.made[key], path)
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
         write()
         self.made[key] = path
 
     def folder(self, path: Path) -> Path:
-        """Make a folder, which hard links need beforehand."""
+        """Make a folder, which every file needs beforehand."""
         path.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -205,7 +204,7 @@ def make_kitti(
     test: int = 2,
     size: tuple[int, int] = SIZE,
 ) -> Path:
-    """Make both years of KITTI below one root, pairs 0, 1, ...; pair 0 (2012) and 10 (2015) are val.
+    """Make both years of KITTI below one root, pairs 0, 1, ... of each.
 
     Pair k has the pictures k % 20 and 100 + k % 20, 200 more in ``testing`` and 400 more in 2015,
     and the label k in its lower two thirds; the lower half is visible in both images. Sizes differ

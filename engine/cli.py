@@ -1,0 +1,80 @@
+"""What the programs share: one-sentence errors, exit codes and the types of their arguments."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Callable, NoReturn
+
+from engine.errors import UserError
+from reader.errors import DataError
+
+FAILED, INTERRUPTED = 2, 130
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are UserErrors, with `--traceback` in every program."""
+
+    def __init__(self, **kwargs):
+        super().__init__(allow_abbrev=False, **kwargs)
+        self.add_argument(
+            "--traceback", action="store_true", help="show where in the program an error arose"
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (--help explains the arguments)")
+
+
+def height_width(text: str) -> tuple[int, int]:
+    """The type of `--resize H,W`."""
+    parts = text.split(",")
+    if len(parts) != 2 or not all(part.strip().isdigit() for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not H,W, two numbers of pixels")
+    return int(parts[0]), int(parts[1])
+
+
+def pixels(text: str) -> float:
+    """The type of a length in px above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def count(text: str) -> int:
+    """The type of a number of things, at least 1."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def run(main: Callable[[list[str]], None], arguments: list[str] | None = None) -> int:
+    """Call a program; its errors become one sentence on stderr.
+
+    Returns
+    -------
+    int
+        Exit code: 0; 2 after an error that the user can put right; 130 after Ctrl-C.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        main(arguments)
+    except (UserError, DataError, OSError) as error:
+        if "--traceback" in arguments:
+            raise
+        print(f"error: {describe(error)}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def describe(error: Exception) -> str:
+    """One sentence; the operating system's errors with the file that they concern."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(str(error).split())

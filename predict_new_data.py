@@ -1,0 +1,101 @@
+"""Optical flow for your own images and videos; `--help` explains the arguments."""
+
+import sys
+from fractions import Fraction
+
+from engine.cli import Parser, count, height_width, pixels, run
+from engine.errors import UserError
+from engine.new_data import check_outputs, predict_files
+from engine.predictor import Predictor
+from engine.sources import Folder, Pair, Video
+
+
+def parse(arguments):
+    parser = Parser(prog="predict_new_data.py", description=__doc__)
+    add = parser.add_argument
+    add(
+        "output",
+        metavar="OUTPUT",
+        help="file for the flow; its suffix chooses: .png, .jpg and other pictures (colours), "
+        ".flo, .pfm, .npy, .npz (raw vectors u, v in px), .mp4, .avi, .gif (video); for a folder "
+        "or video either a video or a numbered name such as flow_%%04d.flo",
+    )
+    add("config", metavar="CONFIG", help="network config: a name in config_folder/ or a path")
+    add("--image_1", metavar="A", help="first image")
+    add("--image_2", metavar="B", help="second image")
+    add("--video_filepath", metavar="V", help="video or GIF; each frame is paired with the next")
+    add("--folder", metavar="D", help="folder of frames, paired in natural order of their names")
+    add(
+        "-c",
+        "--checkpoint",
+        required=True,
+        metavar="CHECKPOINT",
+        help="path of a .params file, run id, unique prefix of one, or prefix:steps",
+    )
+    add("-g", "--gpus", default="", metavar="IDS", help="GPU ids such as 0,1; default: the CPU")
+    add(
+        "--resize",
+        type=height_width,
+        metavar="H,W",
+        help="size in px at which the network sees the images, multiples of 64; the output keeps "
+        "the images' size (default: the next multiples of 64)",
+    )
+    add("--pad", action="store_true", help="repeat the edges up to multiples of 64, do not scale")
+    add("--batch", type=count, default=1, metavar="N", help="pairs computed at a time (default 1)")
+    add(
+        "--mask",
+        metavar="FILE",
+        help="also write the visibility mask: 1 (white) = visible in the second image, "
+        "0 = occluded; for both networks it is the mask of the MaskFlownet_S stage",
+    )
+    add("--warped", metavar="FILE", help="also write the second image, warped onto the first")
+    add("--flow", metavar="FILE", help="also write the flow to a second file, such as a .flo")
+    add("--kitti", action="store_true", help="OUTPUT is a .png in KITTI's 16-bit flow format")
+    add(
+        "--max_flow",
+        type=pixels,
+        metavar="PX",
+        help="motion in px that is drawn in full colour (default: the largest in the pair; in a "
+        "folder or video the largest of five pairs, one scale for all frames)",
+    )
+    add(
+        "--fps",
+        type=pixels,
+        metavar="N",
+        help="frames per second of written videos (default: the video's own, 25 for a folder)",
+    )
+    return parser.parse_args(arguments)
+
+
+def open_source(args):
+    given = [args.video_filepath, args.folder, args.image_1 or args.image_2]
+    if sum(value is not None for value in given) != 1:
+        raise UserError("give one input: --image_1 and --image_2, --video_filepath, or --folder")
+    if args.video_filepath is not None:
+        return Video(args.video_filepath)
+    if args.folder is not None:
+        return Folder(args.folder)
+    if args.image_1 is None or args.image_2 is None:
+        raise UserError("a pair needs both --image_1 and --image_2")
+    return Pair(args.image_1, args.image_2)
+
+
+def main(arguments):
+    args = parse(arguments)
+    source = open_source(args)
+    outputs = check_outputs(source, args.output, args.mask, args.warped, args.flow, args.kitti)
+    rate = Fraction(args.fps).limit_denominator(1001) if args.fps else source.rate or Fraction(25)
+
+    predictor = Predictor.load(
+        args.config, args.checkpoint, args.gpus, args.resize, args.pad, args.batch
+    )
+    done = predict_files(predictor, source, outputs, args.max_flow, rate)
+    pairs = "1 pair" if done.pairs == 1 else f"{done.pairs} pairs"
+    print(
+        f"{pairs} of {done.height}x{done.width} in {done.seconds:.1f} s; "
+        f"largest motion {done.largest:.1f} px; wrote {', '.join(str(o.path) for o in outputs)}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,176 @@
+"""Random layers: which texture, where, and how it moves."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+
+from reader.scene_layers import Layer
+from reader.scene_motion import MAX_STRETCH, Motion
+from reader.scene_options import SceneOptions
+from reader.scene_photometry import draw_blur, draw_layer_curve
+from reader.scene_shapes import SMALLEST, random_mask
+from reader.textures import Textures
+
+REFERENCE_AREA = 320 * 448  # px, the size at which the lengths below hold
+SPEED = (13.2, 0.68)  # px, median and log deviation of a scene's motion
+SMALL_SPEED = (1.0, 0.6)  # px, the same for scenes of small motion
+OBJECT_SIZE = (110.0, 0.55, 25.0, 280.0)  # px: median, log deviation, least, largest
+STROKE = (2.0, 9.0)  # px, width of thin structures
+MAX_TURN = 0.5  # rad between the frames
+MAX_ZOOM = 0.35  # of the logarithm of the scale between the frames
+
+
+def draw_layers(
+    textures: Textures, rng: np.random.Generator, height: int, width: int, options: SceneOptions
+) -> list[Layer]:
+    """Draw a background and the objects before it, back to front."""
+    unit = math.sqrt(height * width / REFERENCE_AREA)
+    median, spread = SMALL_SPEED if rng.random() < options.small_motion_share else SPEED
+    speed = unit * options.motion_scale * median * math.exp(rng.normal(0, spread))
+    shutter = rng.uniform(0.1, 0.5) if rng.random() < options.motion_blur_share else 0.0
+    density = rng.uniform(0.3, 1.2) if rng.random() < options.fog_share else 0.0
+    fog = rng.uniform(0.5, 0.9) + rng.normal(0, 0.03, 3)
+    count = int(rng.integers(options.min_objects, options.max_objects + 1))
+
+    def finish(texture: np.ndarray, placement: np.ndarray, motion: Motion, depth: float) -> Layer:
+        haze = 1 - math.exp(-density * depth)
+        centre = placement @ [texture.shape[1] / 2, texture.shape[0] / 2, 1]
+        shift = shutter * (motion.forward(centre) - centre)
+        curve = draw_layer_curve(rng, options, fog.clip(0, 1), haze)
+        return Layer(texture, placement, motion, curve, draw_blur(rng, options, shift))
+
+    texture, placement = _draw_background(textures, rng, height, width)
+    extent = math.sqrt(height * width)
+    centre = np.array([width - 1, height - 1]) / 2
+    shift = _direction(rng) * speed * math.exp(rng.normal(-0.3, 0.4))
+    camera = _draw_motion(rng, options, centre, shift, 0.4 * speed, extent, 3)
+    layers = [finish(texture, placement, camera, 1.0)]
+    for index in range(count):
+        texture, placement, size = _draw_object(textures, rng, height, width, unit, options)
+        centre = placement @ [texture.shape[1] / 2, texture.shape[0] / 2, 1]
+        if rng.random() < options.camera_share:
+            own = speed * math.exp(rng.normal(-1.0, 0.6))
+            shift = camera.forward(centre) - centre + _direction(rng) * own
+        else:
+            own = speed * math.exp(rng.normal(0, 0.6))
+            shift = _direction(rng) * own
+        motion = _draw_motion(rng, options, centre, shift, 0.35 * own, size, 2)
+        layers.append(finish(texture, placement, motion, 1 - (index + 1) / (count + 1)))
+    return layers
+
+
+def _draw_background(
+    textures: Textures, rng: np.random.Generator, height: int, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    pyramid = textures.photograph(int(rng.integers(len(textures.photographs))))
+    h, w = pyramid[0].shape[:2]
+    ratio = min(w / width, h / height) * rng.uniform(0.65, 1.0)  # photograph px per frame px
+    texture, ratio = _level(pyramid, ratio)
+    h, w = texture.shape[:2]
+    slack = np.maximum([w / ratio - width, h / ratio - height], 0)
+    centre = np.array([width, height]) / 2 + slack * rng.uniform(-0.5, 0.5, 2)
+    flip = rng.choice([-1, 1])
+    return texture, _place(texture, centre, flip / ratio, 1 / ratio, rng.normal(0, 0.08))
+
+
+def _draw_object(
+    textures: Textures,
+    rng: np.random.Generator,
+    height: int,
+    width: int,
+    unit: float,
+    options: SceneOptions,
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return an (h, w, 4) RGBA texture, its placement and its size in px of the frame."""
+    median, spread, least, largest = OBJECT_SIZE
+    size = min(max(median * math.exp(rng.normal(0, spread)), least), largest)
+    size *= unit * options.object_scale
+    thin = rng.random() < options.thin_share
+    if thin:
+        size *= 1.5
+    if not thin and textures.cutouts and rng.random() < options.cutout_share:
+        pyramid = textures.cutout(int(rng.integers(len(textures.cutouts))))
+        texture, ratio = _level(pyramid, max(pyramid[0].shape[:2]) / size)
+        angle = rng.normal(0, 0.35)
+        texture = cv2.copyMakeBorder(texture, 2, 2, 2, 2, cv2.BORDER_CONSTANT, value=(0, 0, 0, 0))
+    else:
+        pyramid = textures.photograph(int(rng.integers(len(textures.photographs))))
+        texture, ratio = _level(pyramid, math.exp(rng.uniform(-0.3, 0.9)))
+        colour = _crop(rng, texture, size * ratio)
+        stroke = rng.uniform(*STROKE) * unit * ratio
+        mask = random_mask(rng, *colour.shape[:2], thin, stroke)
+        texture = cv2.merge([*cv2.split(colour), mask])
+        angle = rng.uniform(-math.pi, math.pi) if thin else rng.normal(0, 0.5)
+    centre = rng.uniform(-0.04, 1.04, 2) * [width, height]
+    stretch = math.exp(rng.normal(0, 0.12))
+    flip = rng.choice([-1, 1])
+    placement = _place(texture, centre, flip * stretch / ratio, 1 / (stretch * ratio), angle)
+    return texture, placement, size
+
+
+def _level(pyramid: tuple[np.ndarray, ...], ratio: float) -> tuple[np.ndarray, float]:
+    """Choose the level to sample from, where `ratio` of its px per frame px is about 1 or less."""
+    index = min(max(0, math.ceil(math.log2(ratio) - 0.4)), len(pyramid) - 1)
+    return pyramid[index], ratio / 2**index
+
+
+def _crop(rng: np.random.Generator, texture: np.ndarray, side: float) -> np.ndarray:
+    aspect = math.exp(rng.normal(0, 0.25))
+    h = int(min(max(side / aspect, SMALLEST), texture.shape[0]))
+    w = int(min(max(side * aspect, SMALLEST), texture.shape[1]))
+    y = int(rng.integers(texture.shape[0] - h + 1))
+    x = int(rng.integers(texture.shape[1] - w + 1))
+    return texture[y : y + h, x : x + w]
+
+
+def _place(
+    texture: np.ndarray, centre: np.ndarray, scale_x: float, scale_y: float, angle: float
+) -> np.ndarray:
+    """(2, 3) affine map that puts the texture's centre at `centre`, scaled and turned."""
+    linear = _rotation(angle) * [scale_x, scale_y]
+    middle = np.array([texture.shape[1] - 1, texture.shape[0] - 1]) / 2
+    return np.column_stack([linear, centre - linear @ middle])
+
+
+def _draw_motion(
+    rng: np.random.Generator,
+    options: SceneOptions,
+    centre: np.ndarray,
+    shift: np.ndarray,
+    change: float,
+    size: float,
+    waves: int,
+) -> Motion:
+    """Draw the motion of a surface of `size` px about `centre`.
+
+    `shift` is what its centre does; rotation, zoom and shear move its edge by about `change` px
+    each, the deformation by about as much.
+    """
+    strength = 2 * change / size
+    turn = np.clip(options.rotation * rng.normal(0, strength), -MAX_TURN, MAX_TURN)
+    zoom = np.clip(options.zoom * rng.normal(0, strength), -MAX_ZOOM, MAX_ZOOM)
+    uneven = np.clip(options.zoom * rng.normal(0, 0.3 * strength), -0.1, 0.1)
+    shear = np.clip(options.deformation * rng.normal(0, 0.3 * strength), -0.1, 0.1)
+    linear = _rotation(turn) * np.exp([zoom + uneven, zoom - uneven]) @ [[1, shear], [0, 1]]
+
+    wavelength = size * rng.uniform(0.5, 1.6, waves)
+    angle = rng.uniform(0, 2 * np.pi, waves)
+    wave = 2 * np.pi / wavelength[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    amplitude = rng.normal(0, 0.5 * change * options.deformation, (waves, 2))
+    stretch = (np.hypot(*amplitude.T) * np.hypot(*wave.T)).sum()
+    amplitude *= min(1.0, MAX_STRETCH / max(stretch, 1e-9))
+    phase = rng.uniform(0, 2 * np.pi, waves)
+    bare = Motion(linear, np.zeros(2), amplitude, wave, phase)
+    return bare._replace(offset=centre + shift - bare.forward(centre))
+
+
+def _rotation(angle: float) -> np.ndarray:
+    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+
+
+def _direction(rng: np.random.Generator) -> np.ndarray:
+    angle = rng.uniform(0, 2 * np.pi)
+    return np.array([np.cos(angle), np.sin(angle)])

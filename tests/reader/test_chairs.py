@@ -1,0 +1,90 @@
+"""FlyingChairs."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from reader.chairs import Chairs
+from reader.dataset import MissingFiles
+from reader.errors import DataError
+from tests import trees
+
+
+@pytest.fixture
+def root(tmp_path):
+    return trees.make_chairs(tmp_path, train=5, val=2)
+
+
+def test_reads_pictures_and_label_of_the_same_pair(root):
+    dataset = Chairs(root, "all")
+    assert len(dataset) == 7
+    for index, sample in enumerate(dataset):
+        k = index + 1
+        assert sample.name == f"{k:05d}"
+        np.testing.assert_array_equal(sample.img1, trees.picture(2 * k))
+        np.testing.assert_array_equal(sample.img2, trees.picture(2 * k + 1))
+        np.testing.assert_array_equal(sample.flow, trees.flow(k))
+        assert (sample.mask == 255).all()
+
+
+def test_occlusions_beside_a_synthetic_set_are_found(root):
+    trees.Writer().mask(root / "data" / "00002_occ.png", trees.holes())
+    dataset = Chairs(root, "all")
+    np.testing.assert_array_equal(dataset.occlusion(1), trees.holes())
+    assert dataset.occlusion(0) is None
+
+
+def test_the_split_file_decides(root):
+    lines = root / "FlyingChairs_train_val.txt"
+    lines.write_text("2\n1\n1\n2\n1\n1\n2\n")
+    assert [pair.name for pair in Chairs(root, "val").pairs] == ["00001", "00004", "00007"]
+    assert [pair.name for pair in Chairs(root).pairs] == ["00002", "00003", "00005", "00006"]
+
+
+def test_lesson_02_yields_22232_and_640(tmp_path):
+    root = trees.make_chairs(tmp_path / "full", train=22232, val=640)
+    try:
+        train, val = Chairs(root, "train"), Chairs(root, "val")
+        assert len(train) == 22232
+        assert len(val) == 640
+        names = [pair.name for dataset in (train, val) for pair in dataset.pairs]
+        assert sorted(names) == [f"{k:05d}" for k in range(1, 22873)]
+    finally:
+        shutil.rmtree(root)  # 68,616 files that pytest would keep for three runs
+
+
+@pytest.mark.parametrize("name", ["00003_img1.ppm", "00003_img2.ppm", "00003_flow.flo"])
+def test_a_missing_partner_is_named(root, name):
+    (root / "data" / name).unlink()
+    with pytest.raises(MissingFiles, match=name):
+        Chairs(root, "all")
+
+
+def test_a_split_file_that_does_not_fit_is_an_error(root):
+    lines = root / "FlyingChairs_train_val.txt"
+    for content, message in (("1\n2\n", "2 pairs"), ("1\n" * 6 + "3\n", "'3'"), ("", "0 pairs")):
+        lines.write_text(content)
+        with pytest.raises(DataError, match=message) as caught:
+            Chairs(root)
+        assert str(lines) in str(caught.value)
+    lines.unlink()
+    with pytest.raises(DataError, match=r"FlyingChairs_train_val\.txt"):
+        Chairs(root)
+
+
+def test_empty_and_missing_roots_are_errors(root, tmp_path):
+    with pytest.raises(DataError, match="nowhere"):
+        Chairs(tmp_path / "nowhere")
+    (root / "FlyingChairs_train_val.txt").write_text("1\n" * 7)
+    with pytest.raises(DataError, match=str(root)):
+        Chairs(root, "val")
+    (tmp_path / "empty" / "data").mkdir(parents=True)
+    (tmp_path / "empty" / "FlyingChairs_train_val.txt").touch()
+    with pytest.raises(DataError, match="empty"):
+        Chairs(tmp_path / "empty")
+
+
+def test_an_unknown_split_is_an_error(root):
+    with pytest.raises(DataError, match="'test'"):
+        Chairs(root, "test")

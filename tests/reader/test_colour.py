@@ -1,0 +1,112 @@
+import flow_vis
+import numpy as np
+import pytest
+
+from reader.colour import colour_wheel, flow_to_colour
+from reader.formats import read_flow
+
+
+@pytest.fixture
+def flow():
+    return np.random.RandomState(0).standard_normal((40, 50, 2)).astype(np.float32) * 20
+
+
+def test_agrees_with_flow_vis(flow):
+    colour = flow_to_colour(flow)
+    assert colour.shape == (40, 50, 3) and colour.dtype == np.uint8
+    np.testing.assert_array_equal(colour, flow_vis.flow_to_color(flow))
+
+
+def test_a_scale_agrees_with_flow_vis_on_scaled_flow(flow):
+    scaled = flow / np.float32(30 + 1e-5)
+    expected = flow_vis.flow_uv_to_colors(scaled[..., 0], scaled[..., 1])
+    np.testing.assert_array_equal(flow_to_colour(flow, max_flow=30), expected)
+
+
+@pytest.mark.parametrize(
+    ("uv", "strong", "weak"),
+    [((5, 0), "R", "GB"), ((-5, 0), "GB", "R"), ((0, 5), "RG", "B"), ((0, -5), "B", "G")],
+)
+def test_directions(uv, strong, weak):
+    """Right is red, left cyan, down yellow, up violet: the wheel of Baker et al., figure 1."""
+    colour = dict(zip("RGB", flow_to_colour(np.full((1, 1, 2), uv, np.float32))[0, 0].tolist()))
+    assert min(colour[c] for c in strong) > 200
+    assert max(colour[c] for c in weak) < 60
+
+
+def test_rest_is_white():
+    assert (flow_to_colour(np.zeros((3, 4, 2), np.float32)) == 255).all()
+    assert (flow_to_colour(np.zeros((3, 4, 2), np.float32), max_flow=10) == 255).all()
+
+
+def test_one_scale_for_several_pictures(flow):
+    whole = flow_to_colour(flow, max_flow=50)
+    np.testing.assert_array_equal(flow_to_colour(flow[:7], max_flow=50), whole[:7])
+
+
+def test_beyond_the_scale_is_darker():
+    flow = np.zeros((1, 3, 2), np.float32)
+    flow[0, :, 0] = (5, 10, 10.1)
+    half, full, beyond = flow_to_colour(flow, max_flow=10)[0].astype(int)
+    assert half.tolist() == [255, 127, 127]
+    assert full.tolist() == [255, 0, 0]
+    assert beyond.tolist() == [191, 0, 0]
+
+
+@pytest.mark.parametrize("shape", [(40, 50), (40, 50, 1)])
+def test_unknown_is_black_and_does_not_set_the_scale(flow, shape):
+    expected = flow_to_colour(flow[:, 1:])
+    mask = np.full((40, 50), 255, np.uint8)
+    mask[:, 0] = 0
+    flow[:, 0] = 1e6
+    flow[3, 0] = np.nan
+    colour = flow_to_colour(flow, mask=mask.reshape(shape))
+    assert (colour[:, 0] == 0).all()
+    np.testing.assert_array_equal(colour[:, 1:], expected)
+
+
+@pytest.mark.filterwarnings("error")
+def test_not_finite_is_black(flow):
+    flow[0, 0, 0], flow[0, 1, 1], flow[0, 2] = np.nan, np.inf, -np.inf
+    colour = flow_to_colour(flow)
+    assert (colour[0, :3] == 0).all()
+    assert (colour[1:].max(axis=2) > 0).all()
+    assert (flow_to_colour(np.full((2, 2, 2), np.nan, np.float32)) == 0).all()
+
+
+def test_an_integer_flow(flow):
+    whole = np.rint(flow) + 0.0  # integers have no -0.0
+    np.testing.assert_array_equal(
+        flow_to_colour(whole.astype(np.int16)), flow_to_colour(whole.astype(np.float32))
+    )
+
+
+def test_refused(flow):
+    for wrong in (flow[0], flow[..., :1]):
+        with pytest.raises(ValueError, match="a flow is"):
+            flow_to_colour(wrong)
+    for scale in (0, -1, np.nan, np.inf):
+        with pytest.raises(ValueError, match="above 0"):
+            flow_to_colour(flow, max_flow=scale)
+    with pytest.raises(ValueError, match="does not fit"):
+        flow_to_colour(flow, mask=np.ones((50, 40)))
+    with pytest.raises(ValueError, match="at least 1 px"):
+        colour_wheel(0)
+
+
+@pytest.mark.parametrize("size", [1, 64, 101])
+def test_colour_wheel(size):
+    wheel = colour_wheel(size)
+    assert wheel.shape == (size, size, 3) and wheel.dtype == np.uint8
+    assert (wheel[size // 2, size // 2] > 240).all()
+    if size > 1:
+        assert (wheel[0, 0] == 255).all()
+        red, green, blue = wheel[size // 2, -1]
+        assert red > 240 and green < 30 and blue < 30
+
+
+def test_a_real_label(shared):
+    path = shared / "data" / "pairs" / "middlebury" / "RubberWhale" / "flow10.flo"
+    flow, mask = read_flow(path)
+    colour = flow_to_colour(flow, mask=mask)
+    np.testing.assert_array_equal(colour.max(axis=2) == 0, mask[..., 0] == 0)

@@ -1,0 +1,179 @@
+"""What every data set on disk has in common."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from reader.dataset import FlowDataset, MissingFiles, Pair, list_folder, list_numbers
+from reader.errors import DataError
+from reader.formats import write_flo
+from reader.pictures import write_image
+from tests import trees
+
+
+def make_pair(folder, **changes):
+    """Write a pair with a label and return it."""
+    writer = trees.Writer((8, 12))
+    writer.picture(folder / "1.png", 1)
+    writer.picture(folder / "2.png", 2)
+    writer.label(folder / "flow.flo", 3)
+    paths = {"img1": folder / "1.png", "img2": folder / "2.png", "flow": folder / "flow.flo"}
+    return Pair("one", **{role: str(path) for role, path in {**paths, **changes}.items()})
+
+
+def test_yields_the_documented_types(tmp_path):
+    sample = FlowDataset(tmp_path, [make_pair(tmp_path)])[0]
+    assert sample.img1.shape == sample.img2.shape == (8, 12, 3)
+    assert sample.img1.dtype == sample.img2.dtype == np.uint8
+    assert sample.flow.shape == (8, 12, 2)
+    assert sample.flow.dtype == np.float32
+    assert sample.mask.shape == (8, 12, 1)
+    assert sample.mask.dtype == np.uint8
+    np.testing.assert_array_equal(sample.img1, trees.picture(1, (8, 12)))
+    np.testing.assert_array_equal(sample.img2, trees.picture(2, (8, 12)))
+    np.testing.assert_array_equal(sample.flow, trees.flow(3, (8, 12)))
+    assert sample.name == "one"
+
+
+def test_lesson_02_an_empty_set_is_an_error(tmp_path):
+    with pytest.raises(DataError, match=str(tmp_path)):
+        FlowDataset(tmp_path, [])
+
+
+def test_lesson_02_nothing_is_dropped_and_the_end_is_an_end(tmp_path):
+    pair = make_pair(tmp_path)
+    dataset = FlowDataset(tmp_path, [pair._replace(name=str(k)) for k in range(7)])
+    assert len(dataset) == 7
+    assert [sample.name for sample in dataset] == list("0123456")
+    assert dataset[-1].name == "6"
+    with pytest.raises(IndexError):
+        dataset[7]
+
+
+def test_missing_partners_are_all_named(tmp_path):
+    pair = make_pair(tmp_path, img2=tmp_path / "gone.png", flow=tmp_path / "no" / "gone.flo")
+    with pytest.raises(MissingFiles, match=r"gone\.png is missing .* 1 more") as caught:
+        FlowDataset(tmp_path, [pair])
+    assert caught.value.paths == [str(tmp_path / "gone.png"), str(tmp_path / "no" / "gone.flo")]
+    assert isinstance(caught.value, DataError)
+
+
+def test_nothing_is_decoded_before_it_is_needed(tmp_path):
+    pair = make_pair(tmp_path)
+    (tmp_path / "2.png").write_bytes(b"not a picture")
+    dataset = FlowDataset(tmp_path, [pair])
+    with pytest.raises(DataError, match=r"2\.png"):
+        dataset[0]
+
+
+def test_lesson_10_nothing_is_kept_between_reads(tmp_path):
+    dataset = FlowDataset(tmp_path, [make_pair(tmp_path)])
+    before = pickle.dumps(dataset)
+    dataset[0]
+    assert pickle.dumps(dataset) == before
+    write_flo(tmp_path / "flow.flo", trees.flow(4, (8, 12)))
+    assert tuple(dataset[0].flow[0, 0]) == trees.label(4)
+
+
+def test_lesson_10_labels_above_1e9_or_not_finite_are_masked(tmp_path):
+    pair = make_pair(tmp_path)
+    field = trees.flow(3, (8, 12))
+    # u of these pixels: above the limit of both signs, not a number, infinite, and just below it.
+    field[0, :5, 0] = [2e9, -2e9, np.nan, np.inf, 5e8]
+    raw = (tmp_path / "flow.flo").read_bytes()[:12] + field.tobytes()
+    (tmp_path / "flow.flo").write_bytes(raw)
+    sample = FlowDataset(tmp_path, [pair])[0]
+    assert sample.mask[0, :6, 0].tolist() == [0, 0, 0, 0, 255, 255]
+    assert sample.flow.dtype == np.float32
+
+
+def test_lesson_09_a_file_is_read_by_its_role(tmp_path):
+    mask = np.zeros((8, 12, 1), np.uint8)
+    mask[:, :4] = 255
+    write_image(tmp_path / "grey.png", mask)  # one channel
+    write_image(tmp_path / "colour.png", np.repeat(mask, 3, axis=2))  # three channels
+    pair = make_pair(tmp_path, img1=tmp_path / "grey.png", img2=tmp_path / "grey.png")
+    for name in ("grey.png", "colour.png"):
+        path = str(tmp_path / name)
+        dataset = FlowDataset(tmp_path, [pair._replace(invalid=path, occlusion=path)])
+        sample = dataset[0]
+        assert sample.img1.shape == (8, 12, 3)  # a grey picture has three channels
+        np.testing.assert_array_equal(sample.mask, 255 - mask)
+        np.testing.assert_array_equal(dataset.occlusion(0), mask)
+
+
+def test_invalid_pixels_come_on_top_of_the_labels_own(tmp_path):
+    own = np.full((8, 12, 1), 255, np.uint8)
+    own[0] = 0
+    invalid = np.zeros((8, 12, 1), np.uint8)
+    invalid[:, 0] = 255
+    pair = make_pair(tmp_path, invalid=tmp_path / "invalid.png")
+    write_image(tmp_path / "invalid.png", invalid)
+    write_flo(tmp_path / "flow.flo", trees.flow(0, (8, 12)), own)
+    mask = FlowDataset(tmp_path, [pair])[0].mask
+    assert (mask == 255).sum() == 7 * 11
+    assert not mask[0].any()
+    assert not mask[:, 0].any()
+
+
+@pytest.mark.parametrize("role", ["img2", "flow", "invalid"])
+def test_files_of_different_size_are_an_error(tmp_path, role):
+    path = tmp_path / ("other.flo" if role == "flow" else "other.png")
+    writer = trees.Writer((12, 8))
+    if role == "flow":
+        writer.label(path, 0)
+    else:
+        writer.picture(path, 0)
+    dataset = FlowDataset(tmp_path, [make_pair(tmp_path, **{role: path})])
+    with pytest.raises(DataError, match=r"other.* 12x8 .*8x12"):
+        dataset[0]
+
+
+def test_a_set_without_occlusions_says_none(tmp_path):
+    dataset = FlowDataset(tmp_path, [make_pair(tmp_path)])
+    assert dataset.occlusion(0) is None
+    assert dataset.noc(0) is None
+
+
+def test_list_numbers_sorts_by_number_and_skips_other_names(tmp_path):
+    for name in ("10_b.png", "9_b.png", "9_a.png", "._9_a.png", "9_a.png.bak", "Thumbs.db"):
+        (tmp_path / name).touch()
+    assert list_numbers(str(tmp_path), r"(\d+)_[ab]\.png") == [(9,), (10,)]
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(DataError, match="nowhere"):
+        list_folder(str(tmp_path / "nowhere"))
+
+
+DAMAGE = {
+    "short .flo": ("flow.flo", lambda data: data[:-1]),
+    "half a header": ("flow.flo", lambda data: data[:10]),
+    "absurd size": ("flow.flo", lambda data: data[:4] + b"\xff\xff\xff\x7f" * 2 + data[12:]),
+    "negative size": ("flow.flo", lambda data: data[:4] + b"\xff\xff\xff\xff" * 2 + data[12:]),
+    "wrong magic": ("flow.flo", lambda data: b"JUNK" + data[4:]),
+    "short .png": ("1.png", lambda data: data[: len(data) // 2]),
+    "empty .png": ("1.png", lambda data: b""),
+    "short .ppm": ("3.ppm", lambda data: data[:-1]),
+    "absurd .ppm": ("3.ppm", lambda data: data.replace(b"12 8", b"1200000000 8000000")),
+    "short .pfm": ("4.pfm", lambda data: data[:-1]),
+    "absurd .pfm": ("4.pfm", lambda data: data.replace(b"12 8", b"1200000000 8000000")),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_a_damaged_file_is_named(tmp_path, case):
+    name, damage = DAMAGE[case]
+    writer = trees.Writer((8, 12))
+    writer.picture(tmp_path / "3.ppm", 3)
+    writer.label(tmp_path / "4.pfm", 4)
+    pair = make_pair(tmp_path, **({"img2": tmp_path / "3.ppm"} if name == "3.ppm" else {}))
+    pair = pair._replace(flow=str(tmp_path / "4.pfm")) if name == "4.pfm" else pair
+    dataset = FlowDataset(tmp_path, [pair])
+    assert dataset[0].flow is not None
+    damaged = damage((tmp_path / name).read_bytes())
+    assert damaged != (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(damaged)
+    with pytest.raises(DataError, match=name.replace(".", r"\.")):
+        dataset[0]

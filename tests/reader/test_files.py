@@ -1,0 +1,69 @@
+import pytest
+
+from reader.errors import DataError
+from reader.files import atomic_path, check_file, read_bytes, write_bytes
+
+
+def test_the_file_appears_at_the_end_only(tmp_path):
+    path = tmp_path / "out.name.png"
+    with atomic_path(path) as temporary:
+        assert temporary.parent == tmp_path
+        assert temporary.suffix == ".png"
+        assert temporary.name.startswith(".out.name.")
+        temporary.write_bytes(b"new")
+        assert not path.exists()
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_exception_leaves_the_old_file_and_no_other(tmp_path, error):
+    path = tmp_path / "out.flo"
+    path.write_bytes(b"old")
+    with pytest.raises(error), atomic_path(path) as temporary:
+        temporary.write_bytes(b"half")
+        raise error
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_exception_before_anything_is_written(tmp_path):
+    with pytest.raises(ValueError), atomic_path(tmp_path / "out.flo"):
+        raise ValueError
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_writers_of_one_file_do_not_share_a_name(tmp_path):
+    with atomic_path(tmp_path / "a") as first, atomic_path(tmp_path / "a") as second:
+        assert first != second
+        first.write_bytes(b"1")
+        second.write_bytes(b"2")
+    assert (tmp_path / "a").read_bytes() == b"1"
+
+
+def test_a_missing_folder(tmp_path):
+    path = tmp_path / "no" / "out.png"
+    with pytest.raises(DataError) as caught:
+        write_bytes(path, b"")
+    assert str(caught.value) == f"cannot write {path}: its folder {path.parent} does not exist"
+
+
+def test_a_folder_in_the_way(tmp_path):
+    with pytest.raises(DataError, match="it is a folder"):
+        write_bytes(tmp_path, b"")
+
+
+def test_a_name_the_system_refuses(tmp_path):
+    with pytest.raises(DataError, match="cannot write .*: File name too long"):
+        write_bytes(tmp_path / ("x" * 300), b"")
+
+
+def test_what_cannot_be_read(tmp_path):
+    empty = tmp_path / "empty"
+    empty.touch()
+    with pytest.raises(DataError, match=f"cannot read {empty}: the file is empty"):
+        check_file(empty)
+    with pytest.raises(DataError, match="there is no such file"):
+        read_bytes(tmp_path / "missing")
+    with pytest.raises(DataError, match="it is a folder"):
+        read_bytes(tmp_path)

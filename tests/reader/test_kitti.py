@@ -1,0 +1,121 @@
+"""Both years of KITTI."""
+
+import numpy as np
+import pytest
+
+from reader.dataset import MissingFiles
+from reader.errors import DataError
+from reader.kitti import VAL, Kitti, held_years, year_folder
+from tests import trees
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return trees.make_kitti(tmp_path_factory.mktemp("kitti"), {2012: 194, 2015: 200}, test=3)
+
+
+@pytest.mark.parametrize(("year", "count", "val"), [(2012, 194, 39), (2015, 200, 40)])
+def test_lesson_02_yields_194_and_200(root, year, count, val):
+    numbers = {
+        split: [int(pair.name.split("/")[1]) for pair in Kitti(root, year, split).pairs]
+        for split in ("train", "val", "all")
+    }
+    assert numbers["all"] == list(range(count))
+    assert len(numbers["val"]) == val
+    assert tuple(numbers["val"]) == VAL[year]
+    assert sorted(numbers["train"] + numbers["val"]) == numbers["all"]
+
+
+def test_the_documented_validation_pairs():
+    assert [len(VAL[2012]), sum(VAL[2012])] == [39, 3684]
+    assert [len(VAL[2015]), sum(VAL[2015])] == [40, 3594]
+    assert (VAL[2012][0], VAL[2012][-1], VAL[2015][0], VAL[2015][-1]) == (0, 190, 10, 199)
+
+
+@pytest.mark.parametrize("year", [2012, 2015])
+def test_reads_the_pictures_and_the_label_of_the_pair(root, year):
+    dataset = Kitti(root, year)
+    for k in range(0, len(dataset), 31):
+        sample = dataset[k]
+        size = (trees.SIZE[0] + k % 2, trees.SIZE[1] + k % 3)
+        seed = k % 20 + 400 * (year == 2015)
+        assert sample.name == f"{year}/{k:06d}"
+        np.testing.assert_array_equal(sample.mask, trees.holes(size))
+        valid = sample.mask[..., 0] > 0
+        np.testing.assert_array_equal(sample.flow[valid], trees.flow(k, size)[valid])
+        np.testing.assert_array_equal(dataset.noc(k), trees.holes(size, 2))
+        np.testing.assert_array_equal(sample.img1, trees.picture(seed, size))
+        np.testing.assert_array_equal(sample.img2, trees.picture(seed + 100, size))
+
+
+@pytest.mark.parametrize("year", [2012, 2015])
+def test_lesson_03_test_images_come_from_testing(root, year):
+    dataset = Kitti(root, year, "test")
+    assert [pair.name for pair in dataset.pairs] == [f"{year}/{k:06d}" for k in range(3)]
+    assert all(
+        "testing" in path and "training" not in path for p in dataset.pairs for path in p[1:3]
+    )
+    sample = dataset[1]
+    size = (trees.SIZE[0] + 1, trees.SIZE[1] + 1)
+    np.testing.assert_array_equal(sample.img1, trees.picture(201 + 400 * (year == 2015), size))
+    assert sample.flow is None
+    assert dataset.noc(1) is None
+
+
+def test_a_root_may_be_one_years_own_folder(root):
+    assert held_years(root) == [2012, 2015]
+    for year, other in ((2012, 2015), (2015, 2012)):
+        folder = root / str(year)
+        assert held_years(folder) == [year]
+        assert year_folder(folder, year) == str(folder)
+        assert Kitti(folder, year).pairs == Kitti(root, year).pairs
+        with pytest.raises(DataError, match=f"{year} only, not {other}"):
+            Kitti(folder, other)
+
+
+def test_years_mixed_in_one_folder_are_an_error(tmp_path):
+    for images in ("colored_0", "image_2"):
+        (tmp_path / "training" / images).mkdir(parents=True)
+    with pytest.raises(DataError, match="mixes"):
+        Kitti(tmp_path, 2015)
+
+
+@pytest.mark.parametrize("name", ["image_2/000003_10", "image_2/000003_11", "flow_occ/000003_10"])
+def test_a_missing_partner_is_named(tmp_path, name):
+    root = trees.make_kitti(tmp_path)
+    lost = root / "2015" / "training" / f"{name}.png"
+    lost.unlink()
+    with pytest.raises(MissingFiles) as caught:
+        Kitti(root, 2015)
+    assert caught.value.paths == [str(lost)]
+
+
+def test_wrong_arguments_and_roots_are_errors(tmp_path, root):
+    with pytest.raises(DataError, match="2013"):
+        Kitti(root, 2013)
+    with pytest.raises(DataError, match="'dev'"):
+        Kitti(root, 2015, "dev")
+    with pytest.raises(DataError, match="nowhere"):
+        Kitti(tmp_path / "nowhere")
+    empty = trees.make_kitti(tmp_path, {2012: 0, 2015: 0}, test=0)
+    with pytest.raises(DataError, match="no image pair"):
+        Kitti(empty, 2012)
+
+
+def test_the_real_pair(shared, tmp_path):
+    files = shared / "data" / "pairs" / "kitti" / "flowpy_000010"
+    training = tmp_path / "training"
+    for name, source in (
+        ("image_2/000010_10.png", "frame1.png"),
+        ("image_2/000010_11.png", "frame2.png"),
+        ("flow_occ/000010_10.png", "flow_occ.png"),
+        ("flow_noc/000010_10.png", "flow_noc.png"),
+    ):
+        (training / name).parent.mkdir(parents=True, exist_ok=True)
+        (training / name).write_bytes((files / source).read_bytes())
+    dataset = Kitti(tmp_path, 2015, "val")
+    sample, noc = dataset[0], dataset.noc(0)
+    assert sample.flow.shape == (375, 1242, 2)
+    # Pixels with a label, counted in the files by OpenCV.
+    assert ((sample.mask > 0).sum(), (noc > 0).sum()) == (111664, 109063)
+    assert not ((noc > 0) & (sample.mask == 0)).any()

@@ -1,0 +1,124 @@
+"""Folders of a user's own pairs."""
+
+import numpy as np
+import pytest
+
+from reader.errors import DataError
+from reader.pairs import Pairs
+from tests import trees
+
+NAMES = ["flat/a", "flat/b", "kitti", "middlebury/Grove2", "middlebury/Venus", "own"]
+
+
+def test_every_kind_of_folder(tmp_path):
+    dataset = Pairs(trees.make_pairs(tmp_path))
+    assert [pair.name for pair in dataset.pairs] == NAMES
+    for k, sample in enumerate(dataset):
+        np.testing.assert_array_equal(sample.img1, trees.picture(2 * k))
+        np.testing.assert_array_equal(sample.img2, trees.picture(2 * k + 1))
+        if sample.name == "own":
+            assert sample.flow is None
+        else:
+            np.testing.assert_array_equal(sample.flow, trees.flow(k))
+    np.testing.assert_array_equal(dataset.noc(2), trees.holes())
+
+
+def test_pictures_are_in_the_order_of_their_numbers(tmp_path):
+    pair = Pairs(trees.make_pairs(tmp_path)).pairs[-1]
+    assert (pair.img1[-9:], pair.img2[-10:]) == ("shot9.png", "shot10.png")
+
+
+def test_a_root_may_be_one_pair(tmp_path):
+    folder = trees.make_pairs(tmp_path) / "middlebury" / "Venus"
+    assert [pair.name for pair in Pairs(folder).pairs] == ["Venus"]
+
+
+def test_middlebury_sequences_of_eight_frames(tmp_path):
+    folder = trees.make_pairs(tmp_path) / "middlebury" / "Venus"
+    for number in (7, 8, 9, 12, 13, 14):
+        trees.Writer().picture(folder / f"frame{number:02d}.png", number)
+    pair = Pairs(folder).pairs[0]
+    assert (pair.img1[-11:], pair.img2[-11:]) == ("frame10.png", "frame11.png")
+
+
+def test_labels_can_be_required(tmp_path):
+    trees.make_pairs(tmp_path / "with", unlabelled=False)
+    assert all(sample.flow is not None for sample in Pairs(tmp_path / "with", need_flow=True))
+    trees.make_pairs(tmp_path / "without")
+    with pytest.raises(DataError, match="shot9"):
+        Pairs(tmp_path / "without", need_flow=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("own/third.png", "holds 3 pictures"),
+        ("middlebury/Venus/flow11.flo", r"flow10\.flo and flow11\.flo"),
+        ("flat/a_img1.jpg", r"a_img1\.jpg and a_img1\.png"),
+        ("flat/c_img1.png", "c_img2 is missing"),
+        ("flat/c_flow.flo", "c_img1 is missing"),
+        ("single/one.png", "holds 1 pictures"),
+    ],
+)
+def test_a_folder_that_follows_no_rule_is_named(tmp_path, name, message):
+    path = trees.make_pairs(tmp_path) / name
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    with pytest.raises(DataError, match=message) as caught:
+        Pairs(tmp_path)
+    assert str(path.parent) in str(caught.value)
+
+
+def test_other_and_hidden_files_do_not_matter(tmp_path):
+    trees.make_pairs(tmp_path)
+    (tmp_path / ".cache").mkdir()
+    for name in ("README.md", ".hidden.png", "own/notes.txt", "own/._shot9.png", ".cache/one.png"):
+        (tmp_path / name).touch()
+    assert [pair.name for pair in Pairs(tmp_path).pairs] == NAMES
+
+
+def test_lesson_02_an_empty_and_a_missing_root_are_errors(tmp_path):
+    with pytest.raises(DataError, match="no image pair"):
+        Pairs(tmp_path)
+    with pytest.raises(DataError, match="nowhere"):
+        Pairs(tmp_path / "nowhere")
+
+
+def test_the_real_pairs(shared):
+    dataset = Pairs(shared / "data" / "pairs", need_flow=True)
+    samples = {sample.name: sample for sample in dataset}
+    names = list(samples)
+    assert [name.split("/")[0] for name in names] == [
+        *["flyingchairs"] * 4,
+        "kitti",
+        *["middlebury"] * 4,
+        *["sintel"] * 2,
+    ]
+    for sample in samples.values():
+        assert sample.img1.shape == sample.img2.shape == (*sample.flow.shape[:2], 3)
+        valid = sample.mask[..., 0] > 0
+        assert np.isfinite(sample.flow).all()
+        assert 0 < np.abs(sample.flow[valid]).max() < 300
+    assert samples["flyingchairs/flownet2_0000000"].img1.shape == (384, 512, 3)
+    assert dataset.noc(names.index("kitti/flowpy_000010")) is not None
+    for name in ("sintel/alley_1_0002_clean", "sintel/cave_2_0002_final"):
+        occlusion = dataset.occlusion(names.index(name))
+        assert set(np.unique(occlusion)) == {0, 255}
+
+
+def test_zero_flow_has_the_documented_error_on_the_real_pairs(shared):
+    # End-point errors of a zero flow, px, as documented beside the files.
+    wanted = {"RubberWhale": 1.256, "Grove2": 3.090, "Urban2": 8.393, "Venus": 3.802}
+    for sample in Pairs(shared / "data" / "pairs" / "middlebury"):
+        length = np.linalg.norm(sample.flow[sample.mask[..., 0] > 0], axis=-1)
+        assert length.mean() == pytest.approx(wanted[sample.name], abs=6e-4)
+
+
+def test_lesson_07_red_is_where_red_is(tmp_path):
+    red = np.zeros((4, 6, 3), np.uint8)
+    red[..., 0] = 255
+    for name in ("1.ppm", "2.ppm"):
+        (tmp_path / name).write_bytes(b"P6\n6 4\n255\n" + red.tobytes())
+    sample = Pairs(tmp_path)[0]
+    np.testing.assert_array_equal(sample.img1, red)
+    np.testing.assert_array_equal(sample.img2, red)

@@ -1,0 +1,145 @@
+"""MPI Sintel and its split."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from reader.dataset import MissingFiles
+from reader.errors import DataError
+from reader.sintel import SPLIT_FILE, Sintel
+from tests import trees
+
+VAL = {"ambush_2", "ambush_6", "bamboo_2", "cave_4", "market_6", "temple_2"}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return trees.make_sintel(tmp_path_factory.mktemp("sintel"))
+
+
+def sequences(dataset):
+    return Counter(pair.name.split("/")[1] for pair in dataset.pairs)
+
+
+def test_lesson_01_the_split_file_is_its_rule():
+    rule = []
+    for sequence in sorted(trees.SINTEL_FRAMES):
+        pairs = trees.SINTEL_FRAMES[sequence] - 1
+        rule += ["2" if sequence in VAL else "1"] * pairs
+    assert len(rule) == 1041
+    assert SPLIT_FILE.read_text() == "\n".join(rule) + "\n"
+
+
+@pytest.mark.parametrize("render", ["clean", "final"])
+def test_lesson_01_val_is_the_six_documented_sequences(root, render):
+    train, val = Sintel(root, (render,), "train"), Sintel(root, (render,), "val")
+    assert (len(train), len(val)) == (816, 225)
+    pairs = {name: count - 1 for name, count in trees.SINTEL_FRAMES.items()}
+    assert sequences(val) == {name: pairs[name] for name in VAL}
+    assert sequences(train) == {name: n for name, n in pairs.items() if name not in VAL}
+
+
+def test_lesson_01_pairs_are_sorted(root):
+    names = [pair.name for pair in Sintel(root, ("clean",), "all").pairs]
+    assert len(names) == 1041
+    assert names == sorted(names)
+    assert names[0] == "clean/alley_1/frame_0001"
+    assert names[-1] == "clean/temple_3/frame_0049"
+
+
+def test_both_passes_are_the_default(root):
+    dataset = Sintel(root)
+    assert len(dataset) == 2 * 816
+    assert Counter(pair.name.split("/")[0] for pair in dataset.pairs) == {
+        "clean": 816,
+        "final": 816,
+    }
+    assert len(Sintel(root, split="all")) == 2 * 1041
+
+
+def test_reads_the_pictures_and_the_label_of_the_pair(root):
+    order = sorted(trees.SINTEL_FRAMES)
+    dataset = Sintel(root, ("clean", "final"), "all")
+    for index in range(0, len(dataset), 97):
+        sample = dataset[index]
+        render, sequence, frame = sample.name.split("/")
+        number = order.index(sequence) + int(frame[-4:])
+        start = 100 * (render == "final")
+        np.testing.assert_array_equal(sample.img1, trees.picture(number % 20 + start))
+        np.testing.assert_array_equal(sample.img2, trees.picture((number + 1) % 20 + start))
+        np.testing.assert_array_equal(sample.flow, trees.flow(number))
+
+
+def test_invalid_and_occlusion_masks_are_told_apart(root):
+    dataset = Sintel(root, ("final",), "val")
+    height = trees.SIZE[0]
+    mask, occlusion = dataset[3].mask, dataset.occlusion(3)
+    np.testing.assert_array_equal(mask, trees.holes())
+    assert occlusion.shape == (*trees.SIZE, 1)
+    assert (occlusion[: height // 2] == 255).all()
+    assert (occlusion[height // 2 :] == 0).all()
+
+
+def test_test_images_come_from_test_and_have_no_label(root):
+    dataset = Sintel(root, split="test")
+    names = ["ambush_1/frame_0001", "ambush_1/frame_0002", "wall/frame_0001"]
+    assert [pair.name for pair in dataset.pairs] == [
+        f"{render}/{name}" for render in ("clean", "final") for name in names
+    ]
+    sample = dataset[1]
+    assert sample.flow is None
+    assert sample.mask is None
+    np.testing.assert_array_equal(sample.img1, trees.picture(50 % 20 + 2))
+    np.testing.assert_array_equal(sample.img2, trees.picture(50 % 20 + 3))
+
+
+def test_a_missing_invalid_mask_is_an_error_and_missing_occlusions_are_not(tmp_path):
+    frames = {"alley_1": 3, "cave_4": 3}
+    root = trees.make_sintel(tmp_path, frames, occlusions=False)
+    assert Sintel(root, split="all").occlusion(0) is None
+    lost = root / "training" / "invalid" / "cave_4" / "frame_0002.png"
+    lost.unlink()
+    with pytest.raises(MissingFiles) as caught:
+        Sintel(root, split="all")
+    assert caught.value.paths == [str(lost)]
+
+
+@pytest.mark.parametrize("number", [1, 3, 5])
+@pytest.mark.parametrize("kind", ["clean", "final"])
+def test_a_missing_picture_is_named_wherever_it_is(tmp_path, kind, number):
+    root = trees.make_sintel(tmp_path, {"alley_1": 5})
+    lost = root / "training" / kind / "alley_1" / f"frame_{number:04d}.png"
+    lost.unlink()
+    with pytest.raises(MissingFiles) as caught:
+        Sintel(root, (kind,), "all")
+    assert caught.value.paths == [str(lost)]
+
+
+def test_a_missing_label_is_named(tmp_path):
+    root = trees.make_sintel(tmp_path, {"alley_1": 5})
+    lost = root / "training" / "flow" / "alley_1" / "frame_0002.flo"
+    lost.unlink()
+    with pytest.raises(MissingFiles) as caught:
+        Sintel(root, split="all")
+    assert caught.value.paths == [str(lost)]
+
+
+def test_the_split_of_another_listing_is_an_error(tmp_path):
+    root = trees.make_sintel(tmp_path, {"alley_1": 5})
+    assert len(Sintel(root, split="all")) == 8
+    with pytest.raises(DataError, match="1041 pairs where the data set holds 4"):
+        Sintel(root, split="train")
+
+
+def test_wrong_arguments_and_roots_are_errors(tmp_path, root):
+    with pytest.raises(DataError, match="'albedo'"):
+        Sintel(root, ("albedo",))
+    with pytest.raises(DataError, match="'dev'"):
+        Sintel(root, split="dev")
+    with pytest.raises(DataError, match="nowhere"):
+        Sintel(tmp_path / "nowhere")
+    for folder in ("clean", "flow"):
+        (tmp_path / "training" / folder).mkdir(parents=True)
+    with pytest.raises(DataError, match="no image pair"):
+        Sintel(tmp_path, ("clean",), "all")

@@ -1,0 +1,190 @@
+import logging
+import struct
+from fractions import Fraction
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from reader.errors import DataError
+from reader.video import VideoReader
+from tests.videos import cut, encode, frames, index_first, make
+
+CLIPS = {  # name: (H, W), frames, rate
+    "bigbuckbunny.mp4": ((720, 1280), 132, 25),
+    "realshort.mp4": ((240, 320), 36, Fraction(45000, 1499)),
+    "newtonscradle.gif": ((150, 200), 36, Fraction(3600, 82)),
+    # 68 of 444 frame slots are filled; the rest were dropped when it was recorded.
+    "tree.avi": ((240, 320), 68, Fraction(68, 444) * Fraction(1000000, 66667)),
+}
+
+
+def fails(path):
+    """Return the one sentence with which a file is refused, at the latest by `count`."""
+    with pytest.raises(DataError) as caught:
+        VideoReader(path).count()
+    sentence = str(caught.value)
+    assert sentence.startswith(f"cannot read {path}") and "\n" not in sentence
+    return sentence
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_real_clips(shared, name):
+    size, count, rate = CLIPS[name]
+    video = VideoReader(shared / "data" / "videos" / name)
+    assert (video.height, video.width) == size
+    assert video.rate == rate
+    assert video.count() == count
+    first = next(iter(video))
+    assert first.shape == (*size, 3)
+    if not name.endswith(".gif"):
+        bgr = cv2.VideoCapture(str(video.path)).read()[1]
+        assert np.abs(first.astype(int) - bgr[..., ::-1]).mean() < 3
+
+
+@pytest.mark.parametrize("name", CLIPS)
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_cut_clips(shared, tmp_path, capfd, caplog, name, share):
+    path = cut(shared / "data" / "videos" / name, tmp_path / name, share)
+    fails(path)
+    assert capfd.readouterr().err == ""
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
+def test_cut_clips_that_have_their_index_in_front(shared, tmp_path, share):
+    whole = index_first(shared / "data" / "videos" / "realshort.mp4", tmp_path / "whole.mp4")
+    assert VideoReader(whole).count() == 36
+    path = cut(whole, tmp_path / "cut.mp4", share)
+    assert "cut short" in fails(path)
+    with pytest.raises(DataError, match="cut short"):
+        list(VideoReader(path))
+
+
+def test_a_clip_cut_between_two_packets(tmp_path):
+    whole = index_first(make(tmp_path / "x.mp4", 60), tmp_path / "whole.mp4")
+    with av.open(str(whole)) as container:
+        starts = [packet.pos for packet in container.demux() if packet.size]
+    (tmp_path / "cut.mp4").write_bytes(whole.read_bytes()[: starts[40]])
+    assert "cut short" in fails(tmp_path / "cut.mp4")
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.9])
+def test_a_cut_matroska(tmp_path, share):
+    noise = np.random.RandomState(0).randint(0, 256, (50, 48, 64, 3)).astype(np.uint8)
+    whole = encode(tmp_path / "whole.mkv", "mjpeg", "yuvj420p", noise)
+    assert VideoReader(whole).count() == 50
+    assert VideoReader(whole).rate == 25
+    assert "cut short" in fails(cut(whole, tmp_path / "cut.mkv", share))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".avi", ".gif"])
+def test_cut_files_of_our_own(tmp_path, suffix):
+    whole = make(tmp_path / f"whole{suffix}", 60)
+    for share in (0.1, 0.5, 0.9):
+        fails(cut(whole, tmp_path / f"cut{suffix}", share))
+
+
+def test_a_damaged_gif(tmp_path):
+    data = bytearray(make(tmp_path / "x.gif", 60).read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 200] = bytes(200)
+    (tmp_path / "x.gif").write_bytes(data)
+    fails(tmp_path / "x.gif")
+
+
+def test_what_follows_a_complete_gif_is_ignored(tmp_path):
+    path = make(tmp_path / "x.gif")
+    path.write_bytes(path.read_bytes() + b"\0some words")
+    assert VideoReader(path).count() == 10
+
+
+def test_a_damaged_mp4(shared, tmp_path):
+    data = bytearray((shared / "data" / "videos" / "realshort.mp4").read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 200] = bytes(200)
+    (tmp_path / "x.mp4").write_bytes(data)
+    assert "damaged" in fails(tmp_path / "x.mp4")
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".avi", ".gif", ".txt"])
+@pytest.mark.parametrize("data", [b"some words of text\n" * 50, bytes(3000), b"\n"])
+def test_no_video(tmp_path, capfd, suffix, data):
+    path = tmp_path / f"x{suffix}"
+    path.write_bytes(data)
+    fails(path)
+    assert capfd.readouterr().err == ""
+
+
+def test_missing_empty_folder_and_picture(tmp_path):
+    assert "no such file" in fails(tmp_path / "x.mp4")
+    assert "it is a folder" in fails(tmp_path)
+    (tmp_path / "x.mp4").touch()
+    assert "the file is empty" in fails(tmp_path / "x.mp4")
+    for suffix in (".png", ".jpg", ".mp4"):
+        data = cv2.imencode(".png" if suffix == ".mp4" else suffix, np.zeros((8, 8), np.uint8))[1]
+        (tmp_path / f"x{suffix}").write_bytes(data.tobytes())
+        assert "it is not a video" in fails(tmp_path / f"x{suffix}")
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [(".wav", "pcm_s16le"), (".mp4", "aac")])
+def test_sound_alone(tmp_path, suffix, codec):
+    with av.open(str(tmp_path / f"x{suffix}"), "w") as container:
+        stream = container.add_stream(codec, rate=44100)
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 8192), np.int16), "s16", "mono")
+        sound.sample_rate, sound.pts = 44100, 0
+        container.mux(stream.encode(sound))
+        container.mux(stream.encode(None))
+    assert "it holds no video stream" in fails(tmp_path / f"x{suffix}")
+
+
+def test_frames_that_change_their_size(tmp_path):
+    small = encode(tmp_path / "small.h264", "libx264", "yuv420p", frames(5, 48, 64))
+    large = encode(tmp_path / "large.h264", "libx264", "yuv420p", frames(5, 64, 64))
+    assert VideoReader(small).count() == 5
+    path = tmp_path / "both.h264"
+    path.write_bytes(small.read_bytes() + large.read_bytes())
+    assert "its frames change their size" in fails(path)
+    with pytest.raises(DataError, match="change their size"):
+        list(VideoReader(path))
+
+
+def test_no_frame_rate(tmp_path):
+    """A Matroska file whose one frame states no duration, as a recorder's single shot does."""
+    path = encode(tmp_path / "x.mkv", "mjpeg", "yuvj420p", frames(1, 48, 64))
+    data = path.read_bytes()
+    default = data.index(b"\x23\xe3\x83\x84")  # the element DefaultDuration, of 4 bytes
+    void = b"\xec\x86" + bytes(6)  # an element of the same length that is skipped
+    path.write_bytes(data[:default] + void + data[default + 8 :])
+    assert "no frame rate can be determined" in fails(path)
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_a_turned_video_stands_upright(tmp_path, turns):
+    path = make(tmp_path / "x.mp4")
+    plain = next(iter(VideoReader(path)))
+    cosine, sine = ((1, 0), (0, 1), (-1, 0), (0, -1))[turns]
+    # ISO 14496-12, 8.3.2: the matrix of the track header turns clockwise, in 16.16 fixed point.
+    matrix = [cosine, sine, 0, -sine, cosine, 0, 0, 0, 1 << 14]
+    data = bytearray(path.read_bytes())
+    struct.pack_into(">9i", data, data.index(b"tkhd") + 44, *(value << 16 for value in matrix))
+    path.write_bytes(data)
+    video = VideoReader(path)
+    expected = np.rot90(plain, -turns)
+    assert (video.height, video.width) == expected.shape[:2]
+    np.testing.assert_array_equal(next(iter(video)), expected)
+
+
+def test_a_consumer_may_stop_early(tmp_path):
+    video = VideoReader(make(tmp_path / "x.mp4"))
+    for _ in range(20):
+        for _ in video:
+            break
+    assert video.count() == 10
+
+
+def test_nothing_is_logged(tmp_path, caplog, capfd):
+    with caplog.at_level(logging.DEBUG):
+        VideoReader(make(tmp_path / "x.mp4")).count()
+        VideoReader(make(tmp_path / "x.gif")).count()
+    assert not caplog.records
+    assert capfd.readouterr().err == ""
