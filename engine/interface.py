@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import NamedTuple, Sequence
 
 import numpy as np
 
 from engine.checkpoint import Checkpoint, save_checkpoint
-from engine.metrics import Totals, measure
+from engine.metrics import measure
 from engine.records import Record
 from engine.sizing import Sizing
+from reader.sample import Sample
 
 
 class Prediction(NamedTuple):
@@ -19,6 +20,14 @@ class Prediction(NamedTuple):
     flow: np.ndarray  # (N, H, W, 2) float32, px, (u, v)
     mask: np.ndarray | None  # (N, H, W, 1) float32 in [0, 1], 1 = visible in the second image
     warped: np.ndarray | None  # (N, H, W, 3) float32 in [0, 1], image 2 aligned to image 1
+
+
+class Labelled(NamedTuple):
+    """A sample whose flow is to be measured; None where its data set has no such array."""
+
+    sample: Sample
+    occlusion: np.ndarray | None = None  # (H, W, 1) uint8, above 0 = not visible in image 2
+    noc: np.ndarray | None = None  # (H, W, 1) uint8, above 0 = valid and visible in image 2
 
 
 class Engine(ABC):
@@ -64,20 +73,28 @@ class Engine(ABC):
         """Write the parameters and their record; float16 halves the file."""
         save_checkpoint(path, self.parameters(), record, dtype)
 
-    def validate(self, batches, sizing: Sizing = Sizing()) -> Totals:  # noqa: B008 - frozen
-        """Measure the flow of labelled pairs.
+    def validate(
+        self,
+        batch: Sequence[Labelled],
+        sizing: Sizing = Sizing(),  # noqa: B008 - frozen
+    ) -> list[dict[str, tuple[float, int]]]:
+        """Measure the flow of labelled pairs of equal size, predicted at once.
 
         Parameters
         ----------
-        batches : iterable
-            Tuples (image_1, image_2, flow, mask, occlusion) with a leading axis of N; mask and
-            occlusion may be None.
+        batch : sequence of Labelled
+        sizing : Sizing
+            The size at which the network sees them.
+
+        Returns
+        -------
+        list of dict
+            The measures of each pair as `engine.metrics.measure` gives them.
         """
-        totals = Totals()
-        for image_1, image_2, labels, masks, occlusions in batches:
-            flows = self.predict(image_1, image_2, sizing, mask=False, warped=False).flow
-            for i, (flow, label) in enumerate(zip(flows, labels)):
-                mask = None if masks is None else masks[i]
-                occlusion = None if occlusions is None else occlusions[i]
-                totals.add(measure(flow, label, mask, occlusion))
-        return totals
+        images_1 = np.stack([pair.sample.img1 for pair in batch])
+        images_2 = np.stack([pair.sample.img2 for pair in batch])
+        flows = self.predict(images_1, images_2, sizing, mask=False, warped=False).flow
+        return [
+            measure(flow, pair.sample.flow, pair.sample.mask, pair.occlusion, pair.noc)
+            for flow, pair in zip(flows, batch)
+        ]

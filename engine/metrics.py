@@ -2,7 +2,8 @@
 
 Every measure is kept as a sum over pixels and their number, so that both customs of averaging can
 be had from it: over images (each image counts the same, as the released code prints) and pooled
-over pixels (as the benchmarks do).
+over pixels (each pixel counts the same, as the benchmarks do). The first bears the measure's name,
+the second that name with `.pooled`: `epe` and `epe.pooled`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import numpy as np
 
 SPEEDS = {"s0-10": (0, 10), "s10-40": (10, 40), "s40+": (40, np.inf)}  # px of the label
 FL_PIXELS, FL_SHARE = 3.0, 0.05  # an outlier of KITTI is above both
+UNKNOWN_ABOVE = 1e9  # px, what a .flo file holds where there is no label
+POOLED = ".pooled"
 
 
 def end_point_error(flow: np.ndarray, label: np.ndarray) -> np.ndarray:
@@ -25,30 +28,34 @@ def _sum_and_count(values, where) -> tuple[float, int]:
     return float(values[where].sum()), int(where.sum())
 
 
-def measure(flow, label, mask=None, occlusion=None) -> dict[str, tuple[float, int]]:
+def measure(flow, label, mask=None, occlusion=None, noc=None) -> dict[str, tuple[float, int]]:
     """All measures of one image, each as (sum, number of pixels).
 
     Parameters
     ----------
     flow, label : (H, W, 2) arrays, px
     mask : (H, W, 1) or (H, W) array, optional
-        Above 0 where the label is valid; all of it without.
+        Above 0 where the label is valid; all of it without. A label that is not finite or above
+        1e9 px is never valid.
     occlusion : (H, W, 1) or (H, W) array, optional
-        Above 0 where the pixel is not visible in the second image; adds matched and unmatched.
+        Above 0 where the pixel is not visible in the second image; adds `matched`, `unmatched`.
+    noc : (H, W, 1) or (H, W) array, optional
+        Above 0 where the pixel is visible in both images (KITTI); adds `epe_noc` and `fl_noc`.
 
     Returns
     -------
     dict
         `epe` (px); `fl` (share of outliers: error above 3 px and above 5 % of the label); `1px`,
         `3px`, `5px` (share of errors below); `s0-10`, `s10-40`, `s40+` (EPE by the label's length);
-        `matched`, `unmatched` (EPE).
+        `matched`, `unmatched` (EPE); `epe_noc`, `fl_noc`. Only valid pixels count in any of them.
     """
     valid = np.ones(label.shape[:2], bool) if mask is None else _plane(mask)
-    valid = valid & np.isfinite(label).all(axis=-1)
+    valid = valid & (np.abs(label) <= UNKNOWN_ABOVE).all(axis=-1)  # false for NaN, too
     label = np.where(valid[..., None], label, 0)
     error = end_point_error(flow, label)
     speed = np.sqrt(np.square(label.astype(np.float64)).sum(axis=-1))
-    outlier = (error > FL_PIXELS) & (error > FL_SHARE * speed)
+    # So written that a prediction that is not a number is an outlier.
+    outlier = ~((error <= FL_PIXELS) | (error <= FL_SHARE * speed))
     result = {"epe": _sum_and_count(error, valid), "fl": _sum_and_count(outlier, valid)}
     for limit in (1, 3, 5):
         result[f"{limit}px"] = _sum_and_count(error < limit, valid)
@@ -58,12 +65,21 @@ def measure(flow, label, mask=None, occlusion=None) -> dict[str, tuple[float, in
         occluded = _plane(occlusion)
         result["matched"] = _sum_and_count(error, valid & ~occluded)
         result["unmatched"] = _sum_and_count(error, valid & occluded)
+    if noc is not None:
+        visible = valid & _plane(noc)
+        result["epe_noc"] = _sum_and_count(error, visible)
+        result["fl_noc"] = _sum_and_count(outlier, visible)
     return result
 
 
 def _plane(mask) -> np.ndarray:
     mask = np.asarray(mask)
     return (mask[..., 0] if mask.ndim == 3 else mask) > 0
+
+
+def means(measures: dict[str, tuple[float, int]]) -> dict[str, float]:
+    """Mean of every measure of one image; NaN where it has no such pixel."""
+    return {name: s / n if n else float("nan") for name, (s, n) in measures.items()}
 
 
 @dataclass
@@ -78,18 +94,30 @@ class Totals:
     def names(self) -> list[str]:
         return list(dict.fromkeys(name for image in self.images for name in image))
 
+    def pixels(self) -> int:
+        """Number of valid pixels."""
+        return sum(image["epe"][1] for image in self.images)
+
     def per_image(self) -> dict[str, float]:
         """Mean over the images that have such pixels of each image's mean; NaN without any."""
-        means = {}
+        result = {}
         for name in self.names():
             ratios = [s / n for s, n in (i[name] for i in self.images if name in i) if n]
-            means[name] = float(np.mean(ratios)) if ratios else float("nan")
-        return means
+            result[name] = float(np.mean(ratios)) if ratios else float("nan")
+        return result
 
     def pooled(self) -> dict[str, float]:
         """Mean over all pixels of all images; NaN without any."""
-        means = {}
+        result = {}
         for name in self.names():
             sums, counts = zip(*(image[name] for image in self.images if name in image))
-            means[name] = sum(sums) / sum(counts) if sum(counts) else float("nan")
-        return means
+            result[name] = sum(sums) / sum(counts) if sum(counts) else float("nan")
+        return result
+
+    def summary(self) -> dict[str, float]:
+        """Number of `images` and `pixels`, and both means of every measure: `epe`, `epe.pooled`."""
+        result = {"images": len(self.images), "pixels": self.pixels()}
+        per_image, pooled = self.per_image(), self.pooled()
+        for name in self.names():
+            result[name], result[name + POOLED] = per_image[name], pooled[name]
+        return result

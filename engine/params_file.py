@@ -77,7 +77,7 @@ def read_params(path) -> dict[str, np.ndarray]:
 def _read_array(cursor) -> np.ndarray:
     magic = cursor.unpack("I")
     if magic != ARRAY_MAGIC:
-        if magic in OLDER_ARRAY_MAGICS or magic <= MAX_DIMENSIONS:
+        if magic in OLDER_ARRAY_MAGICS or 0 < magic <= MAX_DIMENSIONS:
             raise OtherLayout(f"{cursor.path} has an older or newer layout than MXNet 1.x writes")
         raise UserError(f"{cursor.path} is damaged: an array does not begin with its magic number")
     storage, dimensions = cursor.unpack("iI")

@@ -3,6 +3,7 @@
 MXNet's last release dates from 2022. Importing it fails on NumPy >= 1.24 (scalar aliases such as
 ``np.bool``), on NumPy >= 2 (constants, renamed and financial functions that ``mxnet.numpy`` copies
 by name) and on Python >= 3.12 (``distutils``, which setuptools still carries).
+SciPy 2 drops ``scipy.sparse.csr``, which every ``mx.nd.array`` looks up where SciPy is installed.
 `restore` puts back exactly the missing names, and only where they are missing.
 """
 
@@ -11,6 +12,11 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
+
+try:
+    import scipy.sparse
+except ImportError:
+    scipy = None  # MXNet works without it
 
 SCALARS = {"bool": bool, "int": int, "float": float, "complex": complex, "object": object}
 CONSTANTS = {
@@ -59,3 +65,5 @@ def restore() -> None:
         for name in FINANCIAL:
             if not hasattr(np, name):
                 setattr(np, name, _absent(name))
+        if scipy is not None and not hasattr(scipy.sparse, "csr"):
+            scipy.sparse.csr = scipy.sparse

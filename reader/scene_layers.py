@@ -77,9 +77,7 @@ def compose(layers: Sequence[Layer], height: int, width: int) -> Composition:
         Size of the frames, px.
     """
     views1 = [_view_first(layer, height, width) for layer in layers]
-    views2 = [
-        _view_second(layer, Box(0, 0, width, height), height, width) for layer in layers
-    ]
+    views2 = [_view_second(layer, Box(0, 0, width, height), height, width) for layer in layers]
     top = np.zeros((height, width), np.uint8)  # index of the layer that a pixel of frame 1 shows
     for index, view in enumerate(views1):
         if view.alpha is not None:
@@ -124,9 +122,7 @@ def _view_second(layer: Layer, frame: Box, height: int, width: int) -> _View:
     if 0 in box.size:
         return _empty(box)
     positions = layer.motion.backward_map(box, cv2.invertAffineTransform(layer.placement))
-    pixels = cv2.remap(
-        layer.texture, positions, None, cv2.INTER_LINEAR, borderMode=_border(layer)
-    )
+    pixels = cv2.remap(layer.texture, positions, None, cv2.INTER_LINEAR, borderMode=_border(layer))
     return _finish(layer, box, pixels)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 ACCURACY = 0.01  # px, of the interpolated inverse; measured by the tests
 MAX_STRETCH = 0.3  # bound on the deformation's Jacobian: keeps it invertible and free of folds
-SAMPLES_PER_WAVE = 12  # grid points along the shortest wavelength
+SAMPLES_PER_WAVE = 14  # grid points along the shortest wavelength
 MAX_STEP = 16.0  # px, of the grid
 
 
@@ -98,7 +98,10 @@ class Motion(NamedTuple):
         x = np.arange(box.x0, box.x1, dtype=np.float64)
         y = np.arange(box.y0, box.y1, dtype=np.float64)
         slope = self.linear - np.eye(2)
-        along_x = [np.multiply.outer(x, slope[:, 0]) + self.offset, np.tile(slope[:, 1], (x.size, 1))]
+        along_x = [
+            np.multiply.outer(x, slope[:, 0]) + self.offset,
+            np.tile(slope[:, 1], (x.size, 1)),
+        ]
         along_y = [np.ones_like(y), y]
         for amplitude, (kx, ky), phase in zip(self.amplitude, self.wave, self.phase):
             along_x += [np.multiply.outer(np.sin(kx * x + phase), amplitude)]
@@ -110,9 +113,12 @@ class Motion(NamedTuple):
         return flow.reshape(*box.size, 2)
 
     def step(self) -> float:
-        """Grid spacing in px at which the inverse is solved."""
-        longest = np.sqrt((self.wave**2).sum(axis=1)).max(initial=0)
-        return min(MAX_STEP, 2 * np.pi / max(longest, 1e-9) / SAMPLES_PER_WAVE)
+        """Grid spacing in px at which the inverse is solved, finer where frame 2 is compressed."""
+        highest = np.sqrt((self.wave**2).sum(axis=1)).max(initial=0)
+        stretch = (np.hypot(*self.amplitude.T) * np.hypot(*self.wave.T)).sum()
+        smallest = np.linalg.svd(self.linear, compute_uv=False)[-1] - stretch
+        compression = min(max(smallest, 0.1), 1.0)  # below 0 `backward` refuses the motion
+        return min(MAX_STEP, 2 * np.pi * compression / max(highest, 1e-9) / SAMPLES_PER_WAVE)
 
     def moved_box(self, box: Box) -> Box:
         """Box of frame 2 that holds everything that a box of frame 1 holds."""
@@ -144,8 +150,9 @@ class Motion(NamedTuple):
         y, top, weight_y = _cubic(height, step)
         nodes = np.stack(np.meshgrid(x + box.x0, y + box.y0), axis=-1)
         nodes = self.backward(nodes) @ then[:, :2].T + then[:, 2]  # (ny, nx, 2)
-        rows = sum(nodes[:, left + k] * weight_x[k][:, None] for k in range(4))  # (ny, w, 2)
-        rows = rows.reshape(len(y), -1).astype(np.float32)
+        nodes = nodes.astype(np.float32)
+        rows = sum(nodes.take(left + k, axis=1) * weight_x[k][:, None] for k in range(4))
+        rows = rows.reshape(len(y), -1)  # (ny, 2 w)
         out = rows[top] * weight_y[0][:, None]
         part = np.empty_like(out)
         for k in range(1, 4):

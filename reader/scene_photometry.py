@@ -10,7 +10,7 @@ import numpy as np
 
 from reader.scene_options import SceneOptions
 
-MAX_BLUR = 11  # px, side of the largest kernel; OpenCV's direct filter is fast up to here
+MAX_BLUR = 9  # px, side of the largest kernel; OpenCV's direct filter is fast up to here
 LEVELS = np.arange(256) / 255.0
 # Quantiles of the normal distribution: bytes drawn at random, looked up here, are normal noise.
 _NORMAL_QUANTILES = np.array([NormalDist().inv_cdf((i + 0.5) / 256) for i in range(256)])

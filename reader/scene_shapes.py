@@ -78,7 +78,9 @@ def _rope(rng: np.random.Generator) -> list:
 
 def _ring(rng: np.random.Generator) -> list:
     angles = np.linspace(0, 2 * np.pi, 64, endpoint=False)
-    return [(_polar(angles, np.full(64, r)), True) for r in rng.uniform(0.4, 0.97, rng.integers(1, 3))]
+    return [
+        (_polar(angles, np.full(64, r)), True) for r in rng.uniform(0.4, 0.97, rng.integers(1, 3))
+    ]
 
 
 def _net(rng: np.random.Generator) -> list:

@@ -89,9 +89,7 @@ class Synthetic:
         if not -self.length <= index < self.length:
             raise IndexError(f"pair {index} of a synthetic set of {self.length}")
         index = index % self.length
-        return render_scene(
-            self.textures, self.seed, index, self.height, self.width, self.options
-        )
+        return render_scene(self.textures, self.seed, index, self.height, self.width, self.options)
 
     def occlusion(self, index: int) -> np.ndarray:
         """Return (H, W, 1) uint8, 255 = not visible in image 2."""

@@ -136,7 +136,7 @@ def _decode(path: str, alpha: bool) -> np.ndarray:
 
 
 def _continue_colour(path: str, pixels: np.ndarray) -> np.ndarray:
-    """Give transparent pixels the nearest opaque colour, or edges would mix with what hides there."""
+    """Give transparent pixels the nearest opaque colour, which soft edges are mixed with."""
     opaque = pixels[..., 3] >= 128
     if not opaque.any():
         raise DataError(f"{path}: a cut-out without one opaque pixel")

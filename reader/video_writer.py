@@ -110,7 +110,8 @@ class VideoWriter:
 
     def _add_stream(self) -> av.VideoStream:
         codec, pixels, options = {
-            ".mp4": ("libx264", "yuv420p", {"crf": "18"}),
+            # The encoder looks 40 frames ahead unless told; ten keep its memory small.
+            ".mp4": ("libx264", "yuv420p", {"crf": "18", "x264-params": "rc-lookahead=10"}),
             ".avi": ("mjpeg", "yuvj444p", {"qmin": "1", "qmax": "2"}),
             ".gif": ("gif", "pal8", {}),
         }[self._suffix]

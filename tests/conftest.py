@@ -1,8 +1,13 @@
 """Fixtures that several test files use."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from tests.golden import Golden
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -14,3 +19,36 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("the folder of shared data is not beside this checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def golden(shared) -> Golden:
+    return Golden(shared / "golden")
+
+
+@pytest.fixture(scope="session")
+def random_checkpoints(tmp_path_factory) -> dict[str, Path]:
+    """A checkpoint without record, filled with small random numbers, of each network by name."""
+    from engine.checkpoint import HEAD  # noqa: PLC0415 - MXNet is imported by those who need it
+    from engine.mxnet_engine import build_network  # noqa: PLC0415
+    from engine.params_file import write_params  # noqa: PLC0415
+
+    rng = np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("checkpoints")
+    arrays, paths = {}, {}
+    for network in ("MaskFlownet_S", "MaskFlownet"):
+        shapes = build_network(network, 1.0, "paper")._collect_params_with_prefix()
+        arrays = {
+            name: arrays[name[len(HEAD) :]]
+            if name.startswith(HEAD)
+            else _small(rng, parameter.shape)
+            for name, parameter in shapes.items()
+        }
+        paths[network] = folder / f"{network}.params"
+        write_params(paths[network], arrays)
+    return paths
+
+
+def _small(rng, shape) -> np.ndarray:
+    fan_in = np.prod(shape[1:]) if len(shape) > 1 else 1e4
+    return (rng.standard_normal(shape) * np.sqrt(2 / fan_in)).astype(np.float32)

@@ -1,0 +1,164 @@
+"""Validation: a network's flow measured against the labels of data sets."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Iterator, Mapping, Sequence
+
+from tqdm import tqdm
+
+from engine.errors import UserError
+from engine.interface import Engine, Labelled
+from engine.metrics import Totals
+from engine.results import ImageResult, append_log, log_line, write_csv, write_json
+from engine.sizing import Sizing
+from reader.errors import DataError
+from reader.loader import ordered
+
+
+def validate(
+    engine: Engine,
+    sets: Mapping[str, object],
+    sizing: Sizing = Sizing(),  # noqa: B008 - frozen
+    batch: int = 1,
+    log_folder=None,
+    run: str = "unnamed",
+    steps: int = 0,
+    workers: int = 0,
+    unions: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, dict[str, float]]:
+    """Measure an engine's flow on labelled data sets and write the results.
+
+    Parameters
+    ----------
+    engine : Engine
+        With the parameters to validate.
+    sets : mapping of str to data set or None
+        By the name that the results bear (`sintel.training2.clean`); None for a set without a root,
+        which is named as skipped on stderr. A data set has `len`, `dataset[i] -> Sample`,
+        `occlusion(i)` and `noc(i)`.
+    sizing : Sizing
+        The size at which the network sees the images; labels always keep theirs.
+    batch : int
+        Pairs predicted at a time where consecutive ones agree in size.
+    log_folder : path, optional
+        Folder of `RUN.val.log` (a line is appended), `RUN_STEPS.csv` (a row per image) and
+        `RUN_STEPS.json` (the totals), the last two written as a whole; made where it is missing.
+        Without it nothing is written.
+    run : str
+    steps : int
+        Of the checkpoint.
+    workers : int
+        Processes that decode ahead; 0 = the calling one does.
+    unions : mapping of str to sequence of str, optional
+        Further results that join measured sets, predicting nothing twice:
+        `{"sintel.training.clean": ["sintel.training1.clean", "sintel.training2.clean"]}`. One that
+        names a skipped set is skipped too.
+
+    Returns
+    -------
+    dict of str to dict
+        By set: `images`, `pixels` (valid ones), and every measure of `engine.metrics.measure` that
+        the set has labels for, as mean over images (`epe`) and over pixels (`epe.pooled`); NaN
+        where it has no such pixel.
+
+    Raises
+    ------
+    UserError
+        Every set is skipped, one is empty, or `batch` is below 1.
+    DataError
+        A file cannot be read, or a pair has no label.
+    """
+    if batch < 1:
+        raise UserError(f"a batch needs at least one pair, not {batch}")
+    unions = unions or {}
+    if not {part for parts in unions.values() for part in parts} <= set(sets):
+        raise ValueError(f"unions {unions} join sets that are not among {list(sets)}")
+    present = {name: dataset for name, dataset in sets.items() if dataset is not None}
+    skipped = [name for name in sets if name not in present]
+    skipped += [name for name, parts in unions.items() if not set(parts) <= set(present)]
+    if not present:
+        raise UserError(
+            f"there is nothing to validate on: {', '.join(skipped) or 'no set is given'} "
+            "(--data_root NAME=DIR says where a data set lies)"
+        )
+    for name, dataset in present.items():
+        if not len(dataset):
+            raise UserError(f"{name} has no pairs to validate on")
+    if skipped:
+        print(f"skipped without a root: {', '.join(skipped)}", file=sys.stderr)
+    results = _measure_sets(engine, present, sizing, batch, workers)
+    totals = {name: _totals(images) for name, images in results.items()}
+    for name, parts in unions.items():
+        if name not in skipped:
+            totals[name] = _totals([image for part in parts for image in results[part]])
+    if log_folder is not None:
+        folder = Path(log_folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        about = {
+            "run": run,
+            "steps": steps,
+            "time": time.strftime("%Y-%m-%d %H:%M:%S"),
+            "resize": sizing.resize,
+            "pad": sizing.pad,
+            "skipped": skipped,
+        }
+        write_csv(folder / f"{run}_{steps}.csv", results)
+        write_json(folder / f"{run}_{steps}.json", {**about, "sets": totals})
+        append_log(folder / f"{run}.val.log", log_line(steps, totals))
+    return totals
+
+
+def _totals(images: Sequence[ImageResult]) -> dict[str, float]:
+    return Totals([image.measures for image in images]).summary()
+
+
+def _measure_sets(engine, sets, sizing, batch, workers) -> dict[str, list[ImageResult]]:
+    results = {}
+    # disable=None: no bar where stderr is no terminal.
+    with tqdm(total=sum(map(len, sets.values())), unit="pair", disable=None) as bar:
+        for set_name, dataset in sets.items():
+            bar.set_description(set_name)
+            results[set_name] = images = []
+            # Closed at once where an error ends the loop, for that ends the workers.
+            with closing(_batches(dataset, batch, workers)) as batches:
+                for pairs in batches:
+                    for pair, measures in zip(pairs, engine.validate(pairs, sizing)):
+                        height, width = pair.sample.img1.shape[:2]
+                        images.append(ImageResult(pair.sample.name, height, width, measures))
+                    bar.update(len(pairs))
+    return results
+
+
+class _LabelledPairs:
+    """A data set whose items hold all that is measured, so that workers decode it too."""
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Labelled:
+        sample = self.dataset[index]
+        if sample.flow is None:
+            raise DataError(f"{sample.name} has no label although labels are needed to validate")
+        return Labelled(sample, self.dataset.occlusion(index), None)
+
+
+def _batches(dataset, size: int, workers: int) -> Iterator[list[Labelled]]:
+    """Consecutive pairs of equal size, at most `size` at a time."""
+    waiting: list[Labelled] = []
+    for _, pair in ordered(_LabelledPairs(dataset), workers, size + 2 * workers):
+        if waiting and waiting[0].sample.img1.shape != pair.sample.img1.shape:
+            yield waiting
+            waiting = []
+        waiting.append(pair)
+        if len(waiting) == size:
+            yield waiting
+            waiting = []
+    if waiting:
+        yield waiting

@@ -1,0 +1,245 @@
+"""Batches for training out of several data sets, and samples in order for validation."""
+
+from __future__ import annotations
+
+from itertools import count, islice
+from typing import Iterator, Sequence
+
+from reader.crop import random_crop, random_flip
+from reader.errors import DataError
+from reader.loader_order import Order, sample_generator
+from reader.loader_pool import Pool
+from reader.loader_slots import Batch, Slots
+from reader.resize import resize_sample
+from reader.sample import Sample
+
+__all__ = ["Batch", "TrainLoader", "ordered"]
+
+MOST_DAMAGED = 16  # samples one after the other, beyond which the folder is at fault, not a file
+
+
+class TrainLoader:
+    """Endless training batches, the same for the same seed whatever the number of workers.
+
+    Every batch holds a fixed number of samples of each data set, in the order of ``parts``. Each
+    data set is gone through in passes of its own; an incomplete last batch of a pass is filled from
+    the next one. What a batch holds depends on the seed and the step alone: training resumes at
+    step s by ``batches(s)``. A sample is read, resized where ``resize`` is given, cropped at random
+    and flipped with probability 1/2. At most ``prefetch`` + 1 batches are in memory besides those
+    that the caller keeps.
+
+    Parameters
+    ----------
+    parts : sequence of (data set, int)
+        What is mixed, with its samples per batch.
+    original : (int, int)
+        (H, W) of the crop, px.
+    resize : (int, int), optional
+        (H, W) to which samples are resized before the crop.
+    seed : int
+        At least 0.
+    workers : int
+        Processes that load; 0 = the calling one does.
+    prefetch : int
+        Batches that are loaded ahead, at least 1.
+    skip_damaged : bool
+        Whether a sample that cannot be read is replaced with the next one of its pass instead of
+        being an error; `skipped` tells which. After `MOST_DAMAGED` in a row it is an error.
+    rank, world : int
+        For ``world`` processes with a loader each: their batches of one step together are the batch
+        that a single process with ``world`` times the samples of each part would get, and this
+        process gets part number ``rank`` of every data set's share.
+    share : (int, int)
+        (i, n): of each batch described so far only the i-th of n equal slices is loaded, in the
+        order of the batch, for several processes that split one batch.
+
+    Attributes
+    ----------
+    skipped : list of str
+        One sentence per damaged sample that was replaced, in the order of their first use.
+
+    Raises
+    ------
+    DataError
+        A data set is empty.
+    ValueError
+        A number is out of its range.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[tuple],
+        original: tuple[int, int],
+        resize: tuple[int, int] | None = None,
+        seed: int = 0,
+        workers: int = 0,
+        prefetch: int = 3,
+        skip_damaged: bool = False,
+        rank: int = 0,
+        world: int = 1,
+        share: tuple[int, int] = (0, 1),
+    ):
+        self.datasets = [dataset for dataset, _ in parts]
+        self.samples = [samples for _, samples in parts]
+        for number, dataset in enumerate(self.datasets, start=1):
+            if not len(dataset):
+                where = getattr(dataset, "root", None) or f"number {number}"
+                raise DataError(f"the training data set {where} has no samples")
+        total = sum(self.samples)
+        if not parts or min(self.samples) < 1:
+            raise ValueError("a batch needs data sets and at least one sample of each")
+        if seed < 0 or workers < 0 or prefetch < 1:
+            raise ValueError(f"seed {seed}, workers {workers} or prefetch {prefetch} is too low")
+        if not (0 <= rank < world and 0 <= share[0] < share[1]):
+            raise ValueError(f"no such part of a batch: rank {rank} of {world}, share {share}")
+        if total % share[1]:
+            raise ValueError(f"a batch of {total} samples has no {share[1]} equal parts")
+        self.original, self.resize, self.seed = original, resize, seed
+        self.workers, self.prefetch = workers, prefetch
+        self.attempts = MOST_DAMAGED if skip_damaged else 1
+        self.rank, self.world = rank, world
+        self.rows = range(total // share[1] * share[0], total // share[1] * (share[0] + 1))
+        self.orders = [Order(len(dataset), seed, d) for d, dataset in enumerate(self.datasets)]
+        self.skipped: list[str] = []
+        self._pools: list[Pool] = []
+
+    def __enter__(self) -> TrainLoader:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def batches(self, start_step: int = 0) -> Iterator[Batch]:
+        """Yield the batches of the steps ``start_step``, ``start_step`` + 1, ... without end.
+
+        Closing the generator ends the workers.
+
+        Raises
+        ------
+        DataError
+            A sample is damaged, has no label, or is smaller than the crop.
+        WorkerError
+            A worker process died.
+        """
+        size = len(self.rows)
+        slots = Slots(self.prefetch + 1, size, *self.original, shared=self.workers > 0)
+        arguments = (self.datasets, self.original, self.resize, self.seed, slots)
+        pool = Pool(self.workers, _Loading, arguments)
+        self._pools.append(pool)
+        results = pool.results(self._tasks(start_step), size * self.prefetch)
+        try:
+            for step in count(start_step):
+                done = list(islice(results, size))
+                if pool.closed:
+                    return
+                for name, errors in done:
+                    self._note(errors, failed=name is None)
+                # Copied before the next result is asked for, which reuses the slot.
+                yield slots.take(step % (self.prefetch + 1), tuple(name for name, _ in done))
+        finally:
+            pool.close()
+            self._pools.remove(pool)
+
+    def close(self) -> None:
+        """End the workers; generators of `batches` that are still in use end too."""
+        for pool in list(self._pools):
+            pool.close()
+
+    def positions(self, step: int) -> list[tuple[int, int]]:
+        """Return (number of the data set, position in it) of each sample of a step's batch."""
+        whole = [
+            (d, (step * self.world + self.rank) * samples + j)
+            for d, samples in enumerate(self.samples)
+            for j in range(samples)
+        ]
+        return [whole[row] for row in self.rows]
+
+    def _tasks(self, start_step: int) -> Iterator[tuple]:
+        for step in count(start_step):
+            for row, (d, position) in enumerate(self.positions(step)):
+                indices = self.orders[d].indices(position, self.attempts)
+                yield step % (self.prefetch + 1), row, d, position, indices
+
+    def _note(self, errors: list[str], failed: bool) -> None:
+        if failed and self.attempts == 1:
+            raise DataError(errors[-1])
+        if failed:
+            raise DataError(f"{errors[-1]}; it is one of {len(errors)} damaged samples in a row")
+        self.skipped += [error for error in errors if error not in self.skipped]
+
+
+class _Loading:
+    """Loads single samples of training batches; lives in a worker."""
+
+    def __init__(self, datasets, original, resize, seed: int, slots: Slots):
+        self.datasets, self.original, self.resize = datasets, original, resize
+        self.seed, self.slots = seed, slots
+
+    def __call__(
+        self, slot: int, row: int, number: int, position: int, indices: tuple[int, ...]
+    ) -> tuple[str | None, list[str]]:
+        """Load the first readable of some samples; return its name and what was wrong before."""
+        errors: list[str] = []
+        for index in indices:
+            try:
+                sample = self.datasets[number][index]
+            except DataError as error:
+                errors.append(str(error))
+                continue
+            self.slots.put(slot, row, self._prepare(sample, number, position))
+            return sample.name, errors
+        return None, errors
+
+    def _prepare(self, sample: Sample, number: int, position: int) -> Sample:
+        if sample.flow is None:
+            raise DataError(f"{sample.name} has no label, so nothing can be learnt from it")
+        if self.resize is not None:
+            sample = resize_sample(sample, *self.resize)
+        generator = sample_generator(self.seed, number, position)
+        return random_flip(random_crop(sample, *self.original, generator), generator)
+
+
+def ordered(dataset, workers: int = 0, prefetch: int = 4) -> Iterator[tuple[int, Sample]]:
+    """Yield every sample of a data set once, in order.
+
+    Parameters
+    ----------
+    dataset : data set
+        Sizes may differ between its samples.
+    workers : int
+        Processes that load; 0 = the calling one does.
+    prefetch : int
+        Samples that are loaded ahead, at least 1.
+
+    Yields
+    ------
+    index : int
+    sample : Sample
+
+    Raises
+    ------
+    DataError
+        The data set is empty, or a sample is damaged.
+    WorkerError
+        A worker process died.
+    """
+    if not len(dataset):
+        raise DataError(f"the data set {getattr(dataset, 'root', '')} has no samples")
+    if prefetch < 1:
+        raise ValueError(f"at least one sample must be loaded at a time, not {prefetch}")
+    pool = Pool(workers, _Reading, (dataset,))
+    results = pool.results(((index,) for index in range(len(dataset))), prefetch)
+    try:
+        yield from enumerate(results)
+    finally:
+        pool.close()
+
+
+class _Reading:
+    """Reads samples as they are; lives in a worker."""
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def __call__(self, index: int) -> Sample:
+        return self.dataset[index]

@@ -1,0 +1,76 @@
+"""MXNet imports on every NumPy, through one module."""
+
+import re
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from network import compat
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("network", "reader", "engine", "benchmarks", "tests")
+
+
+def test_mxnet_is_imported_in_one_place():
+    sources = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    sources += ROOT.glob("*.py")
+    pattern = re.compile(r"^\s*(import mxnet|from mxnet)", re.MULTILINE)
+    importing = [path.relative_to(ROOT) for path in sources if pattern.search(path.read_text())]
+    assert importing == [Path("network/mx.py")]
+
+
+def test_readers_import_neither_the_network_nor_the_engine():
+    pattern = re.compile(r"^\s*(?:from|import) (network|engine|mxnet|torch)\b", re.MULTILINE)
+    for path in (ROOT / "reader").glob("*.py"):
+        assert not pattern.search(path.read_text()), path
+    for path in (ROOT / "network").glob("*.py"):
+        assert not re.search(r"^\s*(?:from|import) (reader|engine)\b", path.read_text(), re.M), path
+
+
+@pytest.fixture
+def bare_numpy(monkeypatch):
+    """A stand-in for NumPy's newest namespace: all that it has but the names that MXNet misses."""
+    gone = {*compat.SCALARS, *compat.CONSTANTS, *compat.RENAMED, *compat.FINANCIAL}
+    bare = types.SimpleNamespace(**{k: v for k, v in vars(np).items() if k not in gone})
+    bare.trapezoid = getattr(np, "trapezoid", np.sum)  # absent before NumPy 2
+    monkeypatch.setattr(compat, "np", bare)
+    return bare
+
+
+def test_restore_adds_what_is_missing(bare_numpy):
+    compat.restore()
+    assert bare_numpy.bool is bool
+    assert np.inf == bare_numpy.PINF
+    assert -np.inf == bare_numpy.NINF
+    assert np.isnan(bare_numpy.NaN)
+    assert bare_numpy.product([2, 3]) == 6
+    assert bare_numpy.in1d([1, 5], [5]).tolist() == [False, True]
+    with pytest.raises(AttributeError, match=r"numpy\.pmt was removed"):
+        bare_numpy.pmt(1, 2, 3)
+
+
+def test_restore_leaves_what_is_there(bare_numpy):
+    bare_numpy.bool = "kept"
+    bare_numpy.pmt = "kept"
+    compat.restore()
+    assert bare_numpy.bool == "kept"
+    assert bare_numpy.pmt == "kept"
+
+
+def test_mxnet_computes_in_a_fresh_process():
+    program = (
+        "import warnings; warnings.simplefilter('error', FutureWarning)\n"
+        "from network.mx import mx\n"
+        "assert float(mx.nd.ones((2, 3)).sum().asscalar()) == 6\n"
+        "assert mx.nd.array([1.5]).asnumpy().tolist() == [1.5]\n"
+        "print(mx.__version__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("1.")

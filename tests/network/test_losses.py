@@ -1,0 +1,79 @@
+"""The training loss, against the golden file and its own promises."""
+
+import numpy as np
+import pytest
+
+from network.decoder import STRIDES
+from network.losses import WEIGHTS, EndPointError, MultiscaleEPE
+from network.mx import mx
+from tests.golden import BOUND, relative_error
+
+nd = mx.nd
+
+
+@pytest.mark.parametrize("q", [None, 0.4])
+def test_golden_multiscale_loss(golden, q):
+    values = golden.arrays("losses")
+    predictions = [nd.array(values[f"prediction{i}"]) for i in range(5)]
+    loss = MultiscaleEPE(q=q)(nd.array(values["label"]), nd.array(values["mask"]), *predictions)
+    assert relative_error(loss, values[f"multiscale_q{q}"]) < BOUND
+
+
+def test_golden_end_point_error(golden):
+    values = golden.arrays("losses")
+    arrays = (nd.array(values[name]) for name in ("prediction4", "label", "mask"))
+    assert relative_error(EndPointError(4)(*arrays), values["epe"]) < BOUND
+
+
+def constant_inputs(offset, size=64):
+    """Predictions that miss a constant label by `offset` = (y, x) px everywhere."""
+    label = nd.ones((2, 2, size, size))
+    miss = nd.array(offset).reshape((1, 2, 1, 1))
+    predictions = [nd.ones((2, 2, size // s, size // s)) + miss for s in STRIDES]
+    return label, predictions
+
+
+def test_a_constant_miss_is_the_loss():
+    label, predictions = constant_inputs((3, 4))
+    loss = MultiscaleEPE()(label, nd.ones((2, 1, 64, 64)), *predictions).asnumpy()
+    assert loss == pytest.approx([5 * sum(WEIGHTS)] * 2, rel=1e-5)
+    robust = MultiscaleEPE(q=0.4)(label, nd.ones((2, 1, 64, 64)), *predictions).asnumpy()
+    assert robust == pytest.approx([7**0.4 * sum(WEIGHTS)] * 2, rel=1e-5)
+
+
+def test_weights_are_per_scale():
+    label, predictions = constant_inputs((3, 4))
+    loss = MultiscaleEPE(weights=(1, 0, 0, 0, 0))
+    predictions[1:] = [p + 100 for p in predictions[1:]]
+    assert loss(label, nd.ones((2, 1, 64, 64)), *predictions).asnumpy() == pytest.approx([5, 5])
+    with pytest.raises(ValueError, match="5 weights"):
+        MultiscaleEPE(weights=(1, 2))
+
+
+@pytest.mark.parametrize("q", [None, 0.4])
+def test_lesson_15_a_sample_without_a_valid_pixel_contributes_zero(q):
+    label, predictions = constant_inputs((3, 4))
+    mask = nd.ones((2, 1, 64, 64))
+    mask[1] = 0
+    loss = MultiscaleEPE(q=q)
+    for prediction in predictions:
+        prediction.attach_grad()
+    with mx.autograd.record():
+        values = loss(label, mask, *predictions)
+    values.backward()
+    assert values.asnumpy()[1] == 0
+    assert values.asnumpy()[0] > 0
+    for prediction in predictions:
+        gradient = prediction.grad.asnumpy()
+        assert np.isfinite(gradient).all()
+        assert not gradient[1].any()
+        assert gradient[0].any()
+
+
+def test_only_valid_pixels_count():
+    label, predictions = constant_inputs((0, 0))
+    label[:, :, :32] = 1000
+    mask = nd.ones((2, 1, 64, 64))
+    mask[:, :, :32] = 0
+    epe = EndPointError(4)(predictions[-1], label, mask).asnumpy()
+    assert epe == pytest.approx([1e-4, 1e-4], rel=1e-3)  # sqrt(1e-8)

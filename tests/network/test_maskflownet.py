@@ -1,0 +1,167 @@
+"""Both networks against the golden files: names, outputs, gradients, four training steps."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from network.decoder import STRIDES
+from network.losses import EndPointError, MultiscaleEPE
+from network.maskflownet import MaskFlownet, MaskFlownet_S, SecondStageImages
+from network.mx import mx
+from tests.golden import BOUND, relative_error
+
+nd = mx.nd
+NETWORKS = ("MaskFlownet_S", "MaskFlownet")
+
+
+def load(golden, network, pyramid="released"):
+    """A network with the golden parameters, hybridized; the head of the full one frozen."""
+    net = MaskFlownet_S() if network == "MaskFlownet_S" else MaskFlownet(pyramid=pyramid)
+    net.initialize()
+    structural = net._collect_params_with_prefix()
+    for name, value in golden.parameters(network).items():
+        structural[name].set_data(nd.array(value))
+    if network == "MaskFlownet":
+        net.MaskFlownet_S.collect_params().setattr("grad_req", "null")
+    net.hybridize(static_alloc=True)
+    return net
+
+
+def centred(images):
+    """(N, H, W, 3) uint8 twice -> (N, 3, H, W) minus the mean of both images."""
+    images = [nd.array(image.transpose(0, 3, 1, 2)) / 255 for image in images]
+    mean = nd.concat(*images, dim=2).mean(axis=(2, 3), keepdims=True)
+    return [nd.broadcast_sub(image, mean) for image in images]
+
+
+@pytest.fixture(scope="module")
+def images(golden):
+    return centred(golden.pairs(64, 128, (10, 11)))
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_parameter_names_and_shapes(golden, network):
+    net = MaskFlownet_S() if network == "MaskFlownet_S" else MaskFlownet()
+    shapes = {k: list(v.shape) for k, v in net._collect_params_with_prefix().items()}
+    assert shapes == golden.shapes[network]
+    total = sum(np.prod(shape) for shape in shapes.values())
+    assert total == {"MaskFlownet_S": 10_514_256, "MaskFlownet": 20_655_716}[network]
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_golden_predictions_and_mask(golden, images, network):
+    values = golden.arrays(network)
+    flows, mask, *_ = load(golden, network)(*images)
+    for i, flow in enumerate(flows):
+        assert relative_error(flow, values[f"prediction{i}"]) < BOUND, i
+    assert relative_error(mask, values["mask"]) < BOUND
+
+
+def test_golden_second_stage_image(golden, images):
+    flows, _, second_stage = load(golden, "MaskFlownet_S")(*images)
+    first, second = SecondStageImages()(*images, flows[-1], second_stage[-1])
+    expected = golden.arrays("MaskFlownet_S")["second_stage_image2"]
+    assert relative_error(second, expected) < BOUND
+    assert (first[:, :3] == images[0]).asnumpy().all()
+    assert not first[:, 3].asnumpy().any()
+
+
+def test_golden_paper_pyramid(golden, images):
+    flows, _ = load(golden, "MaskFlownet", "paper")(*images)
+    expected = golden.arrays("MaskFlownet")["prediction4_paper"]
+    assert relative_error(flows[-1], expected) < BOUND
+    released = golden.arrays("MaskFlownet")["prediction4"]
+    assert relative_error(flows[-1], released) > 10 * BOUND  # the two pyramids really differ
+
+
+def gradient_norms(net, names):
+    structural = net._collect_params_with_prefix()
+    gradients = (structural[str(name)].grad().asnumpy().astype(np.float64) for name in names)
+    return np.array([np.linalg.norm(gradient) for gradient in gradients])
+
+
+@pytest.mark.parametrize("q", [None, 0.4])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_golden_loss_and_gradients(golden, images, network, q):
+    values = golden.arrays(network)
+    net = load(golden, network)
+    label, mask = (nd.array(values[name].astype("f4")) for name in ("label_yx", "label_mask"))
+    with mx.autograd.record():
+        loss = MultiscaleEPE(q=q)(label, mask, *net(*images)[0])
+    loss.backward()
+    assert relative_error(loss, values[f"loss_q{q}"]) < BOUND
+    names = values["gradient_names"]
+    trained = {n for n, p in net._collect_params_with_prefix().items() if p.grad_req != "null"}
+    assert set(names.tolist()) == trained
+    assert relative_error(gradient_norms(net, names), values[f"gradient_norms_q{q}"]) < BOUND
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_golden_training_steps(golden, images, network):
+    values = golden.arrays(network)
+    net = load(golden, network)
+    label = nd.array(values["train_flow_xy"].astype("f4")[:, ::-1])
+    mask = nd.ones((2, 1, 64, 128))
+    trainer = mx.gluon.Trainer(
+        net.collect_params(), "adam", {"learning_rate": 1e-4, "epsilon": 1e-8}
+    )
+    loss, metric = MultiscaleEPE(), EndPointError(4)
+    errors = []
+    for _ in range(4):
+        with mx.autograd.record():
+            flows = net(*images)[0]
+            value = loss(label, mask, *flows)
+        value.backward()
+        errors.append(metric(flows[-1], label, mask).mean().asscalar())
+        trainer.step(2)
+    assert relative_error(errors, values["train_epe"]) < BOUND
+
+
+def test_lesson_25_the_full_network_returns_the_mask_of_its_head(golden, images):
+    _, mask = load(golden, "MaskFlownet")(*images)
+    head = load(golden, "MaskFlownet_S")
+    for name, value in golden.parameters("MaskFlownet").items():
+        if name.startswith("MaskFlownet_S."):
+            parameter = head._collect_params_with_prefix()[name.split(".", 1)[1]]
+            parameter.set_data(nd.array(value))
+    assert (mask == head(*images)[1]).asnumpy().all()
+    assert ((mask >= 0) * (mask <= 1)).asnumpy().all()
+
+
+@pytest.mark.parametrize("network", [MaskFlownet_S, MaskFlownet])
+def test_flow_multiplier_scales_the_unit(network):
+    images = [nd.random.uniform(shape=(1, 3, 64, 64)) for _ in range(2)]
+    nets = [network(flow_multiplier) for flow_multiplier in (1, 2)]
+    for net in nets:
+        net.initialize()
+        for name, parameter in net._collect_params_with_prefix().items():
+            weights = nd.zeros(parameter.shape)
+            if name in {"pred_flow6.bias", "MaskFlownet_S.pred_flow6.bias"}:
+                weights[:] = 0.1
+            parameter.set_data(weights)
+    once, twice = (net(*images)[0][0].asnumpy() for net in nets)
+    assert once == pytest.approx(np.full_like(once, once.flat[0]))
+    assert once.flat[0] == pytest.approx(2.0 if network is MaskFlownet_S else 4.0)
+    assert twice == pytest.approx(2 * once)
+
+
+@pytest.mark.parametrize("network", [MaskFlownet_S, MaskFlownet])
+def test_output_sizes_and_traced_graph(network):
+    net = network()
+    net.initialize()
+    flows, mask, *_ = net(*(nd.zeros((3, 3, 64, 192)) for _ in range(2)))
+    assert [f.shape for f in flows] == [(3, 2, 64 // s, 192 // s) for s in STRIDES]
+    assert mask.shape == (3, 1, 16, 48)
+    outputs = net(mx.sym.var("image_1"), mx.sym.var("image_2"))
+    nodes = json.loads(mx.sym.Group([*outputs[0], outputs[1]]).tojson())["nodes"]
+    assert max(Counter(node["name"] for node in nodes).values()) == 1  # every node has its name
+    arguments = {node["name"] for node in nodes if node["op"] == "null"}
+    parameters = {p.name for p in net._collect_params_with_prefix().values()}
+    assert arguments == {"image_1", "image_2"} | parameters
+
+
+def test_unknown_pyramid_is_refused():
+    with pytest.raises(ValueError, match="paper, released"):
+        MaskFlownet(pyramid="paperback")

@@ -1,0 +1,262 @@
+"""What is in the batches, and in which order."""
+
+from itertools import islice
+
+import numpy as np
+import pytest
+from trees import SINTEL_FRAMES, flow, make_chairs, make_hd1k, make_kitti, make_sintel, picture
+
+from reader.chairs import Chairs
+from reader.errors import DataError
+from reader.hd1k import HD1K
+from reader.kitti import Kitti
+from reader.loader import MOST_DAMAGED, TrainLoader, ordered
+from reader.pairs import Pairs
+from reader.pictures import write_image
+from reader.sintel import Sintel
+from reader.views import View
+
+CROP = (48, 96)  # of 64x128
+
+
+@pytest.fixture(scope="module")
+def chairs(tmp_path_factory):
+    return Chairs(make_chairs(tmp_path_factory.mktemp("chairs"), train=7, val=0))
+
+
+@pytest.fixture(scope="module")
+def mix(tmp_path_factory):
+    """Sintel 2, KITTI 2015 1 and HD1K 1 per batch."""
+    root = tmp_path_factory.mktemp("mix")
+    few = {name: SINTEL_FRAMES[name] for name in ("alley_1", "bamboo_1")}
+    return [
+        (Sintel(make_sintel(root / "sintel", few, {}), split="all"), 2),
+        (Kitti(make_kitti(root / "kitti", {2012: 1, 2015: 5}, test=0), 2015), 1),
+        (HD1K(make_hd1k(root / "hd1k")), 1),
+    ]
+
+
+def take(parts, number, start=0, **options):
+    with TrainLoader(parts, **{"original": CROP, "seed": 3, **options}) as loader:
+        return list(islice(loader.batches(start), number))
+
+
+def names(batches):
+    return [name for batch in batches for name in batch.names]
+
+
+def assert_same(first, second):
+    assert len(first) == len(second) > 0
+    for one, other in zip(first, second):
+        assert one.names == other.names
+        for a, b in zip(one[:4], other[:4]):
+            assert a.dtype == b.dtype
+            np.testing.assert_array_equal(a, b)
+
+
+def test_shapes_types_and_a_mask_in_every_batch(chairs):
+    batch = take([(chairs, 3)], 1)[0]
+    assert batch.img1.shape == batch.img2.shape == (3, *CROP, 3)
+    assert batch.flow.shape == (3, *CROP, 2) and batch.mask.shape == (3, *CROP, 1)
+    assert [a.dtype for a in batch[:4]] == [np.uint8, np.uint8, np.float32, np.uint8]
+    assert batch.mask.min() == 255 and len(batch.names) == 3
+
+
+def test_pictures_and_label_belong_together(chairs):
+    """Each sample is a window, mirrored or not, of the pair that its name says."""
+    mirrored = set()
+    for batch in take([(chairs, 4)], 6):
+        for img1, img2, label, name in zip(batch.img1, batch.img2, batch.flow, batch.names):
+            k = int(name)
+            expected = flow(k, CROP)
+            flipped = label[0, 0, 0] != expected[0, 0, 0]
+            mirrored.add(bool(flipped))
+            step = -1 if flipped else 1
+            np.testing.assert_array_equal(label, expected * np.array([step, 1], np.float32))
+            whole = np.concatenate([picture(2 * k), picture(2 * k + 1)], axis=-1)
+            window = np.concatenate([img1, img2], axis=-1)[:, ::step]
+            windows = np.lib.stride_tricks.sliding_window_view(whole, CROP, axis=(0, 1))
+            corners = windows[..., 0, 0] == window[0, 0]
+            places = np.argwhere(corners.all(-1))
+            assert any(
+                np.array_equal(whole[y : y + CROP[0], x : x + CROP[1]], window) for y, x in places
+            )
+    assert mirrored == {True, False}
+
+
+def test_lesson_02_every_sample_once_a_pass_and_the_last_batch_filled_from_the_next(chairs):
+    assert len(chairs) == 7
+    everything = names(take([(chairs, 4)], 7))  # 28 samples are four passes
+    passes = [everything[i : i + 7] for i in range(0, 28, 7)]
+    assert all(sorted(one) == sorted(pair.name for pair in chairs.pairs) for one in passes)
+    assert len({tuple(one) for one in passes}) == 4
+
+
+def test_a_batch_larger_than_the_data_set(chairs):
+    (batch,) = take([(View(chairs, [0, 2]), 5)], 1)
+    assert sorted(batch.names[:2]) == sorted(batch.names[2:4]) == ["00001", "00003"]
+
+
+def test_mix_has_a_fixed_composition(mix):
+    for batch in take(mix, 6, original=(64, 128), resize=(64, 128)):
+        kinds = [name.split("/")[0] for name in batch.names]
+        assert set(kinds[:2]) <= {"clean", "final"} and kinds[2] == "2015"
+        assert batch.names[3] in {pair.name for pair in mix[2][0].pairs}
+
+
+def test_resize_scales_the_label_and_keeps_holes(mix):
+    """KITTI's sizes differ; every sample gets the one size, its label in px of that size."""
+    kitti = mix[1][0]
+    for batch in take([(kitti, 2)], 5, original=(96, 192), resize=(96, 192)):
+        for label, mask, name in zip(batch.flow, batch.mask, batch.names):
+            k = int(name.split("/")[1])
+            ratio = np.array([192 / (128 + k % 3), 96 / (64 + k % 2)])
+            u, v = flow(k, (1, 1))[0, 0] * ratio
+            valid = mask[..., 0] == 255
+            assert 0.6 < valid.mean() < 0.75 and set(np.unique(mask)) == {0, 255}
+            np.testing.assert_allclose(np.abs(label[valid][:, 0]), abs(u), rtol=1e-5)
+            np.testing.assert_allclose(label[valid][:, 1], v, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_lesson_22_workers_change_nothing(mix, workers):
+    options = {"original": (60, 100), "resize": (64, 128), "prefetch": 2}
+    assert_same(take(mix, 5, **options), take(mix, 5, workers=workers, **options))
+
+
+def test_lesson_22_seeds(chairs):
+    assert_same(take([(chairs, 3)], 4), take([(chairs, 3)], 4))
+    one, other = take([(chairs, 3)], 4), take([(chairs, 3)], 4, seed=4)
+    assert names(one) != names(other)
+    again = take([(chairs, 3), (chairs, 3)], 4)
+    halves = [[batch.names[i : i + 3] for batch in again] for i in (0, 3)]
+    assert halves[0] != halves[1], "two data sets of a mix share an order"
+    assert halves[0] == [batch.names for batch in one]
+
+
+def test_crops_of_a_sample_differ_between_passes(chairs):
+    batches = take([(View(chairs, [0]), 1)], 12)
+    assert len({batch.img1.tobytes() for batch in batches}) > 8
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_resume_equals_the_tail(mix, workers):
+    options = {"original": (60, 100), "resize": (64, 128)}
+    assert_same(take(mix, 9, **options)[6:], take(mix, 3, start=6, workers=workers, **options))
+
+
+def test_ranks_together_are_one_larger_batch(mix):
+    options = {"original": (60, 100), "resize": (64, 128)}
+    ranks = [take(mix, 4, rank=rank, world=2, **options) for rank in range(2)]
+    whole = take([(dataset, 2 * samples) for dataset, samples in mix], 4, **options)
+    for step, batch in enumerate(whole):
+        parts = [ranks[rank][step] for rank in range(2)]
+        assert sorted(names(parts)) == sorted(batch.names)
+        together = {a.tobytes() for part in parts for a in part.flow}
+        assert together == {a.tobytes() for a in batch.flow}
+
+
+def test_shares_are_slices_of_one_batch(mix):
+    options = {"original": (60, 100), "resize": (64, 128)}
+    shares = [take(mix, 3, share=(i, 4), **options) for i in range(4)]
+    for step, batch in enumerate(take(mix, 3, **options)):
+        assert tuple(names(share[step] for share in shares)) == batch.names
+        joined = np.concatenate([share[step].img2 for share in shares])
+        np.testing.assert_array_equal(joined, batch.img2)
+
+
+def test_damaged_sample_is_an_error_with_its_path(tmp_path):
+    dataset = damaged(tmp_path, [3])
+    for workers in (0, 1):
+        with pytest.raises(DataError, match="00003_flow.flo"):
+            take([(dataset, 4)], 2, workers=workers)
+
+
+def test_skip_damaged_takes_the_next_sample_and_counts(tmp_path):
+    dataset = damaged(tmp_path, [3, 5])
+    whole = Chairs(make_chairs(tmp_path / "whole", train=8, val=0))
+    order = names(take([(whole, 4)], 4))
+    with TrainLoader([(dataset, 4)], CROP, seed=3, skip_damaged=True) as loader:
+        found = list(islice(loader.batches(), 4))
+    for i, (name, wanted) in enumerate(zip(names(found), order)):
+        one_pass = order[i // 8 * 8 : i // 8 * 8 + 8] * 2
+        follows = one_pass[one_pass.index(wanted) :]
+        assert name == next(n for n in follows if n not in ("00003", "00005"))
+    assert len(loader.skipped) == 2
+    assert {n for n in ("00003", "00005") for s in loader.skipped if f"{n}_flow.flo" in s} == {
+        "00003",
+        "00005",
+    }
+    assert_same(found, take([(dataset, 4)], 4, skip_damaged=True, workers=1))
+
+
+def test_skip_damaged_gives_up_where_the_whole_folder_is_damaged(tmp_path):
+    dataset = damaged(tmp_path, range(1, 41), train=40)
+    with pytest.raises(DataError, match=f"{MOST_DAMAGED} damaged samples in a row"):
+        take([(dataset, 4)], 1, skip_damaged=True)
+
+
+def damaged(root, numbers, train=8):
+    dataset = Chairs(make_chairs(root / "damaged", train=train, val=0))
+    for number in numbers:
+        path = root / "damaged" / "data" / f"{number:05d}_flow.flo"
+        content = path.read_bytes()[:100]
+        path.unlink()  # contents that occur again are hard links
+        path.write_bytes(content)
+    return dataset
+
+
+def test_lesson_11_smaller_than_the_crop_is_an_error_even_where_damage_is_skipped(chairs):
+    for workers in (0, 1):
+        with pytest.raises(DataError, match="64x128 .* crop of 65x96"):
+            take([(chairs, 2)], 1, original=(65, 96), skip_damaged=True, workers=workers)
+
+
+def test_lesson_02_empty_set_is_an_error(chairs):
+    with pytest.raises(DataError, match="no samples"):
+        take([(chairs, 2), (View(chairs, []), 1)], 1)
+    with pytest.raises(DataError, match="no samples"):
+        next(ordered(View(chairs, [])))
+
+
+def test_without_label_is_an_error(tmp_path):
+    for k in (1, 2):
+        write_image(tmp_path / f"a_img{k}.png", picture(k))
+    with pytest.raises(DataError, match="a has no label"):
+        take([(Pairs(tmp_path), 1)], 1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"seed": -1},
+        {"workers": -1},
+        {"prefetch": 0},
+        {"rank": 2, "world": 2},
+        {"share": (0, 3)},
+        {"share": (2, 2)},
+    ],
+)
+def test_numbers_out_of_range(chairs, options):
+    with pytest.raises(ValueError):
+        take([(chairs, 4)], 1, **options)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_ordered(mix, workers):
+    kitti = mix[1][0]
+    found = list(ordered(kitti, workers, prefetch=2))
+    assert [index for index, _ in found] == list(range(5))
+    assert [sample.name for _, sample in found] == [pair.name for pair in kitti.pairs]
+    assert len({sample.img1.shape for _, sample in found}) > 1
+    for index, sample in found:
+        for array, expected in zip(sample[:4], kitti[index][:4]):
+            np.testing.assert_array_equal(array, expected)
+
+
+def test_ordered_damaged(tmp_path):
+    dataset = damaged(tmp_path, [3])
+    samples = ordered(dataset, workers=1)
+    assert [next(samples)[1].name for _ in range(2)] == ["00001", "00002"]
+    with pytest.raises(DataError, match="00003_flow.flo"):
+        next(samples)

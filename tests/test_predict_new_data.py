@@ -1,0 +1,245 @@
+"""The command for a user's own images: every task once, and every bad input."""
+
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import predict_new_data
+from engine.cli import run
+from engine.params_file import write_params
+from network.mx import mx
+from reader.formats import read_flow
+from reader.pictures import read_image, write_image
+from reader.video import VideoReader, VideoWriter
+
+ROOT = Path(__file__).resolve().parent.parent
+SIZE = (50, 70)  # no multiple of 64
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """A folder with two frames, a short video and a GIF of noise that moves to the right."""
+    folder = tmp_path_factory.mktemp("inputs")
+    noise = cv2.resize(RNG.integers(0, 256, (12, 20, 3), np.uint8), (90, 50))
+    frames = [np.ascontiguousarray(noise[:, i : i + SIZE[1]]) for i in range(4)]
+    (folder / "frames").mkdir()
+    for i, frame in enumerate(frames):
+        write_image(folder / "frames" / f"{i}.png", frame)
+    for name in ("clip.mp4", "clip.gif"):
+        with VideoWriter(folder / name, Fraction(20), *SIZE) as video:
+            for frame in frames:
+                video.write(frame)
+    return folder
+
+
+@pytest.fixture
+def command(inputs, random_checkpoints, tmp_path, capsys):
+    """Call the program in this process: (exit code, what it printed, what it complained)."""
+
+    def call(output, *arguments, config="MaskFlownet_S", checkpoint=None, pair=True):
+        checkpoint = checkpoint or random_checkpoints["MaskFlownet_S"]
+        images = ["--image_1", f"{inputs}/frames/0.png", "--image_2", f"{inputs}/frames/1.png"]
+        line = [str(tmp_path / output), config, "-c", str(checkpoint), *(images if pair else [])]
+        code = run(predict_new_data.main, [*line, *(str(a) for a in arguments)])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def test_a_pair_with_all_outputs(command, tmp_path):
+    extra = (
+        "--mask",
+        tmp_path / "m.png",
+        "--warped",
+        tmp_path / "w.jpg",
+        "--flow",
+        tmp_path / "f.flo",
+    )
+    code, out, err = command("x.png", *extra)
+    assert (code, err) == (0, "")
+    assert "1 pair of 50x70" in out
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["f.flo", "m.png", "w.jpg", "x.png"]
+    flow, _ = read_flow(tmp_path / "f.flo")
+    assert flow.shape == (*SIZE, 2)
+    assert read_image(tmp_path / "x.png").shape == (*SIZE, 3)
+
+
+@pytest.mark.parametrize("options", [("--resize", "128,192"), ("--pad",)])
+def test_lesson_29_the_output_keeps_the_images_size(command, tmp_path, options):
+    assert command("plain.flo")[0] == 0
+    assert command("x.flo", *options)[0] == 0
+    assert read_flow(tmp_path / "x.flo")[0].shape == (*SIZE, 2)
+    different = read_flow(tmp_path / "x.flo")[0] - read_flow(tmp_path / "plain.flo")[0]
+    assert np.abs(different).max() > 1e-3  # the option had an effect
+
+
+def test_kitti_png(command, tmp_path):
+    assert command("x.flo")[0] == 0
+    assert command("x.png", "--kitti")[0] == 0
+    flow, mask = read_flow(tmp_path / "x.png")
+    assert mask.all()
+    assert np.abs(flow - read_flow(tmp_path / "x.flo")[0]).max() <= 0.5 / 64 + 1e-6
+
+
+def test_a_folder_in_batches(command, inputs, tmp_path):
+    for batch in (1, 2):
+        folder = ("--folder", inputs / "frames", "--batch", batch)
+        code, out, _ = command(f"{batch}_%d.npy", *folder, pair=False)
+        assert code == 0
+        assert "3 pairs" in out
+    for i in (1, 2, 3):
+        flows = [np.load(tmp_path / f"{batch}_{i}.npy") for batch in (1, 2)]
+        np.testing.assert_allclose(*flows, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.gif"])
+@pytest.mark.parametrize("suffix", [".mp4", ".avi", ".gif"])
+def test_lesson_30_a_video_gives_a_video(command, inputs, tmp_path, name, suffix):
+    code, _, _ = command(f"x{suffix}", "--video_filepath", inputs / name, pair=False)
+    assert code == 0
+    video = VideoReader(tmp_path / f"x{suffix}")
+    assert (video.height, video.width, video.count(), video.rate) == (*SIZE, 3, 20)
+
+
+def test_a_folder_has_25_frames_a_second_unless_told(command, inputs, tmp_path):
+    folder = ("--folder", inputs / "frames")
+    assert command("a.mp4", *folder, pair=False)[0] == 0
+    assert command("b.mp4", *folder, "--fps", "12.5", pair=False)[0] == 0
+    assert VideoReader(tmp_path / "a.mp4").rate == 25
+    assert VideoReader(tmp_path / "b.mp4").rate == Fraction(25, 2)
+
+
+def test_the_full_network(command, random_checkpoints, tmp_path):
+    full = random_checkpoints["MaskFlownet"]
+    mask = ("--mask", tmp_path / "m.npy")
+    assert command("x.flo", *mask, config="MaskFlownet", checkpoint=full)[0] == 0
+    # The head of the same file, by the S config: another flow, but the same mask.
+    mask = ("--mask", tmp_path / "head.npy")
+    assert command("head.flo", *mask, config="MaskFlownet_S", checkpoint=full)[0] == 0
+    assert (np.load(tmp_path / "m.npy") == np.load(tmp_path / "head.npy")).all()
+    assert (read_flow(tmp_path / "x.flo")[0] != read_flow(tmp_path / "head.flo")[0]).any()
+
+
+BAD = {
+    "missing image": (["--image_2", "{in}/none.png"], "none.png"),
+    "text file as image": (["--image_2", "{in}/text.png"], "text.png"),
+    "zero-byte image": (["--image_2", "{in}/empty.png"], "empty.png"),
+    "two sizes": (["--image_2", "{in}/small.png"], "differ in size"),
+    "truncated video": (["--video_filepath", "{in}/cut.mp4"], "cut.mp4"),
+    "no such checkpoint": (["-c", "{in}/none.params"], "no such file"),
+    "unknown run": (["-c", "fff"], "no checkpoint fff"),
+    "truncated checkpoint": (["-c", "{in}/cut.params"], "truncated or damaged"),
+    "foreign checkpoint": (["-c", "{in}/foreign.params"], "is no checkpoint of MaskFlownet"),
+    "output suffix": (["--mask", "{out}/m.doc"], "m.doc"),
+    "output folder missing": (["--mask", "{out}/none/m.png"], "does not exist"),
+    "same output twice": (["--mask", "{out}/x.png"], "named twice"),
+    "input as output": (["--mask", "{in}/frames/0.png"], "one of the inputs"),
+    "resize": (["--resize", "100,100"], "multiples of 64"),
+    "resize words": (["--resize", "100x100"], "H,W"),
+    "resize and pad": (["--resize", "64,64", "--pad"], "exclude each other"),
+    "batch": (["--batch", "0"], "whole number above 0"),
+    "max_flow": (["--max_flow", "-3"], "number above 0"),
+    "unknown option": (["--wrapped", "x"], "--wrapped"),
+    "two inputs": (["--folder", "{in}/frames"], "give one input"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_sentence(command, inputs, random_checkpoints, tmp_path, case):
+    (inputs / "text.png").write_text("this is no picture")
+    (inputs / "empty.png").write_bytes(b"")
+    write_image(inputs / "small.png", np.zeros((20, 20, 3), np.uint8))
+    (inputs / "cut.mp4").write_bytes((inputs / "clip.mp4").read_bytes()[:-600])
+    (inputs / "cut.params").write_bytes(random_checkpoints["MaskFlownet_S"].read_bytes()[:9999])
+    write_params(inputs / "foreign.params", {"fc.weight": np.ones((2, 2), "f4")})
+    arguments, message = BAD[case]
+    arguments = [a.replace("{in}", str(inputs)).replace("{out}", str(tmp_path)) for a in arguments]
+    pair = "--video_filepath" not in arguments
+    code, out, err = command("x.png" if pair else "x.mp4", *arguments, pair=pair)
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1
+    assert out == ""
+    assert not list(tmp_path.iterdir())
+
+
+def test_ambiguous_prefix(command, random_checkpoints, tmp_path, monkeypatch):
+    for run_id in ("8caNov12-1532", "8cbNov12-1533"):
+        name = tmp_path / f"{run_id}_5.params"
+        name.write_bytes(random_checkpoints["MaskFlownet_S"].read_bytes())
+    monkeypatch.setattr("engine.checkpoint.find_checkpoint.__defaults__", (tmp_path,))
+    code, _, err = command("x.png", checkpoint="8c")
+    assert code == 2
+    assert "8caNov12-1532, 8cbNov12-1533" in err
+    assert command("x.png", checkpoint="8ca")[0] == 0
+
+
+def test_S_checkpoint_with_the_full_config(command):
+    code, _, err = command("x.png", config="MaskFlownet")
+    assert code == 2
+    assert "use it with MaskFlownet_S.yaml" in err
+
+
+def test_unknown_config_and_unknown_key(command, tmp_path):
+    code, _, err = command("x.png", config="MaskFlownet_X")
+    assert code == 2
+    assert "MaskFlownet_S.yaml" in err
+    config = tmp_path / "mine.yaml"
+    config.write_text("network: {class: MaskFlownet_S, colour: red}\n")
+    code, _, err = command("x.png", config=str(config))
+    assert code == 2
+    assert "unknown key network.colour" in err
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.yaml"]
+
+
+@pytest.mark.skipif(mx.runtime.Features().is_enabled("CUDA"), reason="this MXNet has CUDA")
+def test_gpu_without_cuda(command):
+    code, _, err = command("x.png", "-g", "0")
+    assert code == 2
+    assert "requirements-cu117.txt" in err
+
+
+def test_traceback_shows_where(inputs, random_checkpoints, tmp_path):
+    line = [
+        str(tmp_path / "x.png"),
+        "MaskFlownet_S",
+        "-c",
+        str(random_checkpoints["MaskFlownet_S"]),
+    ]
+    with pytest.raises(Exception, match=r"none\.png"):
+        run(
+            predict_new_data.main,
+            [*line, "--image_1", "none.png", "--image_2", "none.png", "--traceback"],
+        )
+
+
+def test_the_program_itself(inputs, random_checkpoints, tmp_path):
+    """As a user starts it, from another folder."""
+
+    def start(*arguments):
+        line = [sys.executable, str(ROOT / "predict_new_data.py"), *map(str, arguments)]
+        return subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    shown = start("--help")
+    assert shown.returncode == 0
+    for flag in ("--image_1", "--video_filepath", "--resize", "--pad", "--mask", "--max_flow"):
+        assert flag in shown.stdout
+    assert "1 (white) = visible" in shown.stdout
+    pair = ("--image_1", inputs / "frames/0.png", "--image_2", inputs / "frames/1.png")
+    checkpoint = random_checkpoints["MaskFlownet_S"]
+    done = start("x.png", "MaskFlownet_S.yaml", *pair, "-c", checkpoint)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "x.png").exists()
+    failed = start("y.png", "MaskFlownet_S.yaml", *pair, "-c", checkpoint.with_suffix(".none"))
+    assert failed.returncode == 2
+    assert failed.stderr.startswith("error: ")
+    assert failed.stderr.count("\n") == 1
+    nothing = start()
+    assert nothing.returncode == 2
+    assert "OUTPUT" in nothing.stderr
