@@ -29,6 +29,7 @@ def validate(
     steps: int = 0,
     workers: int = 0,
     unions: Mapping[str, Sequence[str]] | None = None,
+    skipped: Mapping[str, str] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Measure an engine's flow on labelled data sets and write the results.
 
@@ -36,10 +37,9 @@ def validate(
     ----------
     engine : Engine
         With the parameters to validate.
-    sets : mapping of str to data set or None
-        By the name that the results bear (`sintel.training2.clean`); None for a set without a root,
-        which is named as skipped on stderr. A data set has `len`, `dataset[i] -> Sample`,
-        `occlusion(i)` and `noc(i)`.
+    sets : mapping of str to data set
+        By the name that the results bear (`sintel.training2.clean`). A data set has `len`,
+        `dataset[i] -> Sample`, `occlusion(i)` and `noc(i)`.
     sizing : Sizing
         The size at which the network sees the images; labels always keep theirs.
     batch : int
@@ -57,6 +57,9 @@ def validate(
         Further results that join measured sets, predicting nothing twice:
         `{"sintel.training.clean": ["sintel.training1.clean", "sintel.training2.clean"]}`. One that
         names a skipped set is skipped too.
+    skipped : mapping of str to str, optional
+        Sets that are left out, with a sentence that says why; they are named on stderr and in the
+        JSON.
 
     Returns
     -------
@@ -68,29 +71,29 @@ def validate(
     Raises
     ------
     UserError
-        Every set is skipped, one is empty, or `batch` is below 1.
+        There is no set, one is empty, or `batch` is below 1.
     DataError
         A file cannot be read, or a pair has no label.
     """
     if batch < 1:
         raise UserError(f"a batch needs at least one pair, not {batch}")
     unions = unions or {}
-    if not {part for parts in unions.values() for part in parts} <= set(sets):
-        raise ValueError(f"unions {unions} join sets that are not among {list(sets)}")
-    present = {name: dataset for name, dataset in sets.items() if dataset is not None}
-    skipped = [name for name in sets if name not in present]
-    skipped += [name for name, parts in unions.items() if not set(parts) <= set(present)]
-    if not present:
-        raise UserError(
-            f"there is nothing to validate on: {', '.join(skipped) or 'no set is given'} "
-            "(--data_root NAME=DIR says where a data set lies)"
-        )
-    for name, dataset in present.items():
+    skipped = dict(skipped or {})
+    for name, parts in unions.items():
+        for part in parts:
+            if part not in sets and part not in skipped:
+                raise ValueError(f"{name} joins {part}, which is not among the sets {list(sets)}")
+            if part in skipped:
+                skipped[name] = skipped[part]
+    if not sets:
+        why = "; ".join(_by_reason(skipped)) or "no set is given"
+        raise UserError(f"there is nothing to validate on: {why}")
+    for name, dataset in sets.items():
         if not len(dataset):
             raise UserError(f"{name} has no pairs to validate on")
-    if skipped:
-        print(f"skipped without a root: {', '.join(skipped)}", file=sys.stderr)
-    results = _measure_sets(engine, present, sizing, batch, workers)
+    for line in _by_reason(skipped):
+        print(f"skipped {line}", file=sys.stderr)
+    results = _measure_sets(engine, sets, sizing, batch, workers)
     totals = {name: _totals(images) for name, images in results.items()}
     for name, parts in unions.items():
         if name not in skipped:
@@ -110,6 +113,14 @@ def validate(
         write_json(folder / f"{run}_{steps}.json", {**about, "sets": totals})
         append_log(folder / f"{run}.val.log", log_line(steps, totals))
     return totals
+
+
+def _by_reason(skipped: Mapping[str, str]) -> list[str]:
+    """Format `NAME, NAME: REASON` for each reason."""
+    reasons: dict[str, list[str]] = {}
+    for name, reason in skipped.items():
+        reasons.setdefault(reason, []).append(name)
+    return [f"{', '.join(names)}: {reason}" for reason, names in reasons.items()]
 
 
 def _totals(images: Sequence[ImageResult]) -> dict[str, float]:
@@ -146,7 +157,7 @@ class _LabelledPairs:
         sample = self.dataset[index]
         if sample.flow is None:
             raise DataError(f"{sample.name} has no label although labels are needed to validate")
-        return Labelled(sample, self.dataset.occlusion(index), None)
+        return Labelled(sample, self.dataset.occlusion(index), self.dataset.noc(index))
 
 
 def _batches(dataset, size: int, workers: int) -> Iterator[list[Labelled]]:

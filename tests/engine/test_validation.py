@@ -136,12 +136,15 @@ def test_lesson_27_fl_per_image_and_pooled(kitti, tmp_path):
 
 
 def test_the_log_the_csv_and_the_json(sintel, kitti, tmp_path, capsys):
-    sets = {"chairs": None, "sintel.training2.clean": sintel, "hd1k": None, "kitti.2015": kitti}
+    sets = {"sintel.training2.clean": sintel, "kitti.2015": kitti}
+    skipped = {"chairs": "no root", "hd1k": "no root", "things": "no labels"}
     engine = KnownEngine.of_labels(sintel, kitti, offset=(0, 2))
     folder = tmp_path / "logs" / "val"
     for steps in (2500, 5000, 5000):
         sizing = Sizing((64, 192))
-        totals = validate(engine, sets, sizing, 2, folder, run="8caNov12-1532", steps=steps)
+        totals = validate(
+            engine, sets, sizing, 2, folder, run="8caNov12-1532", steps=steps, skipped=skipped
+        )
     assert sorted(path.name for path in folder.iterdir()) == [
         "8caNov12-1532.val.log",
         *(f"8caNov12-1532_{n}.{suffix}" for n in (2500, 5000) for suffix in ("csv", "json")),
@@ -170,7 +173,7 @@ def test_the_log_the_csv_and_the_json(sintel, kitti, tmp_path, capsys):
     content = json.loads(
         (folder / "8caNov12-1532_5000.json").read_text(), parse_constant=pytest.fail
     )
-    assert content["skipped"] == ["chairs", "hd1k"]
+    assert content["skipped"] == skipped
     assert (content["steps"], content["resize"], content["pad"]) == (5000, [64, 192], False)
     assert list(content["sets"]) == ["sintel.training2.clean", "kitti.2015"]
     for name, summary in content["sets"].items():
@@ -178,27 +181,30 @@ def test_the_log_the_csv_and_the_json(sintel, kitti, tmp_path, capsys):
         for key, value in summary.items():
             assert value == totals[name][key] or (value is None and math.isnan(totals[name][key]))
     assert {sizing for _, sizing in engine.calls} == {Sizing((64, 192))}
-    assert capsys.readouterr().err.count("skipped without a root: chairs, hd1k") == 3
+    told = capsys.readouterr().err
+    assert told.count("skipped chairs, hd1k: no root\n") == 3
+    assert told.count("skipped things: no labels\n") == 3
 
 
 def test_a_union_is_measured_from_its_parts(sintel, kitti, capsys):
     engine = KnownEngine(lambda image_1, _: np.zeros((*image_1.shape[:2], 2)))
-    parts = {"a": first(sintel, 1), "b": sintel, "c": None}
+    parts = {"a": first(sintel, 1), "b": sintel}
     unions = {"all": ["a", "b"], "none": ["a", "c"]}
-    totals = validate(engine, parts, unions=unions)
+    totals = validate(engine, parts, unions=unions, skipped={"c": "no root"})
     assert list(totals) == ["a", "b", "all"]
     assert totals["all"]["images"] == 6
     assert totals["all"]["epe"] == pytest.approx((totals["a"]["epe"] + 5 * totals["b"]["epe"]) / 6)
     assert len(engine.calls) == 6
     with pytest.raises(ValueError, match="not among"):
         validate(engine, parts, unions={"all": ["a", "sintle"]})
-    assert "c, none" in capsys.readouterr().err
+    assert "skipped c, none: no root" in capsys.readouterr().err
 
 
 def test_nothing_to_validate_on_is_an_error(kitti, tmp_path):
     engine = KnownEngine(None)
-    with pytest.raises(UserError, match="nothing to validate on: chairs, kitti.2015 "):
-        validate(engine, {"chairs": None, "kitti.2015": None}, log_folder=tmp_path)
+    skipped = {"chairs": "no root", "kitti.2015": "no root"}
+    with pytest.raises(UserError, match="nothing to validate on: chairs, kitti.2015: no root$"):
+        validate(engine, {}, log_folder=tmp_path, skipped=skipped)
     with pytest.raises(UserError, match="no set is given"):
         validate(engine, {}, log_folder=tmp_path)
     with pytest.raises(UserError, match="kitti.2015 has no pairs"):

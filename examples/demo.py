@@ -1,0 +1,56 @@
+"""The demo of `make demo`: flow of the example pair, drawn beside the true one, and its EPE.
+
+    python examples/demo.py CONFIG -c CHECKPOINT [-o PICTURE]
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from engine.cli import Parser, run
+from engine.metrics import end_point_error
+from engine.outputs import to_picture
+from engine.predictor import Predictor
+from reader.formats import read_flow
+from reader.pictures import read_image, write_image
+
+
+def main(arguments):
+    parser = Parser(prog="demo.py", description=__doc__.splitlines()[0])
+    parser.add_argument("config", metavar="CONFIG", help="network config, such as MaskFlownet_S")
+    parser.add_argument("-c", "--checkpoint", required=True, help="path or run id")
+    parser.add_argument("-g", "--gpus", default="", help="GPU ids; default: the CPU")
+    parser.add_argument("-o", "--output", default=HERE.parent / "flows/demo.png", type=Path)
+    args = parser.parse_args(arguments)
+    image_1, image_2 = (read_image(HERE / f"example_{i}.png") for i in (1, 2))
+    label, _ = read_flow(HERE / "example_flow.png")
+    print(f"Loading {args.checkpoint}; a pair then takes one to three seconds on two CPU cores.")
+    predictor = Predictor.load(args.config, args.checkpoint, args.gpus)
+    started = time.perf_counter()
+    flow, mask, _ = predictor(image_1, image_2)
+    seconds = time.perf_counter() - started
+    scale = float(np.hypot(label[..., 0], label[..., 1]).max())
+    rows = (
+        (image_1, to_picture("flow", label, scale)),
+        (to_picture("mask", mask, None), to_picture("flow", flow, scale)),
+    )
+    write_image(args.output, np.vstack([np.hstack(row) for row in rows]))
+    error = end_point_error(flow, label).mean()
+    at_rest = end_point_error(np.zeros_like(label), label).mean()
+    print(
+        f"Flow of {label.shape[0]}x{label.shape[1]} px in {seconds:.1f} s: end-point error "
+        f"{error:.2f} px (a flow of zero has {at_rest:.2f}).\n"
+        f"See {args.output}: left the first image and the mask (white = visible in the second), "
+        "right the true flow and the predicted one; the better the weights, the more alike they "
+        "are. Hue is the direction, saturation the speed; the red-orange astronaut moves to the "
+        "right, the violet rocket up and to the right, the green-blue cup down."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
