@@ -6,14 +6,15 @@ A set without DIR is read from a dummy tree in a temporary folder: smooth noise,
 somewhat faster than photographs. Files come from the page cache, not from a disk.
 """
 
+import multiprocessing
 import sys
 import tempfile
 import time
 from itertools import islice
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import cv2
 import trees
@@ -99,8 +100,6 @@ def loader(roots, samples: int, workers) -> None:
 
 def memory(roots, samples: int) -> None:
     """Print the resident memory of the loader and its one worker while samples go by."""
-    import multiprocessing  # noqa: PLC0415 (only here)
-
     config = load_data_config("chairs")
     parts = training_parts(config, roots)
     with TrainLoader(parts, config.orig_shape, workers=1) as batches_of:

@@ -1,13 +1,10 @@
 """Peak memory of a video's prediction: after its first frames and after all of them.
 
-python benchmarks/video_memory.py VIDEO OUTPUT.mp4 CONFIG -c CHECKPOINT [--frames 20]
+python -m benchmarks.video_memory VIDEO OUTPUT.mp4 CONFIG -c CHECKPOINT [--frames 20]
 """
 
 import resource
 import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from engine.cli import Parser, count, run
 from engine.new_data import check_outputs, predict_files

@@ -21,9 +21,22 @@ def shared() -> Path:
     return folder
 
 
+GOLDEN = pytest.StashKey[Golden]()
+
+
 @pytest.fixture(scope="session")
-def golden(shared) -> Golden:
-    return Golden(shared / "golden")
+def golden(shared, request) -> Golden:
+    request.config.stash[GOLDEN] = Golden(shared / "golden")
+    return request.config.stash[GOLDEN]
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """After the tests, the table of golden entries that were compared."""
+    golden = config.stash.get(GOLDEN, None)
+    if golden is not None and golden.errors:
+        terminalreporter.section("golden entry: largest difference relative to its largest value")
+        for entry, error in golden.errors.items():
+            terminalreporter.write_line(f"{error:8.1e}  {entry}")
 
 
 @pytest.fixture(scope="session")

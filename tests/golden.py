@@ -21,9 +21,16 @@ class Golden:
         self.image_pair = weights.image_pair
         self._parameter = weights.parameter
         self.shapes = json.loads((folder / "parameters.json").read_text())
+        self.errors: dict[str, float] = {}  # entry -> relative error, of what was checked
 
     def arrays(self, name: str):
         return np.load(self.folder / f"{name}.npz")
+
+    def check(self, file: str, entry: str, value) -> None:
+        """Compare a value with a golden entry, and note the error for the table at the end."""
+        error = relative_error(value, self.arrays(file)[entry])
+        self.errors[f"{file}/{entry}"] = error
+        assert error < BOUND, f"{file}/{entry} is off by {error:.1e} of its largest value"
 
     def parameters(self, network: str) -> dict[str, np.ndarray]:
         shapes = self.shapes[network].items()

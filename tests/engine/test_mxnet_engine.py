@@ -14,7 +14,6 @@ from engine.params_file import write_params
 from engine.records import Record
 from engine.sizing import Sizing
 from network.mx import mx
-from tests.golden import BOUND, relative_error
 
 CPU = [mx.cpu()]
 NETWORKS = ("MaskFlownet_S", "MaskFlownet")
@@ -40,14 +39,13 @@ def golden_engines(golden, tmp_path_factory):
 @pytest.mark.parametrize("suffix", ["", "_resize192x256"])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_golden_prediction(golden, golden_engines, network, suffix):
-    values = golden.arrays(network)
     images = golden.pairs(100, 150, [20])
     sizing = Sizing((192, 256) if suffix else None)
     prediction = golden_engines[network].predict(*images, sizing)
-    assert relative_error(prediction.flow[0], values[f"flow{suffix}"]) < BOUND
-    assert relative_error(prediction.warped[0], values[f"warped{suffix}"]) < BOUND
+    golden.check(network, f"flow{suffix}", prediction.flow[0])
+    golden.check(network, f"warped{suffix}", prediction.warped[0])
     if network == "MaskFlownet_S":
-        assert relative_error(prediction.mask[0], values[f"mask_full{suffix}"]) < BOUND
+        golden.check(network, f"mask_full{suffix}", prediction.mask[0])
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -61,8 +59,8 @@ def test_golden_validation(golden, golden_engines, network):
         for flow, label, mask in zip(flows, labels, masks):
             totals.add(measure(flow, label.astype("f4"), mask))
     means = totals.per_image()
-    assert relative_error(means["epe"], values["valid_epe"]) < BOUND
-    assert relative_error(means["fl"], values["valid_fl_per_image"]) < BOUND
+    golden.check(network, "valid_epe", means["epe"])
+    golden.check(network, "valid_fl_per_image", means["fl"])
 
 
 @pytest.fixture(scope="module")

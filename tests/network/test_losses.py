@@ -6,7 +6,6 @@ import pytest
 from network.decoder import STRIDES
 from network.losses import WEIGHTS, EndPointError, MultiscaleEPE
 from network.mx import mx
-from tests.golden import BOUND, relative_error
 
 nd = mx.nd
 
@@ -16,13 +15,13 @@ def test_golden_multiscale_loss(golden, q):
     values = golden.arrays("losses")
     predictions = [nd.array(values[f"prediction{i}"]) for i in range(5)]
     loss = MultiscaleEPE(q=q)(nd.array(values["label"]), nd.array(values["mask"]), *predictions)
-    assert relative_error(loss, values[f"multiscale_q{q}"]) < BOUND
+    golden.check("losses", f"multiscale_q{q}", loss)
 
 
 def test_golden_end_point_error(golden):
     values = golden.arrays("losses")
     arrays = (nd.array(values[name]) for name in ("prediction4", "label", "mask"))
-    assert relative_error(EndPointError(4)(*arrays), values["epe"]) < BOUND
+    golden.check("losses", "epe", EndPointError(4)(*arrays))
 
 
 def constant_inputs(offset, size=64):

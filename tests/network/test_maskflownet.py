@@ -52,26 +52,23 @@ def test_parameter_names_and_shapes(golden, network):
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_golden_predictions_and_mask(golden, images, network):
-    values = golden.arrays(network)
     flows, mask, *_ = load(golden, network)(*images)
     for i, flow in enumerate(flows):
-        assert relative_error(flow, values[f"prediction{i}"]) < BOUND, i
-    assert relative_error(mask, values["mask"]) < BOUND
+        golden.check(network, f"prediction{i}", flow)
+    golden.check(network, "mask", mask)
 
 
 def test_golden_second_stage_image(golden, images):
     flows, _, second_stage = load(golden, "MaskFlownet_S")(*images)
     first, second = SecondStageImages()(*images, flows[-1], second_stage[-1])
-    expected = golden.arrays("MaskFlownet_S")["second_stage_image2"]
-    assert relative_error(second, expected) < BOUND
+    golden.check("MaskFlownet_S", "second_stage_image2", second)
     assert (first[:, :3] == images[0]).asnumpy().all()
     assert not first[:, 3].asnumpy().any()
 
 
 def test_golden_paper_pyramid(golden, images):
     flows, _ = load(golden, "MaskFlownet", "paper")(*images)
-    expected = golden.arrays("MaskFlownet")["prediction4_paper"]
-    assert relative_error(flows[-1], expected) < BOUND
+    golden.check("MaskFlownet", "prediction4_paper", flows[-1])
     released = golden.arrays("MaskFlownet")["prediction4"]
     assert relative_error(flows[-1], released) > 10 * BOUND  # the two pyramids really differ
 
@@ -91,11 +88,11 @@ def test_golden_loss_and_gradients(golden, images, network, q):
     with mx.autograd.record():
         loss = MultiscaleEPE(q=q)(label, mask, *net(*images)[0])
     loss.backward()
-    assert relative_error(loss, values[f"loss_q{q}"]) < BOUND
+    golden.check(network, f"loss_q{q}", loss)
     names = values["gradient_names"]
     trained = {n for n, p in net._collect_params_with_prefix().items() if p.grad_req != "null"}
     assert set(names.tolist()) == trained
-    assert relative_error(gradient_norms(net, names), values[f"gradient_norms_q{q}"]) < BOUND
+    golden.check(network, f"gradient_norms_q{q}", gradient_norms(net, names))
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -116,7 +113,7 @@ def test_golden_training_steps(golden, images, network):
         value.backward()
         errors.append(metric(flows[-1], label, mask).mean().asscalar())
         trainer.step(2)
-    assert relative_error(errors, values["train_epe"]) < BOUND
+    golden.check(network, "train_epe", errors)
 
 
 def test_lesson_25_the_full_network_returns_the_mask_of_its_head(golden, images):

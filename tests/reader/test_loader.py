@@ -14,6 +14,7 @@ from reader.loader import MOST_DAMAGED, TrainLoader, ordered
 from reader.pairs import Pairs
 from reader.pictures import write_image
 from reader.sintel import Sintel
+from reader.synthetic import Synthetic
 from reader.views import View
 
 CROP = (48, 96)  # of 64x128
@@ -60,6 +61,13 @@ def test_shapes_types_and_a_mask_in_every_batch(chairs):
     assert batch.flow.shape == (3, *CROP, 2) and batch.mask.shape == (3, *CROP, 1)
     assert [a.dtype for a in batch[:4]] == [np.uint8, np.uint8, np.float32, np.uint8]
     assert batch.mask.min() == 255 and len(batch.names) == 3
+
+
+def test_no_mask_means_valid_everywhere():
+    dataset = Synthetic(2, 48, 64)
+    assert dataset[0].mask is None
+    (batch,) = take([(dataset, 2)], 1, original=(48, 64))
+    assert batch.mask.shape == (2, 48, 64, 1) and batch.mask.min() == 255
 
 
 def test_pictures_and_label_belong_together(chairs):
