@@ -4,11 +4,12 @@
 #   make test [TESTS=tests/network]
 #   make pythons          the tests on every Python 3.8 to 3.13 that is found
 #
-# PYTHON chooses the interpreter, REQUIREMENTS the MXNet: make demo REQUIREMENTS=requirements-cu117.txt
+# PYTHON chooses the interpreter. Without REQUIREMENTS the newest releases of everything are taken,
+# beside MXNet for the CPU; with REQUIREMENTS=requirements-cu117.txt what that file says.
 
 PYTHON ?= python3
 VENV ?= .venv
-REQUIREMENTS ?= requirements.txt
+REQUIREMENTS ?= requirements-base.txt
 CONFIG ?= MaskFlownet_S
 TESTS ?= tests
 BIN := $(VENV)/bin
@@ -30,7 +31,7 @@ lint: $(VENV)/.tested
 pythons:
 	tests/pythons.sh
 
-# MXNet's metadata forbids NumPy 2 and so Python 3.13, where it works all the same: hence --no-deps.
+# --no-deps: MXNet's metadata forbids NumPy 2 and so Python 3.13, where it works all the same.
 $(VENV)/.installed: requirements-base.txt $(REQUIREMENTS)
 	@echo "Making the environment $(VENV) (about a minute, some 600 MB) ..."
 	@$(PYTHON) -m venv $(VENV)

@@ -1,6 +1,6 @@
 """Speed and memory of the readers and of the training loader, at the data sets' picture sizes.
 
-python benchmarks/loader.py [NAME=DIR ...] [--samples 40] [--memory 2000] [--workers 1,2]
+python -m benchmarks.loader [NAME=DIR ...] [--samples 40] [--memory 2000] [--workers 1,2]
 
 A set without DIR is read from a dummy tree in a temporary folder: smooth noise, which decodes
 somewhat faster than photographs. Files come from the page cache, not from a disk.
@@ -13,11 +13,7 @@ import time
 from itertools import islice
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 import cv2
-import trees
 
 from engine.cli import Parser, count, run
 from engine.data_config import load_data_config
@@ -27,6 +23,7 @@ from reader.loader import TrainLoader
 from reader.loader_order import sample_generator
 from reader.resize import resize_sample
 from reader.roots import parse_roots
+from tests import trees
 
 PARTS = (  # config, of which the first data set is measured unless it is a mix
     ("chairs", "chairs"),

@@ -1,6 +1,6 @@
 """The demo of `make demo`: flow of the example pair, drawn beside the true one, and its EPE.
 
-    python examples/demo.py CONFIG -c CHECKPOINT [-o PICTURE]
+python examples/demo.py CONFIG -c CHECKPOINT [-o PICTURE]
 """
 
 import sys

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from reader.errors import DataError
@@ -57,10 +58,10 @@ def random_flip(sample: Sample, rng: np.random.Generator) -> Sample:
     """
     if rng.random() >= 0.5:
         return sample
-    mirrored = _apply(sample, lambda array: np.ascontiguousarray(array[:, ::-1]))
-    if mirrored.flow is None:
-        return mirrored
-    return mirrored._replace(flow=mirrored.flow * np.array([-1, 1], np.float32))
+    mirrored = _apply(sample, lambda array: cv2.flip(array, 1).reshape(array.shape))
+    if mirrored.flow is not None:
+        mirrored.flow[..., 0] *= -1  # cv2.flip made it a copy
+    return mirrored
 
 
 def _apply(sample: Sample, change) -> Sample:

@@ -240,7 +240,8 @@ def _known(flow: np.ndarray, valid: np.ndarray | None = None) -> tuple[np.ndarra
     """Return flow and mask as every reader does, from stored values and a file's own mask."""
     with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, which is unknown
         flow = np.array(flow, dtype=np.float32, order="C")
-    known = (np.abs(flow) <= _UNKNOWN_ABOVE).all(axis=2)  # false for NaN, too
+    within = np.abs(flow) <= _UNKNOWN_ABOVE  # false for NaN, too
+    known = within[..., 0] & within[..., 1]  # many times faster than all(axis=2)
     if valid is not None:
         known &= valid.reshape(known.shape) != 0
     flow[~known] = 0

@@ -95,6 +95,9 @@ class Synthetic:
         """Return (H, W, 1) uint8, 255 = not visible in image 2."""
         return self.scene(index).occlusion
 
+    def noc(self, index: int) -> None:  # noqa: ARG002
+        """Return None: there is no second label; `occlusion` tells the same."""
+
     def record(self) -> dict:
         """Everything that decides what a pair looks like, for a JSON file; not the length."""
         return {
