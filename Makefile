@@ -18,7 +18,7 @@ BIN := $(VENV)/bin
 
 demo: $(VENV)/.installed
 	@test -n "$(CHECKPOINT)" || { echo "error: no weights are shipped yet, so name a checkpoint: make demo CHECKPOINT=FILE.params CONFIG=MaskFlownet_S" >&2; exit 2; }
-	@$(BIN)/python examples/demo.py $(CONFIG) -c "$(CHECKPOINT)"
+	@$(BIN)/python -m examples.demo $(CONFIG) -c "$(CHECKPOINT)"
 
 test: $(VENV)/.tested
 	@echo "Running the tests; they take about five minutes on two cores and end with a line of counts."

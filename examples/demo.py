@@ -1,6 +1,6 @@
 """The demo of `make demo`: flow of the example pair, drawn beside the true one, and its EPE.
 
-python examples/demo.py CONFIG -c CHECKPOINT [-o PICTURE]
+    python -m examples.demo CONFIG -c CHECKPOINT [-o PICTURE]
 """
 
 import sys
@@ -9,15 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
-
 from engine.cli import Parser, run
 from engine.metrics import end_point_error
 from engine.outputs import to_picture
 from engine.predictor import Predictor
 from reader.formats import read_flow
 from reader.pictures import read_image, write_image
+
+HERE = Path(__file__).resolve().parent
 
 
 def main(arguments):
