@@ -178,4 +178,7 @@ def save_checkpoint(path, parameters: dict, record: Record, dtype="float32") -> 
     arrays = {name: np.asarray(array).astype(dtype) for name, array in parameters.items()}
     with atomic_path(path) as temporary:
         write_params(temporary, arrays)
+        # An older file of this name would for a moment lie beside the new record.
+        if Path(path).exists():
+            Path(path).unlink()
         write_record(path, replace(record, sha256=sha256(temporary)))

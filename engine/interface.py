@@ -8,9 +8,12 @@ from typing import NamedTuple, Sequence
 import numpy as np
 
 from engine.checkpoint import Checkpoint, save_checkpoint
+from engine.config import Optimizer
+from engine.errors import UserError
 from engine.metrics import measure
 from engine.records import Record
 from engine.sizing import Sizing
+from network.augmentation_ranges import AugmentationRanges
 from reader.sample import Sample
 
 
@@ -28,6 +31,62 @@ class Labelled(NamedTuple):
     sample: Sample
     occlusion: np.ndarray | None = None  # (H, W, 1) uint8, above 0 = not visible in image 2
     noc: np.ndarray | None = None  # (H, W, 1) uint8, above 0 = valid and visible in image 2
+
+
+class TrainingSettings(NamedTuple):
+    """What a training step depends on beside the parameters and the batch.
+
+    `rank` of `world` worker processes, each with a batch of its own.
+    """
+
+    optimizer: Optimizer
+    loss_weights: tuple
+    original: tuple[int, int]  # (H, W) px of the batch's arrays
+    target: tuple[int, int]  # (H, W) px that the network sees
+    augmentation: AugmentationRanges | None
+    seed: int
+    rank: int = 0
+    world: int = 1
+
+
+class StepResult(NamedTuple):
+    """What a training step reports: means over the batch, before the update."""
+
+    loss: float
+    epe: float  # px, of the finest prediction
+
+
+class Training(ABC):
+    """An engine's network in training: its loss, augmentation and optimiser."""
+
+    @abstractmethod
+    def step(self, batch, step: int, learning_rate: float) -> StepResult:
+        """Train on one batch.
+
+        Parameters
+        ----------
+        batch : reader.loader.Batch
+        step : int
+            Steps done before; with the seed it decides all random draws.
+        learning_rate : float
+
+        Raises
+        ------
+        NotFinite
+            The loss is NaN or infinite; the parameters are those from before the step.
+        """
+
+    @abstractmethod
+    def state(self) -> dict[str, np.ndarray]:
+        """The optimiser's state: `mean.NAME` and `var.NAME` of every trained parameter."""
+
+    @abstractmethod
+    def load_state(self, state: dict[str, np.ndarray], step: int) -> None:
+        """Take over the optimiser's state after `step` steps."""
+
+
+class NotFinite(UserError):
+    """The loss became NaN or infinite."""
 
 
 class Engine(ABC):
@@ -68,6 +127,10 @@ class Engine(ABC):
         mask, warped : bool
             Whether to compute these outputs.
         """
+
+    @abstractmethod
+    def training(self, settings: TrainingSettings) -> Training:
+        """Begin to train; the first stage inside MaskFlownet stays frozen."""
 
     def save(self, path, record: Record, dtype: str = "float32") -> None:
         """Write the parameters and their record; float16 halves the file."""

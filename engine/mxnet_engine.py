@@ -7,7 +7,8 @@ import numpy as np
 from engine.checkpoint import Checkpoint, match_network
 from engine.config import NetworkConfig
 from engine.errors import UserError
-from engine.interface import Engine, Prediction
+from engine.interface import Engine, Prediction, TrainingSettings
+from engine.mxnet_training import MXNetTraining
 from engine.records import Record
 from engine.sizing import Sizing
 from network.layers import SLOPE, Upsample, Warp
@@ -43,11 +44,17 @@ class MXNetEngine(Engine):
     config : NetworkConfig
     contexts : list of mx.Context
         A batch is split evenly over them.
+    seed : int
+        Of the initial parameters.
+    kvstore : mx.kv.KVStore, optional
+        Where several worker processes train together.
     """
 
-    def __init__(self, config: NetworkConfig, contexts: list):
+    def __init__(self, config: NetworkConfig, contexts: list, seed: int = 0, kvstore=None):
         self.config = config
         self.contexts = contexts
+        self.kvstore = kvstore
+        self._seed = seed
         settings = config.network
         self._set_record(
             Record(settings.class_, settings.pyramid, flow_multiplier=settings.flow_multiplier)
@@ -62,6 +69,7 @@ class MXNetEngine(Engine):
         """Build the network that a record asks for, with fresh parameters."""
         self.record = record
         self.network = build_network(record.network, record.flow_multiplier, record.pyramid)
+        mx.random.seed(self._seed)
         self.network.initialize(mx.init.MSRAPrelu(slope=SLOPE), ctx=self.contexts)
         self.network.hybridize(static_alloc=True)
 
@@ -78,6 +86,9 @@ class MXNetEngine(Engine):
         self._set_record(record)
         for name, parameter in self._structural_parameters().items():
             parameter.set_data(nd.array(checkpoint.parameters[name]))
+
+    def training(self, settings: TrainingSettings) -> MXNetTraining:
+        return MXNetTraining(self, settings, self.kvstore)
 
     def _structural_parameters(self):
         # Gluon's own way to these names is private; save_parameters writes the same ones.

@@ -17,7 +17,7 @@ def masked_mean(F, error, mask):
     """Mean over the valid pixels of each sample: (N, 1, H, W) twice -> (N,); 0 without any."""
     total = F.sum(error * mask, axis=0, exclude=True)
     count = F.sum(mask, axis=0, exclude=True)
-    return total / F.maximum(count, 1)  # a mask is 0 or 1, so only an empty one is below 1
+    return total / (count + (count == 0))
 
 
 class EndPointError(mx.gluon.HybridBlock):

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["VideoReader", "VideoWriter"]
 
+# Since PyAV 19 there is no other way than this one with metadata that is not UTF-8.
+_METADATA = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 _THREADS = min(4, os.cpu_count() or 1)  # each holds frames of its own, so this bounds the memory
 
 
@@ -98,7 +100,7 @@ class VideoReader:
     def _opened(self) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
         try:
             # The prefix keeps FFmpeg from taking a name with a colon for a network protocol.
-            with av.open(f"file:{self.path}", metadata_errors="replace") as container:
+            with av.open(f"file:{self.path}", **_METADATA) as container:
                 kind = container.format.name
                 if kind in ("tty", "image2") or kind.endswith("_pipe"):  # text, single pictures
                     raise DataError(f"cannot read {self.path}: it is not a video")
