@@ -3,7 +3,7 @@
 import sys
 from fractions import Fraction
 
-from engine.cli import Parser, count, height_width, pixels, run
+from engine.cli import Parser, add_devices, add_sizing, pixels, run
 from engine.errors import UserError
 from engine.new_data import check_outputs, predict_files
 from engine.predictor import Predictor
@@ -32,16 +32,8 @@ def parse(arguments):
         metavar="CHECKPOINT",
         help="path of a .params file, run id, unique prefix of one, or prefix:steps",
     )
-    add("-g", "--gpus", default="", metavar="IDS", help="GPU ids such as 0,1; default: the CPU")
-    add(
-        "--resize",
-        type=height_width,
-        metavar="H,W",
-        help="size in px at which the network sees the images, multiples of 64; the output keeps "
-        "the images' size (default: the next multiples of 64)",
-    )
-    add("--pad", action="store_true", help="repeat the edges up to multiples of 64, do not scale")
-    add("--batch", type=count, default=1, metavar="N", help="pairs computed at a time (default 1)")
+    add_devices(parser)
+    add_sizing(parser)
     add(
         "--mask",
         metavar="FILE",

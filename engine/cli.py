@@ -51,6 +51,83 @@ def count(text: str) -> int:
     return int(text)
 
 
+def add_devices(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-g", "--gpus", default="", metavar="IDS", help="GPU ids such as 0,1; default: the CPU"
+    )
+
+
+def add_sizing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--resize",
+        type=height_width,
+        metavar="H,W",
+        help="size in px at which the network sees the images, multiples of 64; the output keeps "
+        "the images' size (default: the next multiples of 64)",
+    )
+    parser.add_argument(
+        "--pad", action="store_true", help="repeat the edges up to multiples of 64, do not scale"
+    )
+    parser.add_argument(
+        "--batch", type=count, default=1, metavar="N", help="pairs predicted at a time (default 1)"
+    )
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data_root",
+        action="append",
+        default=[],
+        metavar="NAME=DIR",
+        help="root of a data set (chairs, things3d, sintel, kitti, hd1k, pairs); may be repeated; "
+        "without it MASKFLOWNET_NAME in the environment or NAME in paths.yaml",
+    )
+    parser.add_argument(
+        "--workers",
+        type=number_of_workers,
+        default=0,
+        metavar="N",
+        help="processes that read data ahead (default 0: the program itself reads)",
+    )
+
+
+def add_training(parser: argparse.ArgumentParser) -> None:
+    """The arguments that training has in every program; `training_options` reads them."""
+    add = parser.add_argument
+    add(
+        "--debug",
+        action="store_true",
+        help="read the first 32 samples of everything and end after 4 steps unless --steps says "
+        "otherwise: checks the set-up",
+    )
+    add(
+        "-s",
+        "--shard",
+        type=count,
+        default=1,
+        metavar="N",
+        help="train on every N-th training sample; validation stays whole",
+    )
+    add(
+        "--skip_damaged",
+        action="store_true",
+        help="replace training samples that cannot be read, and count them",
+    )
+    add(
+        "--scale",
+        type=pixels,
+        default=1.0,
+        metavar="X",
+        help="factor of all numbers of steps, such as 0.001 for a rehearsal",
+    )
+
+
+def number_of_workers(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
 def run(main: Callable[[list[str]], None], arguments: list[str] | None = None) -> int:
     """Call a program; its errors become one sentence on stderr.
 

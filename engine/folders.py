@@ -5,3 +5,5 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "config_folder"
 WEIGHTS = ROOT / "weights"
+LOGS = ROOT / "logs"
+FLOWS = ROOT / "flows"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import NamedTuple, Sequence
 
 import numpy as np
 
-from engine.checkpoint import Checkpoint, save_checkpoint
-from engine.config import Optimizer
+from engine.checkpoint import HEAD, Checkpoint, match_network, save_checkpoint
+from engine.config import NetworkConfig, Optimizer
 from engine.errors import UserError
 from engine.metrics import measure
 from engine.records import Record
@@ -99,14 +100,57 @@ class Engine(ABC):
     """
 
     record: Record
+    config: NetworkConfig
 
     @abstractmethod
-    def load(self, checkpoint: Checkpoint) -> None:
-        """Take over the parameters of a checkpoint, or those of its head."""
+    def rebuild(self, record: Record) -> None:
+        """Make the network that a record asks for, with fresh parameters, and keep the record."""
 
     @abstractmethod
     def parameters(self) -> dict[str, np.ndarray]:
-        """The network's parameters by structural name."""
+        """The network's parameters by structural name, float32."""
+
+    @abstractmethod
+    def assign(self, parameters: dict[str, np.ndarray]) -> None:
+        """Overwrite the parameters of these names."""
+
+    def shapes(self, prefix: str = "") -> dict[str, tuple]:
+        """Shapes of the parameters whose names begin with `prefix`, by the rest of the name."""
+        arrays = self.parameters().items()
+        return {n[len(prefix) :]: array.shape for n, array in arrays if n.startswith(prefix)}
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Take over a checkpoint, or the head of one where this is the head's network.
+
+        Raises
+        ------
+        UserError
+            It is of the other network, or was trained with another flow_multiplier.
+        """
+        network = self.config.network.class_
+        checkpoint = match_network(checkpoint, network, self.shapes())
+        self._check_multiplier(checkpoint)
+        self.rebuild(checkpoint.record)
+        self.assign(checkpoint.parameters)
+
+    def load_for_training(self, checkpoint: Checkpoint) -> None:
+        """As `load`, but a MaskFlownet_S checkpoint becomes the head of a MaskFlownet."""
+        networks = checkpoint.record.network, self.config.network.class_
+        if networks != ("MaskFlownet_S", "MaskFlownet"):
+            self.load(checkpoint)
+            return
+        checkpoint = match_network(checkpoint, "MaskFlownet_S", self.shapes(HEAD))
+        self._check_multiplier(checkpoint)
+        self.rebuild(replace(self.record, colour=checkpoint.record.colour))
+        self.assign({HEAD + name: array for name, array in checkpoint.parameters.items()})
+
+    def _check_multiplier(self, checkpoint: Checkpoint) -> None:
+        trained, wanted = checkpoint.record.flow_multiplier, self.config.network.flow_multiplier
+        if checkpoint.record.found and trained != wanted:
+            raise UserError(
+                f"{checkpoint.path} was trained with flow_multiplier {trained}, "
+                f"but {self.config.path} says {wanted}"
+            )
 
     @abstractmethod
     def predict(

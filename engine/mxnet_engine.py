@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.checkpoint import Checkpoint, match_network
 from engine.config import NetworkConfig
 from engine.errors import UserError
 from engine.interface import Engine, Prediction, TrainingSettings
@@ -56,7 +55,7 @@ class MXNetEngine(Engine):
         self.kvstore = kvstore
         self._seed = seed
         settings = config.network
-        self._set_record(
+        self.rebuild(
             Record(settings.class_, settings.pyramid, flow_multiplier=settings.flow_multiplier)
         )
         self._upsample_flow = Upsample(4, channels=2)
@@ -65,27 +64,17 @@ class MXNetEngine(Engine):
         for block in (self._upsample_flow, self._upsample_mask, self._warp):
             block.hybridize()
 
-    def _set_record(self, record: Record) -> None:
-        """Build the network that a record asks for, with fresh parameters."""
+    def rebuild(self, record: Record) -> None:
         self.record = record
         self.network = build_network(record.network, record.flow_multiplier, record.pyramid)
         mx.random.seed(self._seed)
         self.network.initialize(mx.init.MSRAPrelu(slope=SLOPE), ctx=self.contexts)
         self.network.hybridize(static_alloc=True)
 
-    def load(self, checkpoint: Checkpoint) -> None:
-        settings = self.config.network
-        shapes = {name: value.shape for name, value in self._structural_parameters().items()}
-        checkpoint = match_network(checkpoint, settings.class_, shapes)
-        record = checkpoint.record
-        if record.found and record.flow_multiplier != settings.flow_multiplier:
-            raise UserError(
-                f"{checkpoint.path} was trained with flow_multiplier {record.flow_multiplier}, "
-                f"but {self.config.path} says {settings.flow_multiplier}"
-            )
-        self._set_record(record)
-        for name, parameter in self._structural_parameters().items():
-            parameter.set_data(nd.array(checkpoint.parameters[name]))
+    def assign(self, parameters) -> None:
+        structural = self._structural_parameters()
+        for name, array in parameters.items():
+            structural[name].set_data(nd.array(array))
 
     def training(self, settings: TrainingSettings) -> MXNetTraining:
         return MXNetTraining(self, settings, self.kvstore)

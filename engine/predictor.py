@@ -6,10 +6,11 @@ from typing import Iterable, Iterator
 
 import numpy as np
 
-from engine.checkpoint import find_checkpoint, load_checkpoint
+from engine.checkpoint import find_checkpoint
 from engine.config import load_network_config
 from engine.errors import UserError
 from engine.interface import Engine, Prediction
+from engine.loading import load_engine, read_checkpoint
 from engine.sizing import Sizing
 
 
@@ -74,15 +75,8 @@ class Predictor:
         if batch < 1:
             raise UserError(f"a batch needs at least one pair, not {batch}")
         settings = load_network_config(config)
-        path = find_checkpoint(checkpoint)
-        # Only here, so that bad arguments are told without waiting for MXNet's import.
-        from engine.mxnet_devices import contexts  # noqa: PLC0415
-        from engine.mxnet_engine import MXNetEngine, read_any_params  # noqa: PLC0415
-
-        devices = contexts(gpus)
-        loaded = load_checkpoint(path, read_any_params)
-        engine = MXNetEngine(settings, devices)
-        engine.load(loaded)
+        find_checkpoint(checkpoint)  # before the wait for MXNet's import
+        engine = load_engine(settings, read_checkpoint(checkpoint), gpus)
         return cls(engine, sizing, batch)
 
     def __call__(self, image_1: np.ndarray, image_2: np.ndarray) -> Prediction:

@@ -11,6 +11,7 @@ from typing import Callable, Iterable, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from engine.datasets import Roots
 from engine.errors import UserError
 from engine.interface import Engine
 from engine.predictor import Predictor
@@ -33,6 +34,41 @@ class Submission(NamedTuple):
     folder: Path
     archive: Path
     count: int
+
+
+def submit(
+    engine: Engine,
+    roots: Roots,
+    checkpoint: str,
+    flows,
+    sizing: Sizing = Sizing(),  # noqa: B008 - frozen
+    batch: int = 1,
+    workers: int = 0,
+) -> list[Submission]:
+    """Predict the test images of Sintel and KITTI; a set without a root is named as skipped.
+
+    Parameters are those of `predict_sintel`.
+
+    Raises
+    ------
+    UserError
+        Neither has a root, or the network predicts something that is not a number.
+    DataError
+        Test images are missing or cannot be read, or the outputs cannot be written.
+    """
+    submissions, skipped = [], []
+    for name, predict in (("sintel", predict_sintel), ("kitti", predict_kitti)):
+        try:
+            root = roots.find(name)
+        except UserError as error:
+            skipped.append(str(error))
+            continue
+        submissions += predict(engine, root, checkpoint, flows, sizing, batch, workers)
+    if not submissions:
+        raise UserError(f"there is nothing to predict: {'; '.join(skipped)}")
+    for reason in skipped:
+        print(f"skipped: {reason}", file=sys.stderr)
+    return submissions
 
 
 def predict_sintel(

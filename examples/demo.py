@@ -1,6 +1,6 @@
 """The demo of `make demo`: flow of the example pair, drawn beside the true one, and its EPE.
 
-    python -m examples.demo CONFIG -c CHECKPOINT [-o PICTURE]
+python -m examples.demo CONFIG -c CHECKPOINT [-o PICTURE]
 """
 
 import sys

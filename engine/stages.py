@@ -1,0 +1,143 @@
+"""Several training stages in one go, each from the last checkpoint of the one before.
+
+What has been reached is kept in a state file, so that the same command goes on after a kill at any
+point: a stage's run id is noted before it starts, and its checkpoints say how far it came.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import yaml
+
+from engine.config import find_config, load_network_config
+from engine.data_config import load_data_config
+from engine.errors import UserError
+from engine.loading import make_engine, read_checkpoint
+from engine.run_log import new_run_id
+from engine.schema import option, parse, read_yaml
+from engine.snapshots import Snapshots
+from engine.training import Options, scaled, train
+from reader.files import atomic_path
+
+
+def _name(value) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"must be a config's name or path, not {value!r}")
+    return value
+
+
+@dataclass(frozen=True)
+class Stage:
+    network: str = option(_name)
+    dataset: str = option(_name)
+
+
+def _stages(value) -> tuple:
+    if not isinstance(value, list) or not value:
+        raise ValueError("must be a list of stages, each with network and dataset")
+    return tuple(value)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    stages: tuple = option(_stages)
+
+
+def load_schedule(name) -> tuple[Path, list[Stage]]:
+    """Read a schedule and all configs that it names.
+
+    Raises
+    ------
+    UserError
+        The file or one of its configs is missing or wrong.
+    """
+    path = find_config(name)
+    entries = parse(Schedule, read_yaml(path), path).stages
+    stages = [parse(Stage, entry, path, f"stages[{i}]") for i, entry in enumerate(entries, 1)]
+    for stage in stages:
+        load_network_config(stage.network)
+        load_data_config(stage.dataset)
+    return path, stages
+
+
+def run_stages(
+    name, options: Options, gpus: str = "", checkpoint: str | None = None, fresh: bool = False
+) -> list[Path]:
+    """Run a schedule from where it was left.
+
+    Parameters
+    ----------
+    name : str
+        Schedule in `config_folder/` or path.
+    options : Options
+        For all stages; `run`, `steps` and `clear_steps` are set here.
+    gpus : str
+        Comma-separated device ids; the CPU without any.
+    checkpoint : str, optional
+        What the first stage starts from; without it from scratch.
+    fresh : bool
+        Forget what an earlier call reached and begin again.
+
+    Returns
+    -------
+    list of Path
+        The last checkpoint of every stage.
+    """
+    path, stages = load_schedule(name)
+    options = replace(options, seed=options.seed or 0)
+    state_file = options.logs / f"{path.stem}.stages.yaml"
+    state = {} if fresh or not state_file.exists() else read_yaml(state_file)
+    wanted = {
+        "scale": options.scale,
+        "seed": options.seed,
+        "checkpoint": checkpoint,
+        "stages": [[stage.network, stage.dataset] for stage in stages],
+    }
+    if state and {key: state.get(key) for key in wanted} != wanted:
+        raise UserError(
+            f"{state_file} belongs to a call with other stages, scale, seed or checkpoint: "
+            "repeat that call, or begin again with --fresh"
+        )
+    state = {**wanted, "runs": state.get("runs", [])}
+    finished: list[Path] = []
+    for number, stage in enumerate(stages):
+        if number == len(state["runs"]):
+            state["runs"].append(_free_run(options))
+            _write(state_file, state)
+        parent = finished[-1] if finished else checkpoint
+        finished.append(_run_stage(stage, state["runs"][number], parent, options, gpus))
+        print(f"stage {number + 1} of {len(stages)} has ended: {finished[-1]}", flush=True)
+    return finished
+
+
+def _free_run(options: Options) -> str:
+    return new_run_id(lambda run: any(options.weights.glob(f"{run}_*")))
+
+
+def _write(path: Path, content: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        temporary.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+
+
+def _run_stage(stage: Stage, run: str, parent, options: Options, gpus: str) -> Path:
+    """Start, go on with, or skip a stage; its last checkpoint."""
+    config, data = load_network_config(stage.network), load_data_config(stage.dataset)
+    snapshots = Snapshots(options.weights, run)
+    end = scaled(config.optimizer.learning_rate[-1][0], options.scale)
+    reached = snapshots.steps()
+    if reached and reached[-1] >= end:
+        return snapshots.path(reached[-1])
+    if reached:
+        checkpoint, clear = read_checkpoint(snapshots.path(reached[-1])), False
+    else:
+        checkpoint, clear = read_checkpoint(parent) if parent else None, True
+    options = replace(options, run=run, clear_steps=clear)
+    engine, _ = make_engine(config, gpus, options.seed)
+    train(engine, config, data, checkpoint, options)
+    last = snapshots.path(end)
+    if not last.exists():
+        raise UserError(f"stage {run} was interrupted; the same command goes on with it")
+    return last

@@ -1,0 +1,279 @@
+"""The training of one run: batches in, checkpoints and a log out, from any step on."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import yaml
+
+from engine.checkpoint import Checkpoint
+from engine.config import NetworkConfig
+from engine.data_config import DataConfig
+from engine.datasets import Roots, training_parts, validation_sets
+from engine.errors import UserError
+from engine.folders import LOGS, WEIGHTS
+from engine.interface import Engine, Training, TrainingSettings
+from engine.loading import Workers
+from engine.records import Record
+from engine.results import log_line
+from engine.run_log import RunLog, new_run_id
+from engine.snapshots import MEAN_EPE, Snapshots, read_state
+from engine.validation import validate
+from reader.loader import TrainLoader
+
+DEBUG_STEPS = 4
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to train, beside the two configs."""
+
+    seed: int | None = None  # None = the resumed checkpoint's, else 0
+    steps: int | None = None  # end after so many steps of the run
+    clear_steps: bool = False
+    debug: bool = False
+    shard: int = 1
+    workers: int = 0
+    skip_damaged: bool = False
+    scale: float = 1.0  # factor of all step numbers, for rehearsals
+    roots: Roots = field(default_factory=lambda: Roots({}))
+    weights: Path = WEIGHTS
+    logs: Path = LOGS
+    run: str | None = None  # id of a new run, None = a fresh one
+
+
+def scaled(steps: int, scale: float) -> int:
+    return max(1, round(steps * scale))
+
+
+def rate_at(schedule, step: int, scale: float = 1.0) -> float:
+    """Learning rate of the step that follows `step` steps."""
+    for last, rate in schedule:
+        if step < scaled(last, scale):
+            return rate
+    return schedule[-1][1]
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins: its id, steps already done, seed and parent checkpoint."""
+
+    run: str
+    step: int
+    seed: int
+    parent: str | None
+
+
+def start_of(checkpoint: Checkpoint | None, network: str, options: Options) -> Start:
+    """Decide between a new run and going on with one.
+
+    Raises
+    ------
+    UserError
+        The checkpoint is of the head alone, which cannot go on as a MaskFlownet.
+    """
+    if checkpoint is None or options.clear_steps:
+        run = options.run or new_run_id(
+            lambda run: (
+                any(options.weights.glob(f"{run}_*")) or (options.logs / f"{run}.log").exists()
+            )
+        )
+        parent = checkpoint.path.stem if checkpoint else None
+        return Start(run, 0, options.seed or 0, parent)
+    record = checkpoint.record
+    if record.network != network:
+        raise UserError(
+            f"{checkpoint.path} is of {record.network}, not of {network}: "
+            "give --clear_steps to start a new run from it"
+        )
+    if options.seed not in {None, record.seed}:
+        raise UserError(
+            f"{checkpoint.path} was trained with seed {record.seed}: a resumed run keeps its seed"
+        )
+    return Start(record.run, record.step, record.seed or 0, record.parent)
+
+
+def train(
+    engine: Engine,
+    config: NetworkConfig,
+    data: DataConfig,
+    checkpoint: Checkpoint | None = None,
+    options: Options = Options(),  # noqa: B008 - frozen
+    workers: Workers = Workers(),  # noqa: B008 - frozen
+) -> Path | None:
+    """Train until the schedule ends; the path of the last checkpoint.
+
+    Ctrl-C saves and ends; a second one ends at once. Nothing is written but by the first worker.
+
+    Parameters
+    ----------
+    engine : Engine
+        With fresh parameters.
+    config : NetworkConfig
+    data : DataConfig
+    checkpoint : Checkpoint, optional
+        To go on with, or with `options.clear_steps` to start a new run from. A MaskFlownet_S
+        checkpoint is taken as the head of a MaskFlownet.
+    options : Options
+    workers : Workers
+
+    Raises
+    ------
+    UserError
+        Something does not fit, or the loss is not finite; what was saved before stays.
+    """
+    network = config.network.class_
+    start = start_of(checkpoint, network, options)
+    state = None
+    if checkpoint is not None:
+        if start.step:
+            state = read_state(checkpoint.path)
+        engine.load_for_training(checkpoint)
+    settings = TrainingSettings(
+        optimizer=config.optimizer,
+        loss_weights=config.network.mw,
+        original=data.orig_shape,
+        target=data.target_shape,
+        augmentation=data.augmentation,
+        seed=start.seed,
+        rank=workers.rank,
+        world=workers.world,
+    )
+    training = engine.training(settings)
+    if state is not None:
+        training.load_state(state, start.step)
+    end = scaled(config.optimizer.learning_rate[-1][0], options.scale)
+    if options.steps is not None or options.debug:
+        end = min(end, options.steps or start.step + DEBUG_STEPS)
+    loader = TrainLoader(
+        training_parts(data, options.roots, options.shard, options.debug),
+        data.orig_shape,
+        data.resize,
+        seed=start.seed,
+        workers=options.workers,
+        skip_damaged=options.skip_damaged,
+        rank=workers.rank,
+        world=workers.world,
+    )
+    log = RunLog(options.logs, start.run, start.step, end, quiet=workers.rank > 0)
+    loop = _Run(engine, training, config, data, options, start, log, workers.rank == 0)
+    try:
+        return loop(loader, end)
+    finally:
+        loader.close()
+        log.close()
+
+
+class _Run:
+    """The loop of a run and what it does between steps."""
+
+    def __init__(self, engine, training: Training, config, data, options, start, log, writes):
+        self.engine, self.training = engine, training
+        self.config, self.data, self.options = config, data, options
+        self.start, self.log, self.writes = start, log, writes
+        self.snapshots = Snapshots(options.weights, start.run)
+        self.validation_steps = scaled(data.validation_steps, options.scale)
+        self.checkpoint_steps = scaled(data.checkpoint_steps, options.scale)
+        self.sets = None
+        if writes and data.validation:
+            network = config.network.class_
+            self.sets = validation_sets(data, options.roots, network, options.debug)
+
+    def __call__(self, loader: TrainLoader, end: int) -> Path | None:
+        step, saved = self.start.step, None
+        schedule = self.config.optimizer.learning_rate
+        self._announce(step, end)
+        if step >= end:
+            raise UserError(f"run {self.start.run} has ended: it is at step {step} of {end}")
+        with contextlib.closing(loader.batches(step)) as batches, _interruptible() as interrupted:
+            for batch in batches:
+                rate = rate_at(schedule, step, self.options.scale)
+                result = self.training.step(batch, step, rate)
+                step += 1
+                self.log.step(step, result.loss, result.epe, rate)
+                ending = step == end or interrupted()
+                metrics = {}
+                if self.sets and (step % self.validation_steps == 0 or step == end):
+                    metrics = self._validate(step)
+                best = self.snapshots.best() if metrics else None
+                is_best = metrics and (best is None or metrics[MEAN_EPE] < best[1])
+                if ending or is_best or step % self.checkpoint_steps == 0:
+                    saved = self._save(step, metrics)
+                if ending:
+                    break
+        for sentence in loader.skipped:
+            self.log.line(f"skipped a damaged sample: {sentence}")
+        if step < end:
+            self.log.line(f"interrupted at step {step}; -c {self.start.run} goes on from there")
+        return saved
+
+    def _announce(self, step: int, end: int) -> None:
+        verb = "goes on" if step else "starts"
+        parent = f" from {self.start.parent}" if self.start.parent and not step else ""
+        self.log.line(f"run {self.start.run} {verb}{parent} at step {step} of {end}")
+        if self.sets:
+            for name, why in self.sets.skipped.items():
+                self.log.line(f"validation skips {name}: {why}")
+            if not self.sets.sets:
+                self.sets = None
+
+    def _validate(self, step: int) -> dict:
+        found = self.sets
+        totals = validate(
+            self.engine,
+            found.sets,
+            batch=1,
+            workers=self.options.workers,
+            unions={k: v for k, v in found.unions.items() if set(v) <= set(found.sets)},
+        )
+        self.log.line(log_line(step, totals))
+        self.log.scalars({f"{name}/epe": total["epe"] for name, total in totals.items()}, step)
+        errors = {name: float(totals[name]["epe"]) for name in found.sets}
+        return {**errors, MEAN_EPE: sum(errors.values()) / len(errors)}
+
+    def _save(self, step: int, metrics: dict) -> Path | None:
+        if not self.writes:
+            return None
+        base, settings = self.engine.record, self.config.network
+        record = replace(
+            Record(settings.class_, base.pyramid, base.colour, settings.flow_multiplier),
+            run=self.start.run,
+            step=step,
+            parent=self.start.parent,
+            seed=self.start.seed,
+            engine="mxnet",
+            precision="float32",
+            time=time.strftime("%Y-%m-%d %H:%M:%S"),
+            config={"network": _content(self.config.path), "dataset": _content(self.data.path)},
+            data={"shard": self.options.shard, "debug": self.options.debug},
+            metrics=metrics,
+        )
+        return self.snapshots.save(step, self.engine.parameters(), self.training.state(), record)
+
+
+def _content(path) -> dict:
+    return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+
+
+@contextlib.contextmanager
+def _interruptible():
+    """Turns the first Ctrl-C into a flag, so that a step is completed and saved."""
+    flags = []
+
+    def note(number, frame):
+        signal.signal(signal.SIGINT, before)
+        flags.append(number)
+
+    try:
+        before = signal.signal(signal.SIGINT, note)
+    except ValueError:  # only the main thread may; elsewhere Ctrl-C stays what it is
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(flags)
+    finally:
+        signal.signal(signal.SIGINT, before)

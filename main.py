@@ -1,0 +1,141 @@
+"""Train, validate or submit MaskFlownet; `--help` explains the arguments."""
+
+import os
+import sys
+
+from engine.cli import (
+    Parser,
+    add_data,
+    add_devices,
+    add_sizing,
+    add_training,
+    count,
+    number_of_workers,
+    run,
+)
+from engine.config import load_network_config
+from engine.data_config import load_data_config
+from engine.datasets import LABELLED, Roots, validation_sets
+from engine.errors import UserError
+from engine.folders import FLOWS, LOGS
+from engine.loading import load_engine, make_engine, read_checkpoint
+from engine.sizing import Sizing
+from engine.submission import submit
+from engine.training import Options, train
+from engine.validation import validate
+from reader.roots import parse_roots
+
+DEFAULT_DATA = "chairs.yaml"
+
+
+def parse(arguments):
+    parser = Parser(prog="main.py", description=__doc__)
+    add = parser.add_argument
+    add("config", metavar="CONFIG", help="network config: a name in config_folder/ or a path")
+    add(
+        "--dataset_cfg",
+        metavar="DATASET_CONFIG",
+        help="dataset config: a name in config_folder/ or a path (default chairs.yaml; with "
+        "--valid: all sets with a root)",
+    )
+    add_devices(parser)
+    add(
+        "-c",
+        "--checkpoint",
+        metavar="CHECKPOINT",
+        help="run id, unique prefix of one, prefix:steps, or path of a .params file; training "
+        "goes on where it stopped",
+    )
+    add(
+        "--clear_steps",
+        action="store_true",
+        help="count from step 0 in a new run that starts from the checkpoint's parameters",
+    )
+    add("--valid", action="store_true", help="validate the checkpoint, do not train")
+    add("--predict", action="store_true", help="write Sintel's and KITTI's test predictions")
+    add("--steps", type=count, metavar="N", help="end the run at its step N, with a checkpoint")
+    add(
+        "--seed",
+        type=number_of_workers,
+        metavar="N",
+        help="of all random numbers (default 0, or the resumed run's)",
+    )
+    add_training(parser)
+    add_data(parser)
+    add_sizing(parser)
+    args = parser.parse_args(arguments)
+    if args.valid and args.predict:
+        raise UserError("--valid and --predict exclude each other")
+    if (args.valid or args.predict) and args.checkpoint is None:
+        raise UserError(f"{'--valid' if args.valid else '--predict'} needs a checkpoint: -c")
+    if not (args.valid or args.predict) and (args.resize or args.pad):
+        raise UserError("--resize and --pad are for --valid and --predict; training has its crops")
+    return args
+
+
+def main(arguments):
+    args = parse(arguments)
+    config = load_network_config(args.config)
+    roots = Roots(parse_roots(args.data_root))
+    if args.valid or args.predict:
+        sizing = Sizing(args.resize, args.pad)
+        checkpoint = read_checkpoint(args.checkpoint)
+        command = run_validation if args.valid else run_submission
+        command(args, config, checkpoint, roots, sizing)
+    else:
+        run_training(args, config, roots)
+
+
+def run_training(args, config, roots):
+    data = load_data_config(args.dataset_cfg or DEFAULT_DATA)
+    checkpoint = read_checkpoint(args.checkpoint) if args.checkpoint else None
+    options = Options(
+        seed=args.seed,
+        steps=args.steps,
+        clear_steps=args.clear_steps,
+        debug=args.debug,
+        shard=args.shard,
+        workers=args.workers,
+        skip_damaged=args.skip_damaged,
+        scale=args.scale,
+        roots=roots,
+    )
+    distributed = "DMLC_ROLE" in os.environ
+    engine, workers = make_engine(config, args.gpus, args.seed or 0, distributed)
+    saved = train(engine, config, data, checkpoint, options, workers)
+    if saved is not None:
+        print(f"wrote {saved}")
+
+
+def run_validation(args, config, checkpoint, roots, sizing):
+    which = load_data_config(args.dataset_cfg) if args.dataset_cfg else LABELLED
+    found = validation_sets(which, roots, config.network.class_, args.debug)
+    engine = load_engine(config, checkpoint, args.gpus)
+    totals = validate(
+        engine,
+        found.sets,
+        sizing,
+        args.batch,
+        LOGS / "val",
+        checkpoint.record.run,
+        checkpoint.record.step,
+        args.workers,
+        found.unions,
+        found.skipped,
+    )
+    for name, total in totals.items():
+        print(f"{name}: epe {total['epe']:.3f} px per image, {total['epe.pooled']:.3f} pooled")
+
+
+def run_submission(args, config, checkpoint, roots, sizing):
+    engine = load_engine(config, checkpoint, args.gpus)
+    written = submit(engine, roots, checkpoint.path.stem, FLOWS, sizing, args.batch, args.workers)
+    for submission in written:
+        print(
+            f"{submission.name}: {submission.count} files in {submission.folder}, "
+            f"{submission.archive}"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,40 @@
+"""Run several training stages in one go; repeat the command to go on after an interruption."""
+
+import sys
+
+from engine.cli import Parser, add_data, add_devices, add_training, number_of_workers, run
+from engine.datasets import Roots
+from engine.stages import run_stages
+from engine.training import Options
+from reader.roots import parse_roots
+
+
+def main(arguments):
+    parser = Parser(prog="run_stages.py", description=__doc__)
+    add = parser.add_argument
+    add(
+        "schedule",
+        metavar="SCHEDULE",
+        help="YAML file of the stages: a name in config_folder/ such as six_stages.yaml, or a path",
+    )
+    add_devices(parser)
+    add("-c", "--checkpoint", help="what the first stage starts from (default: from scratch)")
+    add("--seed", type=number_of_workers, default=0, metavar="N", help="of all random numbers")
+    add("--fresh", action="store_true", help="forget what an earlier call reached, begin again")
+    add_training(parser)
+    add_data(parser)
+    args = parser.parse_args(arguments)
+    options = Options(
+        seed=args.seed,
+        debug=args.debug,
+        shard=args.shard,
+        workers=args.workers,
+        skip_damaged=args.skip_damaged,
+        scale=args.scale,
+        roots=Roots(parse_roots(args.data_root)),
+    )
+    run_stages(args.schedule, options, args.gpus, args.checkpoint, args.fresh)
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
