@@ -7,6 +7,7 @@ from engine.cli import (
     Parser,
     add_data,
     add_devices,
+    add_output_root,
     add_sizing,
     add_training,
     count,
@@ -17,7 +18,6 @@ from engine.config import load_network_config
 from engine.data_config import load_data_config
 from engine.datasets import LABELLED, Roots, validation_sets
 from engine.errors import UserError
-from engine.folders import FLOWS, LOGS
 from engine.loading import load_engine, make_engine, read_checkpoint
 from engine.sizing import Sizing
 from engine.submission import submit
@@ -62,6 +62,7 @@ def parse(arguments):
     )
     add_training(parser)
     add_data(parser)
+    add_output_root(parser)
     add_sizing(parser)
     args = parser.parse_args(arguments)
     if args.valid and args.predict:
@@ -79,7 +80,7 @@ def main(arguments):
     roots = Roots(parse_roots(args.data_root))
     if args.valid or args.predict:
         sizing = Sizing(args.resize, args.pad)
-        checkpoint = read_checkpoint(args.checkpoint)
+        checkpoint = read_checkpoint(args.checkpoint, args.output_root / "weights")
         command = run_validation if args.valid else run_submission
         command(args, config, checkpoint, roots, sizing)
     else:
@@ -88,7 +89,9 @@ def main(arguments):
 
 def run_training(args, config, roots):
     data = load_data_config(args.dataset_cfg or DEFAULT_DATA)
-    checkpoint = read_checkpoint(args.checkpoint) if args.checkpoint else None
+    checkpoint = None
+    if args.checkpoint:
+        checkpoint = read_checkpoint(args.checkpoint, args.output_root / "weights")
     options = Options(
         seed=args.seed,
         steps=args.steps,
@@ -99,10 +102,15 @@ def run_training(args, config, roots):
         skip_damaged=args.skip_damaged,
         scale=args.scale,
         roots=roots,
+        weights=args.output_root / "weights",
+        logs=args.output_root / "logs",
     )
     distributed = "DMLC_ROLE" in os.environ
     engine, workers = make_engine(config, args.gpus, args.seed or 0, distributed)
-    saved = train(engine, config, data, checkpoint, options, workers)
+    try:
+        saved = train(engine, config, data, checkpoint, options, workers)
+    finally:
+        engine.close()
     if saved is not None:
         print(f"wrote {saved}")
 
@@ -116,7 +124,7 @@ def run_validation(args, config, checkpoint, roots, sizing):
         found.sets,
         sizing,
         args.batch,
-        LOGS / "val",
+        args.output_root / "logs" / "val",
         checkpoint.record.run,
         checkpoint.record.step,
         args.workers,
@@ -129,7 +137,15 @@ def run_validation(args, config, checkpoint, roots, sizing):
 
 def run_submission(args, config, checkpoint, roots, sizing):
     engine = load_engine(config, checkpoint, args.gpus)
-    written = submit(engine, roots, checkpoint.path.stem, FLOWS, sizing, args.batch, args.workers)
+    written = submit(
+        engine,
+        roots,
+        checkpoint.path.stem,
+        args.output_root / "flows",
+        sizing,
+        args.batch,
+        args.workers,
+    )
     for submission in written:
         print(
             f"{submission.name}: {submission.count} files in {submission.folder}, "

@@ -2,7 +2,15 @@
 
 import sys
 
-from engine.cli import Parser, add_data, add_devices, add_training, number_of_workers, run
+from engine.cli import (
+    Parser,
+    add_data,
+    add_devices,
+    add_output_root,
+    add_training,
+    number_of_workers,
+    run,
+)
 from engine.datasets import Roots
 from engine.stages import run_stages
 from engine.training import Options
@@ -23,6 +31,7 @@ def main(arguments):
     add("--fresh", action="store_true", help="forget what an earlier call reached, begin again")
     add_training(parser)
     add_data(parser)
+    add_output_root(parser)
     args = parser.parse_args(arguments)
     options = Options(
         seed=args.seed,
@@ -32,6 +41,8 @@ def main(arguments):
         skip_damaged=args.skip_damaged,
         scale=args.scale,
         roots=Roots(parse_roots(args.data_root)),
+        weights=args.output_root / "weights",
+        logs=args.output_root / "logs",
     )
     run_stages(args.schedule, options, args.gpus, args.checkpoint, args.fresh)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Callable, NoReturn
 
 from engine.errors import UserError
+from engine.folders import ROOT
 from reader.errors import DataError
 
 FAILED, INTERRUPTED = 2, 130
@@ -88,6 +90,16 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         default=0,
         metavar="N",
         help="processes that read data ahead (default 0: the program itself reads)",
+    )
+
+
+def add_output_root(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--output_root",
+        type=Path,
+        default=ROOT,
+        metavar="DIR",
+        help="folder of weights/, logs/ and flows/ (default: this checkout)",
     )
 
 

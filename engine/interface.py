@@ -176,6 +176,9 @@ class Engine(ABC):
     def training(self, settings: TrainingSettings) -> Training:
         """Begin to train; the first stage inside MaskFlownet stays frozen."""
 
+    def close(self) -> None:  # noqa: B027 - most engines have nothing to do
+        """Part from the other worker processes."""
+
     def save(self, path, record: Record, dtype: str = "float32") -> None:
         """Write the parameters and their record; float16 halves the file."""
         save_checkpoint(path, self.parameters(), record, dtype)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from engine.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
 from engine.config import NetworkConfig
+from engine.folders import WEIGHTS
 from engine.interface import Engine
 
 
@@ -47,11 +48,11 @@ def make_engine(config: NetworkConfig, gpus: str = "", seed: int = 0, distribute
     return MXNetEngine(config, devices, seed, kvstore), workers
 
 
-def read_checkpoint(name, folder: Path | None = None) -> Checkpoint:
+def read_checkpoint(name, folder: Path = WEIGHTS) -> Checkpoint:
     """Find and read a checkpoint; one without a record gets run and step from its name."""
     from engine.mxnet_engine import read_any_params  # noqa: PLC0415
 
-    path = find_checkpoint(name) if folder is None else find_checkpoint(name, folder)
+    path = find_checkpoint(name, folder)
     checkpoint = load_checkpoint(path, read_any_params)
     record = checkpoint.record
     match = re.fullmatch(r"(.+)_(\d+)", path.stem)

@@ -79,6 +79,14 @@ class MXNetEngine(Engine):
     def training(self, settings: TrainingSettings) -> MXNetTraining:
         return MXNetTraining(self, settings, self.kvstore)
 
+    def close(self) -> None:
+        if self.kvstore is not None:
+            # Frees it, which tells the servers that this worker has ended; the interpreter's exit
+            # would wait for them for ever.
+            self.kvstore.__del__()
+            self.kvstore.handle = None
+            self.kvstore = None
+
     def _structural_parameters(self):
         # Gluon's own way to these names is private; save_parameters writes the same ones.
         return self.network._collect_params_with_prefix()

@@ -75,9 +75,7 @@ class MXNetTraining(Training):
             images, label, mask = self._prepare(batch, draws, part, context)
             with mx.autograd.record():
                 flows = self.network(*images)[0]
-                loss = self.loss(label, mask, *flows)
-            loss.backward()
-            losses.append(loss)
+                losses.append(self.loss(label, mask, *flows))
             errors.append(self.metric(flows[-1], label, mask))
         values = np.concatenate([loss.asnumpy() for loss in losses])
         if not np.isfinite(values).all():
@@ -85,6 +83,8 @@ class MXNetTraining(Training):
             raise NotFinite(
                 f"the loss is not finite at step {step + 1}, for the samples {', '.join(names)}"
             )
+        # Only now: the operators' backward passes read and write astray where a flow is NaN.
+        mx.autograd.backward(losses)
         self.trainer.set_learning_rate(learning_rate)
         self.trainer.step(count * self.settings.world)
         epe = np.concatenate([error.asnumpy() for error in errors])

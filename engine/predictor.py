@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Iterable, Iterator
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from engine.checkpoint import find_checkpoint
 from engine.config import load_network_config
 from engine.errors import UserError
+from engine.folders import WEIGHTS
 from engine.interface import Engine, Prediction
 from engine.loading import load_engine, read_checkpoint
 from engine.sizing import Sizing
@@ -48,6 +50,7 @@ class Predictor:
         resize: tuple[int, int] | None = None,
         pad: bool = False,
         batch: int = 1,
+        folder: Path = WEIGHTS,
     ) -> Predictor:
         """Make a predictor from a network config and a checkpoint.
 
@@ -65,6 +68,8 @@ class Predictor:
             Repeat the edges instead of scaling the images.
         batch : int
             Pairs that `stream` computes at a time.
+        folder : Path
+            Where run ids are looked for.
 
         Raises
         ------
@@ -75,8 +80,8 @@ class Predictor:
         if batch < 1:
             raise UserError(f"a batch needs at least one pair, not {batch}")
         settings = load_network_config(config)
-        find_checkpoint(checkpoint)  # before the wait for MXNet's import
-        engine = load_engine(settings, read_checkpoint(checkpoint), gpus)
+        find_checkpoint(checkpoint, folder)  # before the wait for MXNet's import
+        engine = load_engine(settings, read_checkpoint(checkpoint, folder), gpus)
         return cls(engine, sizing, batch)
 
     def __call__(self, image_1: np.ndarray, image_2: np.ndarray) -> Prediction:

@@ -127,6 +127,7 @@ def train(
         Something does not fit, or the loss is not finite; what was saved before stays.
     """
     network = config.network.class_
+    options.weights.mkdir(parents=True, exist_ok=True)
     start = start_of(checkpoint, network, options)
     state = None
     if checkpoint is not None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
 import sys
 import threading
 from collections import deque
-from concurrent.futures import CancelledError, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
@@ -64,8 +65,12 @@ class Pool:
         self._pending: deque = deque()
         self._executor = self._local = None
         if workers:
+            # Tasks that are left over at the end are skipped by the workers, not cancelled: up to
+            # Python 3.9 an executor of which only cancelled tasks remain never shuts down. Without
+            # a lock, as a worker that is killed would keep it.
+            self._stop = Context().RawValue(ctypes.c_bool, False)
             self._executor = ProcessPoolExecutor(
-                workers, Context(), initializer=_start, initargs=(make, arguments)
+                workers, Context(), initializer=_start, initargs=(self._stop, make, arguments)
             )
         else:
             self._local = make(*arguments)
@@ -94,9 +99,10 @@ class Pool:
             return
         try:
             while self._fill(tasks, ahead):
-                yield self._pending.popleft().result()
-        except CancelledError:  # by `close` in another thread
-            return
+                result = self._pending.popleft().result()
+                if self.closed:  # by another thread, so that the task may have been skipped
+                    return
+                yield result
         except BrokenProcessPool as error:
             raise WorkerError(
                 "a process that loads the data died, mostly because the memory was full "
@@ -105,7 +111,9 @@ class Pool:
 
     def _fill(self, tasks: Iterator[tuple], ahead: int) -> bool:
         """Give out tasks; return whether a result can be waited for."""
-        with self._lock:  # nothing can be submitted once `close` has begun
+        # Nothing can be submitted once `close` has begun, and Ctrl-C in the midst of it would leave
+        # a task that the executor counts and no worker gets: it would wait for it for ever.
+        with _ctrl_c_later(), self._lock:
             if self.closed:
                 return False
             for task in islice(tasks, ahead - len(self._pending)):
@@ -116,9 +124,8 @@ class Pool:
         """End the workers once the samples in their hands are finished."""
         with self._lock:
             self.closed = True
-        for future in list(self._pending):
-            future.cancel()
         if self._executor:
+            self._stop.value = True
             self._executor.shutdown(wait=True)
 
 
@@ -137,11 +144,31 @@ def _hidden_main() -> Iterator[None]:
             setattr(main, name, value)
 
 
-_worker: Callable | None = None  # of this process, where it is a worker
+@contextmanager
+def _ctrl_c_later() -> Iterator[None]:
+    """Handle a Ctrl-C that comes inside only at the end."""
+    in_main = threading.current_thread() is threading.main_thread()  # no other thread gets signals
+    if not in_main or not callable(signal.getsignal(signal.SIGINT)):
+        yield
+        return
+    caught: list[tuple] = []
+    handler = signal.signal(signal.SIGINT, lambda *values: caught.append(values))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if caught:
+            handler(*caught[0])
 
 
-def _start(make: Callable[..., Callable], arguments: tuple) -> None:
-    global _worker  # noqa: PLW0603 (a worker process has no other place that outlives a task)
+# Of this process, where it is a worker: what does the tasks, and whether they are still wanted.
+_worker: Callable | None = None
+_stop: ctypes.c_bool | None = None
+
+
+def _start(stop: ctypes.c_bool, make: Callable[..., Callable], arguments: tuple) -> None:
+    global _worker, _stop  # noqa: PLW0603 (a worker process has no other place that outlives a task)
+    _stop = stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     cv2.setNumThreads(1)
@@ -149,7 +176,7 @@ def _start(make: Callable[..., Callable], arguments: tuple) -> None:
 
 
 def _do(task: tuple) -> Any:
-    return _worker(*task)
+    return None if _stop.value else _worker(*task)
 
 
 def _end_with_parent() -> None:

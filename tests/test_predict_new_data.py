@@ -1,5 +1,6 @@
 """The command for a user's own images: every task once, and every bad input."""
 
+import functools
 import subprocess
 import sys
 from fractions import Fraction
@@ -12,6 +13,7 @@ import pytest
 import predict_new_data
 from engine.cli import run
 from engine.params_file import write_params
+from engine.predictor import Predictor
 from network.mx import mx
 from reader.formats import read_flow
 from reader.pictures import read_image, write_image
@@ -173,7 +175,9 @@ def test_ambiguous_prefix(command, random_checkpoints, tmp_path, monkeypatch):
     for run_id in ("8caNov12-1532", "8cbNov12-1533"):
         name = tmp_path / f"{run_id}_5.params"
         name.write_bytes(random_checkpoints["MaskFlownet_S"].read_bytes())
-    monkeypatch.setattr("engine.checkpoint.find_checkpoint.__defaults__", (tmp_path,))
+    # The program looks into the checkout's weights/; here into a folder of the test's own.
+    load = functools.partial(Predictor.load, folder=tmp_path)
+    monkeypatch.setattr(predict_new_data.Predictor, "load", load)
     code, _, err = command("x.png", checkpoint="8c")
     assert code == 2
     assert "8caNov12-1532, 8cbNov12-1533" in err

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 
@@ -19,16 +20,21 @@ from reader.loader_pool import Pool, WorkerError
 
 proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks /proc who is alive")
 ROOT = Path(__file__).resolve().parent.parent.parent
+# It ends by itself in any case. Python 3.8 may notice a signal only after a sleep, hence many.
 SCRIPT = """
-import multiprocessing, sys, time
+import multiprocessing, signal, sys, time
+from itertools import islice
 print("main", flush=True)
 from reader.chairs import Chairs
 from reader.loader import TrainLoader
+# Ignored where the tests run in the background of a shell, which child processes inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 loader = TrainLoader([(Chairs(sys.argv[1]), 2)], (64, 128), workers=1)
-for step, batch in enumerate(loader.batches()):
+for step, batch in enumerate(islice(loader.batches(), 2)):
     if step == 1:
         print(*(child.pid for child in multiprocessing.active_children()), flush=True)
-        {then}
+        for _ in range({sleeps}):
+            time.sleep(0.1)
 """
 
 
@@ -109,49 +115,79 @@ class Negative:
         return -number
 
 
-def start(then, root):
-    return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT.format(then=then), str(root)],
+@contextmanager
+def running(*arguments):
+    """Run Python in a process group of its own, of which nothing is left afterwards."""
+    process = subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
+    with process:
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_script_without_guard_runs_once(chairs, tmp_path):
     """Workers neither import the main script nor what only it imports."""
     script = tmp_path / "script.py"
-    script.write_text(
-        f"import sys; sys.path.insert(0, {str(ROOT)!r})" + SCRIPT.format(then="break")
-    )
-    done = subprocess.run(
-        [sys.executable, str(script), chairs.root], capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.count("main") == 1
+    script.write_text(f"import sys; sys.path.insert(0, {str(ROOT)!r})" + SCRIPT.format(sleeps=0))
+    with running(script, chairs.root) as process:
+        output, errors = process.communicate(timeout=20)
+    assert (process.returncode, errors) == (0, "")
+    assert output.count("main") == 1
 
 
 @proc
 def test_ctrl_c_leaves_nothing_behind(chairs):
-    process = start("time.sleep(60)", chairs.root)
-    assert process.stdout.readline() == "main\n"
-    (worker,) = map(int, process.stdout.readline().split())
-    os.killpg(process.pid, signal.SIGINT)
-    errors = process.communicate(timeout=20)[1]
-    assert errors.count("Traceback") == 1 and errors.rstrip().endswith("KeyboardInterrupt")
-    assert wait_for(lambda: not alive(worker))
+    with running("-c", SCRIPT.format(sleeps=600), chairs.root) as process:
+        assert process.stdout.readline() == "main\n"
+        (worker,) = map(int, process.stdout.readline().split())
+        os.killpg(process.pid, signal.SIGINT)
+        errors = process.communicate(timeout=20)[1]
+        assert errors.count("Traceback") == 1 and errors.rstrip().endswith("KeyboardInterrupt")
+        assert wait_for(lambda: not alive(worker))
 
 
 @proc
 def test_workers_end_when_their_parent_is_killed(chairs):
-    process = start("time.sleep(60)", chairs.root)
-    process.stdout.readline()
-    (worker,) = map(int, process.stdout.readline().split())
-    process.kill()
-    process.communicate(timeout=20)
-    assert wait_for(lambda: not alive(worker))
+    with running("-c", SCRIPT.format(sleeps=600), chairs.root) as process:
+        process.stdout.readline()
+        (worker,) = map(int, process.stdout.readline().split())
+        process.kill()
+        process.communicate(timeout=20)
+        assert wait_for(lambda: not alive(worker))
+
+
+def test_ctrl_c_while_tasks_are_given_out_comes_once_all_are():
+    """An executor with half a task waits for it for ever."""
+    taken = []
+
+    def tasks():
+        for number in range(1000):
+            taken.append(number)
+            if number == 6:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield (number,)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    pool = Pool(1, Negative)
+    results = pool.results(tasks(), ahead=5)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            list(results)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert taken == list(range(7)), "the task was not given out"
+        assert [future.result(10) for future in pool._pending] == [-2, -3, -4, -5, -6]
+    finally:
+        signal.signal(signal.SIGINT, before)
+        pool.close()
 
 
 def alive(pid):

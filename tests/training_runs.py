@@ -1,0 +1,87 @@
+"""Small training runs for tests: configs, and a program that trains and may kill itself.
+
+    python -m tests.training_runs FOLDER DEVICES STEPS KILL_AFTER
+
+trains FOLDER/network.yaml on FOLDER/data.yaml with DEVICES CPU contexts up to step STEPS, going on
+from FOLDER/weights if a checkpoint is there; after KILL_AFTER steps (0 = never) it kills itself.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import yaml
+
+from engine.config import load_network_config
+from engine.data_config import load_data_config
+from engine.training import Options, train
+
+NETWORK = {
+    "network": {"class": "MaskFlownet_S"},
+    "optimizer": {"learning_rate": [[7, 1.0e-4], [100, 5.0e-5]]},
+}
+AUGMENTATION = {
+    "rotation": 17, "zoom": [0.8, 1.1], "aspect": [0.9, 1.1], "translation": 0.1,
+    "relative_rotation": 4, "relative_translation": 0.02, "relative_scale": [0.96, 1.04],
+    "contrast": [-0.4, 0.8], "brightness": 0.1, "gain": [0.8, 1.4], "noise": 0.04,
+    "saturation": 0.5, "hue": 0.5,
+}  # fmt: skip
+DATA = {
+    "dataset": "synthetic",
+    "synthetic": {"length": 12, "validation_length": 2, "size": [72, 80]},
+    "batch_size": 2,
+    "orig_shape": [68, 76],
+    "target_shape": [64, 64],
+    "augmentation": AUGMENTATION,
+    "validation": [],
+    "validation_steps": 4,
+    "checkpoint_steps": 5,
+}
+
+
+def write_configs(folder: Path, network=None, **data) -> None:
+    """Write network.yaml and data.yaml, with changed keys of the data config."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "network.yaml").write_text(yaml.safe_dump(network or NETWORK))
+    (folder / "data.yaml").write_text(yaml.safe_dump({**DATA, **data}))
+
+
+def options(folder: Path, **changes) -> Options:
+    return Options(weights=folder / "weights", logs=folder / "logs", **changes)
+
+
+def train_in(folder: Path, devices: int = 1, checkpoint=None, **changes) -> Path | None:
+    """Train with the configs of a folder on so many CPU contexts."""
+    from engine.mxnet_engine import MXNetEngine  # noqa: PLC0415
+    from network.mx import mx  # noqa: PLC0415
+
+    config = load_network_config(folder / "network.yaml")
+    engine = MXNetEngine(config, [mx.cpu(i) for i in range(devices)])
+    data = load_data_config(folder / "data.yaml")
+    return train(engine, config, data, checkpoint, options(folder, **changes))
+
+
+def main(folder: Path, devices: int, steps: int, kill_after: int) -> None:
+    from engine.loading import read_checkpoint  # noqa: PLC0415
+    from engine.mxnet_training import MXNetTraining  # noqa: PLC0415
+
+    if kill_after:
+        take_step = MXNetTraining.step
+
+        def step_and_die(self, batch, step, rate):
+            if step == kill_after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return take_step(self, batch, step, rate)
+
+        MXNetTraining.step = step_and_die
+    checkpoint = None
+    if list((folder / "weights").glob("*.params")):
+        checkpoint = read_checkpoint("abc", folder / "weights")
+    train_in(folder, devices, checkpoint, steps=steps, run="abcJan01-0000")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))
