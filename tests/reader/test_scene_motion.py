@@ -78,4 +78,6 @@ def test_motion_without_deformation_is_affine():
 def test_a_folding_deformation_is_refused():
     motion = strong_motion(0)
     with pytest.raises(ValueError, match="too strong"):
-        motion._replace(amplitude=motion.amplitude * 20).backward_map(BOX, np.eye(2, 3))
+        motion._replace(amplitude=motion.amplitude * 20).backward_map(
+            Box(0, 0, 60, 40), np.eye(2, 3)
+        )

@@ -1,0 +1,196 @@
+"""The six stages, validation and submission on dummy trees of all data sets."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import main
+import run_stages
+from engine.checkpoint import load_checkpoint
+from engine.cli import run
+from engine.folders import CONFIGS
+from engine.params_file import read_params
+from engine.snapshots import state_path
+from engine.stages import load_schedule
+from reader.formats import read_flow
+from tests import trees
+
+SIZE = (72, 136)
+SCALE = "0.000002"  # of the schedules: one or two steps a stage
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Dummy trees of all data sets, and the shipped configs with small crops."""
+    place = tmp_path_factory.mktemp("rehearsal")
+    roots = {
+        "chairs": trees.make_chairs(place / "chairs", size=SIZE),
+        "things3d": trees.make_things3d_subset(place / "things3d", size=SIZE),
+        "sintel": trees.make_sintel(place / "sintel", size=SIZE),
+        "kitti": trees.make_kitti(place / "kitti", size=SIZE),
+        "hd1k": trees.make_hd1k(place / "hd1k", size=SIZE),
+    }
+    (place / "configs").mkdir()
+    stages = yaml.safe_load((CONFIGS / "six_stages.yaml").read_text())
+    for stage in stages["stages"]:
+        data = yaml.safe_load((CONFIGS / stage["dataset"]).read_text())
+        data.update(orig_shape=[68, 132], target_shape=[64, 128])
+        if "resize" in data:
+            data["resize"] = list(SIZE)
+        path = place / "configs" / stage["dataset"]
+        path.write_text(yaml.safe_dump(data))
+        stage["dataset"] = str(path)
+    (place / "stages.yaml").write_text(yaml.safe_dump(stages))
+    return place, [f"--data_root={name}={root}" for name, root in roots.items()]
+
+
+@pytest.fixture(scope="module")
+def finished(place):
+    """The last checkpoints of the six stages, run in one go; the log of each."""
+    folder, roots = place
+    few = pytest.MonkeyPatch()
+    few.setattr("engine.datasets.DEBUG_SAMPLES", 2)  # of every set; validation takes time
+    home = folder / "home"
+    line = [str(folder / "stages.yaml"), "--scale", SCALE, "--debug", "--output_root", str(home)]
+    assert run(run_stages.main, [*line, *roots]) == 0
+    runs = yaml.safe_load((home / "logs/stages.stages.yaml").read_text())["runs"]
+    yield home, runs, line, few
+    few.undo()
+
+
+def last(home, run_id) -> Path:
+    paths = (home / "weights").glob(f"{run_id}_*.params")
+    return max(paths, key=lambda path: int(path.stem.rsplit("_", 1)[1]))
+
+
+def test_the_six_stages(finished):
+    home, runs, _, _ = finished
+    assert len(runs) == 6
+    paths = [last(home, run_id) for run_id in runs]
+    records = [load_checkpoint(path).record for path in paths]
+    assert [r.network for r in records] == ["MaskFlownet_S"] * 3 + ["MaskFlownet"] * 3
+    # Steps are cleared at every stage, and each starts from the one before.
+    assert [r.step for r in records] == [2, 1, 2, 2, 1, 2]
+    assert [r.parent for r in records] == [None, *(path.stem for path in paths[:-1])]
+    robust = [r.config["network"]["optimizer"].get("q") for r in records]
+    assert robust == [None, None, 0.4, None, None, 0.4]
+    # The first stage validates on all of Sintel, the full network on its validation part.
+    first, fourth = (set(records[i].metrics) for i in (0, 3))
+    assert {"sintel.training.clean", "sintel.training.final", "chairs.val"} <= first
+    assert "sintel.training2.clean" in fourth
+    assert "sintel.training.clean" not in fourth
+
+
+def test_the_head_of_the_later_stages_is_the_third(finished):
+    home, runs, _, _ = finished
+    third = read_params(last(home, runs[2]))
+    for run_id in runs[3:]:
+        later = read_params(last(home, run_id))
+        for name, array in third.items():
+            assert (later[f"MaskFlownet_S.{name}"] == array).all()
+        state = read_params(state_path(last(home, run_id)))
+        assert not [name for name in state if "MaskFlownet_S" in name]
+    fourth, sixth = (read_params(last(home, runs[i])) for i in (3, 5))
+    assert any((fourth[name] != sixth[name]).any() for name in fourth)
+
+
+def test_a_finished_schedule_does_nothing_more(finished, place, capsys):
+    home, runs, line, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in (home / "weights").iterdir()}
+    assert run(run_stages.main, [*line, *place[1]]) == 0
+    assert {path: path.stat().st_mtime_ns for path in (home / "weights").iterdir()} == before
+    assert "stage 6 of 6 has ended" in capsys.readouterr().out
+
+
+def test_an_interrupted_schedule_goes_on_where_it_was(finished, place, capsys):
+    """As after a kill in stage 6: its run id is noted, but its last checkpoint is not there."""
+    home, runs, line, _ = finished
+    last(home, runs[5]).unlink()
+    assert run(run_stages.main, [*line, *place[1]]) == 0
+    assert load_checkpoint(last(home, runs[5])).record.step == 2
+    assert yaml.safe_load((home / "logs/stages.stages.yaml").read_text())["runs"] == runs
+
+
+def test_another_schedule_of_the_same_name_is_refused(finished, place, capsys):
+    _, _, line, _ = finished
+    changed = [*line, *place[1], "--seed", "5"]
+    assert run(run_stages.main, changed) == 2
+    assert "begin again with --fresh" in capsys.readouterr().err
+
+
+def test_validation_of_the_last_checkpoint(finished, place, capsys):
+    home, runs, _, _ = finished
+    line = ["MaskFlownet", "-c", runs[5][:9], "--valid", "--debug", "--output_root", str(home)]
+    assert run(main.main, [*line, *place[1]]) == 0
+    out, err = capsys.readouterr()
+    assert "sintel.training.clean: epe" in out
+    assert "skipped pairs.all" in err
+    log = (home / f"logs/val/{runs[5]}.val.log").read_text()
+    assert "steps=2, " in log
+    for part in ("training", "training1", "training2"):
+        assert f"sintel.{part}.clean:epe=" in log
+        assert f"sintel.{part}.final:epe=" in log
+    assert "kitti.2012.val:fl=" in log
+    rows = (home / f"logs/val/{runs[5]}_2.csv").read_text().splitlines()
+    measured = {line.split(",")[0] for line in rows[1:]}
+    assert "sintel.training1.final" in measured
+    assert len(rows) == 1 + 2 * len(measured)
+
+
+def test_lesson_18_clear_steps_changes_nothing_for_a_validation(finished, place, capsys):
+    home, runs, _, _ = finished
+    line = ["MaskFlownet_S", "-c", runs[0], "--valid", "--debug", "--output_root", str(home)]
+    line.append(place[1][0])  # chairs alone
+    assert run(main.main, line) == 0
+    first = capsys.readouterr().out
+    assert run(main.main, [*line, "--clear_steps"]) == 0
+    assert capsys.readouterr().out == first
+
+
+def test_submissions_of_the_last_checkpoint(finished, place, capsys):
+    home, runs, _, _ = finished
+    stem = last(home, runs[5]).stem
+    line = ["MaskFlownet", "-c", runs[5], "--predict", "--output_root", str(home)]
+    assert run(main.main, [*line, "--resize", "64,128", *place[1]]) == 0
+    flows = home / "flows"
+    written = sorted(path.relative_to(flows / f"{stem}_sintel") for path in
+                     (flows / f"{stem}_sintel").rglob("*.flo"))  # fmt: skip
+    assert {path.parts[0] for path in written} == {"clean", "final"}
+    flow, _ = read_flow(flows / f"{stem}_sintel" / written[0])
+    assert flow.shape == (*SIZE, 2)
+    assert np.isfinite(flow).all()
+    names = zipfile.ZipFile(flows / f"{stem}_sintel.zip").namelist()
+    assert sorted(names) == [path.as_posix() for path in written]
+    for year, prefix in ((2012, ""), (2015, "flow/")):
+        names = zipfile.ZipFile(flows / f"{stem}_kitti_{year}.zip").namelist()
+        assert names[0] == f"{prefix}000000_10.png"
+        assert read_flow(flows / f"{stem}_kitti/{year}/000000_10.png")[0].shape == (*SIZE, 2)
+
+
+def test_every_shipped_schedule_loads():
+    path, stages = load_schedule("six_stages")
+    assert path == CONFIGS / "six_stages.yaml"
+    assert len(stages) == 6
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stages: []", "must be a list of stages"),
+        ("stages: [{network: MaskFlownet.yaml}]", r"stages\[1\].dataset is missing"),
+        ("stages: [{network: X.yaml, dataset: chairs.yaml}]", "no config X.yaml"),
+        ("stage: []", "unknown key stage, did you mean 'stages'"),
+    ],
+)
+def test_wrong_schedules_are_one_sentence(tmp_path, capsys, text, message):
+    import re  # noqa: PLC0415
+
+    path = tmp_path / "s.yaml"
+    path.write_text(text)
+    assert run(run_stages.main, [str(path)]) == 2
+    err = capsys.readouterr().err
+    assert re.search(message, err)
+    assert err.count("\n") == 1
