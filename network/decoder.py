@@ -99,14 +99,15 @@ class FlowNetwork(mx.gluon.HybridBlock):
     def pyramid(self, F, image_1, image_2, letters: str):
         """Features of both images, computed in one pass over a batch of twice the size.
 
-        (N, C, H, W) twice -> two dicts of level to (N, channels, H / 2^level, W / 2^level).
+        (N, C, H, W) twice -> two dicts of decoder level to (N, channels, H / 2^level, W / 2^level).
         """
         x = F.concat(image_1, image_2, dim=0)
         first, second = {}, {}
         for level in PYRAMID_CHANNELS:
             for letter in letters:
                 x = self.layer(f"conv{level}{letter}")(x)
-            first[level], second[level] = F.split(x, num_outputs=2, axis=0)
+            if level in LEVELS:
+                first[level], second[level] = F.split(x, num_outputs=2, axis=0)
         return first, second
 
     def cost_volume(self, F, name: str, a, b):

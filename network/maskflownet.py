@@ -22,8 +22,8 @@ class MaskFlownet_S(FlowNetwork):
 
     * flows: five predictions in px, coarse (stride 64) to fine (stride 4)
     * mask: (N, 1, H/4, W/4) in [0, 1], 1 = visible in image 2
-    * for the second stage: features of image 1 and of image 2, levels 1 to 6 each, the five flows
-      in flow units and the logit of the mask.
+    * for the second stage: features of image 1 and of image 2 and the flows in flow units, levels
+      6 to 2 each, and the logit of the mask.
     """
 
     RADIUS = 4
@@ -64,7 +64,7 @@ class MaskFlownet_S(FlowNetwork):
                 mask = self.layer(f"pred_mask{level}")(x)
 
         flows = self.decode(F, None, inputs, predict_mask)
-        second_stage = [list(c1.values()), list(c2.values()), flows, mask]
+        second_stage = [*([c[level] for level in LEVELS] for c in (c1, c2)), flows, mask]
         return [flow * self.scale for flow in flows], F.sigmoid(mask), second_stage
 
 
@@ -126,8 +126,7 @@ class MaskFlownet(FlowNetwork):
         second_1, second_2 = self.second_stage_images(
             image_1, image_2, head_flows_px[-1], mask_logit
         )
-        c1 = dict(zip(PYRAMID_CHANNELS, c1))
-        c2 = dict(zip(PYRAMID_CHANNELS, c2))
+        c1, c2 = dict(zip(LEVELS, c1)), dict(zip(LEVELS, c2))
         c2.update({level: c1[level] for level in self.swapped})
         c3, c4 = self.pyramid(F, second_1, second_2, "xyz")
         head_flow = dict(zip(LEVELS, head_flows))
