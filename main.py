@@ -69,8 +69,11 @@ def parse(arguments):
         raise UserError("--valid and --predict exclude each other")
     if (args.valid or args.predict) and args.checkpoint is None:
         raise UserError(f"{'--valid' if args.valid else '--predict'} needs a checkpoint: -c")
-    if not (args.valid or args.predict) and (args.resize or args.pad):
-        raise UserError("--resize and --pad are for --valid and --predict; training has its crops")
+    if not (args.valid or args.predict) and (args.resize or args.pad or args.batch):
+        raise UserError(
+            "--resize, --pad and --batch are for --valid and --predict; "
+            "for training target_shape and batch_size of the dataset config decide"
+        )
     return args
 
 
@@ -123,7 +126,7 @@ def run_validation(args, config, checkpoint, roots, sizing):
         engine,
         found.sets,
         sizing,
-        args.batch,
+        args.batch or 1,
         args.output_root / "logs" / "val",
         checkpoint.record.run,
         checkpoint.record.step,
@@ -143,7 +146,7 @@ def run_submission(args, config, checkpoint, roots, sizing):
         checkpoint.path.stem,
         args.output_root / "flows",
         sizing,
-        args.batch,
+        args.batch or 1,
         args.workers,
     )
     for submission in written:

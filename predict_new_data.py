@@ -79,7 +79,7 @@ def main(arguments):
     rate = Fraction(args.fps).limit_denominator(1001) if args.fps else source.rate or Fraction(25)
 
     predictor = Predictor.load(
-        args.config, args.checkpoint, args.gpus, args.resize, args.pad, args.batch
+        args.config, args.checkpoint, args.gpus, args.resize, args.pad, args.batch or 1
     )
     done = predict_files(predictor, source, outputs, args.max_flow, rate)
     pairs = "1 pair" if done.pairs == 1 else f"{done.pairs} pairs"

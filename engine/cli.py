@@ -71,7 +71,7 @@ def add_sizing(parser: argparse.ArgumentParser) -> None:
         "--pad", action="store_true", help="repeat the edges up to multiples of 64, do not scale"
     )
     parser.add_argument(
-        "--batch", type=count, default=1, metavar="N", help="pairs predicted at a time (default 1)"
+        "--batch", type=count, metavar="N", help="pairs predicted at a time (default 1)"
     )
 
 

@@ -61,7 +61,7 @@ def test_restore_leaves_what_is_there(bare_numpy):
     assert bare_numpy.pmt == "kept"
 
 
-def test_mxnet_computes_in_a_fresh_process():
+def test_lesson_24_mxnet_computes_beside_the_numpy_that_is_installed():
     program = (
         "import warnings; warnings.simplefilter('error', FutureWarning)\n"
         "from network.mx import mx\n"

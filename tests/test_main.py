@@ -1,0 +1,123 @@
+"""main.py's arguments: what is refused, in one sentence, before anything is computed."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import main
+from engine.checkpoint import load_checkpoint
+from engine.cli import run
+from tests.training_runs import write_configs
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["MaskFlownet_S", "--valid"], "--valid needs a checkpoint: -c"),
+        (["MaskFlownet_S", "--predict"], "--predict needs a checkpoint: -c"),
+        (["MaskFlownet_S", "-c", "x", "--valid", "--predict"], "exclude each other"),
+        (["MaskFlownet_S", "-c", "fff", "--valid"], "no checkpoint fff"),
+        (["MaskFlownet_S", "--resize", "64,64"], "target_shape and batch_size of the dataset"),
+        (["MaskFlownet_X"], "no config MaskFlownet_X"),
+        (["chairs"], "is no network config"),
+        (["MaskFlownet_S", "--dataset_cfg", "MaskFlownet_S"], "MaskFlownet_S.yaml"),
+        (["MaskFlownet_S", "--dataset_cfg", "charis"], "did you mean 'chairs.yaml'"),
+        (["MaskFlownet_S"], "no root of the data set chairs: give --data_root chairs=DIR"),
+        (["MaskFlownet_S", "--data_root", "chairs"], "chairs"),
+        (["MaskFlownet_S", "--data_root", "chair=x"], "chair"),
+        (["MaskFlownet_S", "--data_root", "chairs=/does/not/exist"], "/does/not/exist"),
+        (["MaskFlownet_S", "--steps", "0"], "whole number above 0"),
+        (["MaskFlownet_S", "-s", "x"], "whole number above 0"),
+        (["MaskFlownet_S", "--sedd", "1"], "--sedd"),
+        ([], "CONFIG"),
+    ],
+)
+def test_wrong_arguments_are_one_sentence(arguments, message, tmp_path, capsys, monkeypatch):
+    for name in list(os.environ):
+        if name.startswith("MASKFLOWNET_"):
+            monkeypatch.delenv(name)
+    line = [*arguments, "--output_root", str(tmp_path)] if arguments else []
+    assert run(main.main, line) == 2
+    out, err = capsys.readouterr()
+    assert message in err
+    assert err.count("\n") == 1
+    assert out == ""
+    assert not list(tmp_path.glob("weights/*"))
+
+
+def test_lesson_17_batch_means_one_thing(tmp_path, capsys):
+    assert run(main.main, ["MaskFlownet_S", "--batch", "4", "--output_root", str(tmp_path)]) == 2
+    assert "batch_size of the dataset config" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", ["--valid", "--predict"])
+def test_lesson_18_a_missing_checkpoint_is_an_error(what, capsys):
+    assert run(main.main, ["MaskFlownet", what]) == 2
+    assert f"{what} needs a checkpoint" in capsys.readouterr().err
+
+
+def test_the_program_trains_and_goes_on(tmp_path):
+    """As a user starts it, from another folder, by run id."""
+    write_configs(tmp_path)
+
+    def start(*arguments):
+        line = [sys.executable, str(ROOT / "main.py"), "network.yaml", "--dataset_cfg", "data.yaml"]
+        line += ["--output_root", ".", *arguments]
+        return subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    done = start("--steps", "1")
+    assert done.returncode == 0, done.stderr
+    (path,) = (tmp_path / "weights").glob("*.params")
+    record = load_checkpoint(path).record
+    again = start("--steps", "2", "-c", record.run[:10])
+    assert again.returncode == 0, again.stderr
+    assert load_checkpoint(tmp_path / f"weights/{record.run}_2.params").record.step == 2
+    shown = start("--help")
+    for flag in ("--dataset_cfg", "--clear_steps", "--valid", "--predict", "--shard", "--scale"):
+        assert flag in shown.stdout
+
+
+def test_debug_trains_on_the_shipped_synthetic_set(tmp_path, capsys):
+    """The classic set-up check, but for the network's size of 320x448."""
+    write_configs(tmp_path)
+    line = [str(tmp_path / "network.yaml"), "--dataset_cfg", str(tmp_path / "data.yaml")]
+    assert run(main.main, [*line, "--debug", "--output_root", str(tmp_path)]) == 0
+    assert len(list((tmp_path / "weights").glob("*_4.params"))) == 1
+
+
+def test_lesson_21_no_eval_and_no_pickle():
+    forbidden = {"eval", "exec", "pickle", "load_states", "save_states", "unsafe_load", "full_load"}
+    for folder in ("engine", "network", "reader"):
+        for path in (ROOT / folder).glob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                names = {getattr(node, "id", None), getattr(node, "attr", None)}
+                if isinstance(node, (ast.Import, ast.ImportFrom)):
+                    names |= {alias.name for alias in node.names}
+                assert not names & forbidden, (path, getattr(node, "lineno", None))
+
+
+def test_lesson_23_modules_import_without_side_effects(tmp_path):
+    program = (
+        "import os, signal, sys\n"
+        "import cv2  # which sets LD_LIBRARY_PATH\n"
+        "before = (dict(os.environ), signal.getsignal(signal.SIGINT), sorted(os.listdir('.')))\n"
+        "import main, run_stages, predict_new_data, engine.training, reader.synthetic\n"
+        "after = (dict(os.environ), signal.getsignal(signal.SIGINT), sorted(os.listdir('.')))\n"
+        "assert before == after\n"
+        "assert 'mxnet' not in sys.modules\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
