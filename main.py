@@ -80,34 +80,22 @@ def parse(arguments):
 def main(arguments):
     args = parse(arguments)
     config = load_network_config(args.config)
-    roots = Roots(parse_roots(args.data_root))
     if args.valid or args.predict:
         sizing = Sizing(args.resize, args.pad)
+        roots = Roots(parse_roots(args.data_root))
         checkpoint = read_checkpoint(args.checkpoint, args.output_root / "weights")
         command = run_validation if args.valid else run_submission
         command(args, config, checkpoint, roots, sizing)
     else:
-        run_training(args, config, roots)
+        run_training(args, config)
 
 
-def run_training(args, config, roots):
+def run_training(args, config):
     data = load_data_config(args.dataset_cfg or DEFAULT_DATA)
     checkpoint = None
     if args.checkpoint:
         checkpoint = read_checkpoint(args.checkpoint, args.output_root / "weights")
-    options = Options(
-        seed=args.seed,
-        steps=args.steps,
-        clear_steps=args.clear_steps,
-        debug=args.debug,
-        shard=args.shard,
-        workers=args.workers,
-        skip_damaged=args.skip_damaged,
-        scale=args.scale,
-        roots=roots,
-        weights=args.output_root / "weights",
-        logs=args.output_root / "logs",
-    )
+    options = Options.of_arguments(args, steps=args.steps, clear_steps=args.clear_steps)
     distributed = "DMLC_ROLE" in os.environ
     engine, workers = make_engine(config, args.gpus, args.seed or 0, distributed)
     try:

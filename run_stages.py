@@ -11,10 +11,8 @@ from engine.cli import (
     number_of_workers,
     run,
 )
-from engine.datasets import Roots
 from engine.stages import run_stages
 from engine.training import Options
-from reader.roots import parse_roots
 
 
 def main(arguments):
@@ -33,17 +31,7 @@ def main(arguments):
     add_data(parser)
     add_output_root(parser)
     args = parser.parse_args(arguments)
-    options = Options(
-        seed=args.seed,
-        debug=args.debug,
-        shard=args.shard,
-        workers=args.workers,
-        skip_damaged=args.skip_damaged,
-        scale=args.scale,
-        roots=Roots(parse_roots(args.data_root)),
-        weights=args.output_root / "weights",
-        logs=args.output_root / "logs",
-    )
+    options = Options.of_arguments(args)
     run_stages(args.schedule, options, args.gpus, args.checkpoint, args.fresh)
 
 

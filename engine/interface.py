@@ -95,10 +95,14 @@ class Engine(ABC):
 
     Attributes
     ----------
+    name : str
+        Of what executes the graph, as records say it.
+    config : NetworkConfig
     record : Record
         Of the checkpoint that was loaded last.
     """
 
+    name: str
     record: Record
     config: NetworkConfig
 

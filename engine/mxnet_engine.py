@@ -49,6 +49,8 @@ class MXNetEngine(Engine):
         Where several worker processes train together.
     """
 
+    name = "mxnet"
+
     def __init__(self, config: NetworkConfig, contexts: list, seed: int = 0, kvstore=None):
         self.config = config
         self.contexts = contexts

@@ -24,6 +24,7 @@ from engine.run_log import RunLog, new_run_id
 from engine.snapshots import MEAN_EPE, Snapshots, read_state
 from engine.validation import validate
 from reader.loader import TrainLoader
+from reader.roots import parse_roots
 
 DEBUG_STEPS = 4
 
@@ -44,6 +45,22 @@ class Options:
     weights: Path = WEIGHTS
     logs: Path = LOGS
     run: str | None = None  # id of a new run, None = a fresh one
+
+    @classmethod
+    def of_arguments(cls, args, **others) -> Options:
+        """The options of a program's arguments as `engine.cli` adds them."""
+        return cls(
+            seed=args.seed,
+            debug=args.debug,
+            shard=args.shard,
+            workers=args.workers,
+            skip_damaged=args.skip_damaged,
+            scale=args.scale,
+            roots=Roots(parse_roots(args.data_root)),
+            weights=args.output_root / "weights",
+            logs=args.output_root / "logs",
+            **others,
+        )
 
 
 def scaled(steps: int, scale: float) -> int:
@@ -188,6 +205,8 @@ class _Run:
         step, saved = self.start.step, None
         schedule = self.config.optimizer.learning_rate
         self._announce(step, end)
+        if self.config.network.class_ == "MaskFlownet" and not (step or self.start.parent):
+            self.log.line("warning: without -c the frozen head is untrained, fit for --debug alone")
         if step >= end:
             raise UserError(f"run {self.start.run} has ended: it is at step {step} of {end}")
         with contextlib.closing(loader.batches(step)) as batches, _interruptible() as interrupted:
@@ -246,7 +265,7 @@ class _Run:
             step=step,
             parent=self.start.parent,
             seed=self.start.seed,
-            engine="mxnet",
+            engine=self.engine.name,
             precision="float32",
             time=time.strftime("%Y-%m-%d %H:%M:%S"),
             config={"network": _content(self.config.path), "dataset": _content(self.data.path)},
