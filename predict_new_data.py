@@ -48,7 +48,7 @@ def parse(arguments):
         type=pixels,
         metavar="PX",
         help="motion in px that is drawn in full colour (default: the largest in the pair; in a "
-        "folder or video the largest of five pairs, one scale for all frames)",
+        "folder or video the 99th percentile in five pairs, one scale for all frames)",
     )
     add(
         "--fps",

@@ -15,6 +15,7 @@ from engine.outputs import Output, check_output, writing
 from engine.predictor import Predictor
 
 SCALE_PAIRS = 5  # of a sequence, looked at before it to choose one colour scale for all its frames
+SCALE_PERCENTILE = 99  # of their motions: a few wild pixels shall not make the whole video pale
 
 
 class Summary(NamedTuple):
@@ -61,15 +62,15 @@ def predict_files(
     source : Pair, Folder or Video
     outputs : list of Output
     max_flow : float, optional
-        Motion in px that is drawn with full colour. Without it the largest motion in the pair, or
-        in a sequence that of five pairs spread over it.
+        Motion in px that is drawn with full colour. Without it the largest motion of the pair; of
+        a sequence the 99th percentile in that of five pairs spread over it which moves most.
     rate : Fraction, optional
         Frames per second of written videos; those of the source without it.
     """
     started = time.perf_counter()
     roles = {output.role for output in outputs}
     if max_flow is None and source.is_sequence and any(o.needs_scale for o in outputs):
-        max_flow = _largest_motion(predictor, source.sample(SCALE_PAIRS))
+        max_flow = _usual_motion(predictor, source.sample(SCALE_PAIRS))
     stream = predictor.stream(source.pairs(), mask="mask" in roles, warped="warped" in roles)
     largest = 0.0
     with ExitStack() as stack:
@@ -84,7 +85,7 @@ def predict_files(
             tqdm(total=source.count, unit="pair", disable=None if source.is_sequence else True)
         )
         for prediction in stream:
-            largest = max(largest, _length(prediction.flow))
+            largest = max(largest, float(_lengths(prediction.flow).max()))
             for write in writers:
                 write(prediction)
             bar.update()
@@ -92,11 +93,11 @@ def predict_files(
     return Summary(source.count, *size, seconds, largest, max_flow or largest)
 
 
-def _length(flow: np.ndarray) -> float:
-    """Largest motion of a flow (H, W, 2), px."""
-    return float(np.hypot(flow[..., 0], flow[..., 1]).max())
+def _lengths(flow: np.ndarray) -> np.ndarray:
+    """Motion of each pixel of a flow (H, W, 2): (H, W), px."""
+    return np.hypot(flow[..., 0], flow[..., 1])
 
 
-def _largest_motion(predictor: Predictor, pairs) -> float:
+def _usual_motion(predictor: Predictor, pairs) -> float:
     stream = predictor.stream(pairs, mask=False, warped=False)
-    return max(_length(prediction.flow) for prediction in stream)
+    return max(float(np.percentile(_lengths(p.flow), SCALE_PERCENTILE)) for p in stream)

@@ -5,7 +5,6 @@ import zipfile
 import cv2
 import numpy as np
 import pytest
-from known_engine import KnownEngine
 
 from engine.checkpoint import load_checkpoint
 from engine.config import load_network_config
@@ -16,6 +15,7 @@ from engine.sizing import Sizing
 from engine.submission import predict_kitti, predict_sintel
 from reader.errors import DataError
 from reader.formats import read_flo, read_kitti_png
+from tests.known_engine import KnownEngine
 from tests.trees import make_kitti, make_sintel, picture
 
 SIZE = (64, 128)

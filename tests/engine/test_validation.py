@@ -7,7 +7,6 @@ import re
 
 import numpy as np
 import pytest
-from known_engine import KnownEngine
 
 from engine.checkpoint import load_checkpoint
 from engine.config import load_network_config
@@ -21,6 +20,7 @@ from reader.kitti import Kitti
 from reader.pairs import Pairs
 from reader.sintel import Sintel
 from reader.views import Concat, View, first
+from tests.known_engine import KnownEngine
 from tests.trees import make_kitti, make_pairs, make_sintel
 
 
