@@ -9,6 +9,7 @@ from typing import Callable, NoReturn
 
 from engine.errors import UserError
 from engine.folders import ROOT
+from engine.loading import ENGINES
 from reader.errors import DataError
 
 FAILED, INTERRUPTED = 2, 130
@@ -56,6 +57,9 @@ def count(text: str) -> int:
 def add_devices(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-g", "--gpus", default="", metavar="IDS", help="GPU ids such as 0,1; default: the CPU"
+    )
+    parser.add_argument(
+        "--engine", choices=ENGINES, default=ENGINES[0], help="what executes the networks"
     )
 
 

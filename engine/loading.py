@@ -11,6 +11,8 @@ from engine.config import NetworkConfig
 from engine.folders import WEIGHTS
 from engine.interface import Engine
 
+ENGINES = ("mxnet",)
+
 
 @dataclass(frozen=True)
 class Workers:

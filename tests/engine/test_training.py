@@ -15,6 +15,7 @@ import yaml
 
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.config import load_network_config
+from engine.datasets import Roots
 from engine.errors import UserError
 from engine.interface import NotFinite
 from engine.loading import read_checkpoint
@@ -22,7 +23,10 @@ from engine.params_file import read_params
 from engine.records import Record
 from engine.snapshots import Snapshots, state_path
 from engine.training import Options, rate_at, scaled
+from reader.errors import DataError
+from reader.formats import write_flo
 from tests.training_runs import NETWORK, train_in, write_configs
+from tests.trees import make_chairs
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -279,3 +283,39 @@ def test_configs_are_kept_readable_in_the_record(tmp_path):
     path = train_in(tmp_path, steps=1)
     record = yaml.safe_load(path.with_suffix(".yaml").read_text())
     assert record["config"]["dataset"]["augmentation"]["zoom"] == [0.8, 1.1]
+
+
+@pytest.fixture
+def damaged_chairs(tmp_path):
+    """A FlyingChairs tree with a NaN label, one without a known pixel, and a truncated image."""
+    root = make_chairs(tmp_path / "chairs", train=4, val=1, size=(72, 80))
+    flows = sorted((root / "data").glob("*_flow.flo"))
+    for path, value in zip(flows, (np.nan, 1e10)):
+        path.unlink()  # the trees share equal files
+        write_flo(path, np.zeros((72, 80, 2), np.float32))
+        data = bytearray(path.read_bytes())
+        data[12:] = np.full(72 * 80 * 2, value, "<f4").tobytes()
+        path.write_bytes(data)
+    broken = sorted((root / "data").glob("*_img1.ppm"))[2]
+    content = broken.read_bytes()
+    broken.unlink()
+    broken.write_bytes(content[:100])
+    write_configs(tmp_path, dataset="chairs")
+    return tmp_path, Roots({"chairs": root}), broken
+
+
+def test_unknown_labels_do_no_harm_and_damage_is_an_error(damaged_chairs):
+    folder, roots, broken = damaged_chairs
+    with pytest.raises(DataError, match=broken.name):
+        train_in(folder, steps=3, roots=roots)
+
+
+def test_damaged_samples_are_skipped_and_named_where_that_is_wanted(damaged_chairs):
+    folder, roots, broken = damaged_chairs
+    path = train_in(folder, steps=3, roots=roots, skip_damaged=True)  # every sample at least once
+    assert all(np.isfinite(array).all() for array in read_params(path).values())
+    log = (folder / f"logs/{load_checkpoint(path).record.run}.log").read_text()
+    assert re.search(rf"skipped a damaged sample: .*{broken.name}", log)
+    losses = [float(loss) for loss in re.findall(r"loss=([\d.]+),", log)]
+    assert len(losses) == 3
+    assert max(losses) > 0
