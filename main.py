@@ -11,8 +11,8 @@ from engine.cli import (
     add_sizing,
     add_training,
     count,
-    number_of_workers,
     run,
+    whole_number,
 )
 from engine.config import load_network_config
 from engine.data_config import load_data_config
@@ -56,7 +56,7 @@ def parse(arguments):
     add("--steps", type=count, metavar="N", help="end the run at its step N, with a checkpoint")
     add(
         "--seed",
-        type=number_of_workers,
+        type=whole_number,
         metavar="N",
         help="of all random numbers (default 0, or the resumed run's)",
     )
@@ -74,6 +74,12 @@ def parse(arguments):
             "--resize, --pad and --batch are for --valid and --predict; "
             "for training target_shape and batch_size of the dataset config decide"
         )
+    refused = {"steps": None, "seed": None, "scale": 1.0, "shard": 1, "skip_damaged": False}
+    if args.predict:
+        refused.update(dataset_cfg=None, debug=False)
+    for name, default in refused.items():
+        if (args.valid or args.predict) and getattr(args, name) != default:
+            raise UserError(f"--{name} is not for {'--valid' if args.valid else '--predict'}")
     return args
 
 
@@ -93,7 +99,7 @@ def main(arguments):
 def run_training(args, config):
     data = load_data_config(args.dataset_cfg or DEFAULT_DATA)
     checkpoint = None
-    if args.checkpoint:
+    if args.checkpoint is not None:
         checkpoint = read_checkpoint(args.checkpoint, args.output_root / "weights")
     options = Options.of_arguments(args, steps=args.steps, clear_steps=args.clear_steps)
     distributed = "DMLC_ROLE" in os.environ

@@ -3,7 +3,7 @@
 import sys
 from fractions import Fraction
 
-from engine.cli import Parser, add_devices, add_sizing, pixels, run
+from engine.cli import Parser, add_devices, add_sizing, frame_rate, pixels, run
 from engine.errors import UserError
 from engine.new_data import check_outputs, predict_files
 from engine.predictor import Predictor
@@ -52,7 +52,7 @@ def parse(arguments):
     )
     add(
         "--fps",
-        type=pixels,
+        type=frame_rate,
         metavar="N",
         help="frames per second of written videos (default: the video's own, 25 for a folder)",
     )
@@ -76,7 +76,9 @@ def main(arguments):
     args = parse(arguments)
     source = open_source(args)
     outputs = check_outputs(source, args.output, args.mask, args.warped, args.flow, args.kitti)
-    rate = Fraction(args.fps).limit_denominator(1001) if args.fps else source.rate or Fraction(25)
+    if args.fps and not source.is_sequence:
+        raise UserError("--fps is for folders and videos; a pair gives one picture")
+    rate = args.fps or source.rate or Fraction(25)
 
     predictor = Predictor.load(
         args.config, args.checkpoint, args.gpus, args.resize, args.pad, args.batch or 1

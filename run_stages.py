@@ -8,8 +8,8 @@ from engine.cli import (
     add_devices,
     add_output_root,
     add_training,
-    number_of_workers,
     run,
+    whole_number,
 )
 from engine.stages import run_stages
 from engine.training import Options
@@ -25,7 +25,7 @@ def main(arguments):
     )
     add_devices(parser)
     add("-c", "--checkpoint", help="what the first stage starts from (default: from scratch)")
-    add("--seed", type=number_of_workers, default=0, metavar="N", help="of all random numbers")
+    add("--seed", type=whole_number, default=0, metavar="N", help="of all random numbers")
     add("--fresh", action="store_true", help="forget what an earlier call reached, begin again")
     add_training(parser)
     add_data(parser)

@@ -64,7 +64,9 @@ def find_checkpoint(name, folder: Path = WEIGHTS) -> Path:
             raise UserError(f"no checkpoint {name}: there is no such file")
         return path
     prefix, _, steps = text.partition(":")
-    if steps and not steps.isdigit():
+    if not prefix:
+        raise UserError("the checkpoint's name is empty: give a path or a run id")
+    if steps and not steps.isdecimal():
         raise UserError(f"checkpoint {name}: what follows the colon must be a number of steps")
     runs = _runs(folder)
     fitting = [prefix] if prefix in runs else [run for run in runs if run.startswith(prefix)]

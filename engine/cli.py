@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from fractions import Fraction
 from pathlib import Path
 from typing import Callable, NoReturn
 
@@ -31,7 +32,7 @@ class Parser(argparse.ArgumentParser):
 def height_width(text: str) -> tuple[int, int]:
     """The type of `--resize H,W`."""
     parts = text.split(",")
-    if len(parts) != 2 or not all(part.strip().isdigit() for part in parts):
+    if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts):
         raise argparse.ArgumentTypeError(f"{text!r} is not H,W, two numbers of pixels")
     return int(parts[0]), int(parts[1])
 
@@ -47,9 +48,28 @@ def pixels(text: str) -> float:
     return value
 
 
+def factor(text: str) -> float:
+    """The type of a factor above 0 and at most 1000."""
+    value = pixels(text)
+    if value > 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is above 1000")
+    return value
+
+
+def frame_rate(text: str) -> Fraction:
+    """The type of frames per second, 0.01 to 1000."""
+    try:
+        value = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        value = Fraction(0)
+    if not Fraction(1, 100) <= value <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0.01 to 1000")
+    return value
+
+
 def count(text: str) -> int:
     """The type of a number of things, at least 1."""
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
 
@@ -90,7 +110,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--workers",
-        type=number_of_workers,
+        type=whole_number,
         default=0,
         metavar="N",
         help="processes that read data ahead (default 0: the program itself reads)",
@@ -108,7 +128,7 @@ def add_output_root(parser: argparse.ArgumentParser) -> None:
 
 
 def add_training(parser: argparse.ArgumentParser) -> None:
-    """The arguments that training has in every program; `training_options` reads them."""
+    """The arguments that training has in every program; `Options.of_arguments` reads them."""
     add = parser.add_argument
     add(
         "--debug",
@@ -131,15 +151,15 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--scale",
-        type=pixels,
+        type=factor,
         default=1.0,
         metavar="X",
         help="factor of all numbers of steps, such as 0.001 for a rehearsal",
     )
 
 
-def number_of_workers(text: str) -> int:
-    if not text.isdigit():
+def whole_number(text: str) -> int:
+    if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
     return int(text)
 

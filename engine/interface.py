@@ -97,12 +97,15 @@ class Engine(ABC):
     ----------
     name : str
         Of what executes the graph, as records say it.
+    devices : int
+        That share a batch evenly.
     config : NetworkConfig
     record : Record
         Of the checkpoint that was loaded last.
     """
 
     name: str
+    devices: int
     record: Record
     config: NetworkConfig
 

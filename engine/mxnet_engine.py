@@ -54,6 +54,7 @@ class MXNetEngine(Engine):
     def __init__(self, config: NetworkConfig, contexts: list, seed: int = 0, kvstore=None):
         self.config = config
         self.contexts = contexts
+        self.devices = len(contexts)
         self.kvstore = kvstore
         self._seed = seed
         settings = config.network
@@ -100,6 +101,16 @@ class MXNetEngine(Engine):
         }
 
     def predict(self, image_1, image_2, sizing=Sizing(), mask=True, warped=True):  # noqa: B008
+        try:
+            return self._predict(image_1, image_2, sizing, mask, warped)
+        except mx.MXNetError as error:
+            height, width = image_1.shape[1:3]
+            reason = str(error).strip().splitlines()[-1].strip()
+            raise UserError(
+                f"MXNet cannot predict {len(image_1)} pairs of {height}x{width}: {reason}"
+            ) from error
+
+    def _predict(self, image_1, image_2, sizing, mask, warped) -> Prediction:
         shares = np.array_split(np.arange(len(image_1)), len(self.contexts))
         parts = []
         for context, share in zip(self.contexts, shares):

@@ -64,11 +64,9 @@ class MXNetTraining(Training):
         )
 
     def step(self, batch, step: int, learning_rate: float) -> StepResult:
-        count, devices = len(batch.names), len(self.contexts)
-        if count % devices:
-            raise UserError(f"{devices} devices cannot share a batch of {count} samples evenly")
+        count = len(batch.names)
         draws = self._draw(count, step)
-        share = count // devices
+        share = count // len(self.contexts)
         losses, errors = [], []
         for i, context in enumerate(self.contexts):
             part = slice(i * share, (i + 1) * share)

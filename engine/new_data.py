@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from engine.errors import UserError
-from engine.outputs import Output, check_output, writing
+from engine.outputs import FIRST_NUMBER, Output, check_output, writing
 from engine.predictor import Predictor
 
 SCALE_PAIRS = 5  # of a sequence, looked at before it to choose one colour scale for all its frames
@@ -38,12 +38,13 @@ def check_outputs(source, flow, mask=None, warped=None, also=None, kitti=False) 
         for path, role, in_kitti in wanted
         if path is not None
     ]
-    taken = [path.resolve() for path in source.paths]
+    taken = {path.resolve() for path in source.paths}
     for output in outputs:
-        path = output.path.resolve()
-        if path in taken:
+        numbers = range(FIRST_NUMBER, FIRST_NUMBER + source.count)
+        paths = {output.path_of(number, source.is_sequence).resolve() for number in numbers}
+        if paths & taken:
             raise UserError(f"{output.path} is named twice, or is one of the inputs")
-        taken.append(path)
+        taken |= paths
     return outputs
 
 
@@ -85,6 +86,8 @@ def predict_files(
             tqdm(total=source.count, unit="pair", disable=None if source.is_sequence else True)
         )
         for prediction in stream:
+            if not np.isfinite(prediction.flow).all():
+                raise UserError("the network predicts values that are no numbers")
             largest = max(largest, float(_lengths(prediction.flow).max()))
             for write in writers:
                 write(prediction)

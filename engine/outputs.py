@@ -31,6 +31,12 @@ class Output(NamedTuple):
     suffix: str
     kitti: bool = False
 
+    def path_of(self, number: int, is_sequence: bool) -> Path:
+        """The file of one prediction, counted from `FIRST_NUMBER`."""
+        if not is_sequence or self.suffix in VIDEO_SUFFIXES:
+            return self.path
+        return self.path.with_name(NUMBERED.sub(lambda m: m.group() % number, self.path.name))
+
     @property
     def needs_scale(self) -> bool:
         """Whether a flow is drawn in colour, so that its colours need a scale."""
@@ -113,10 +119,7 @@ def writing(
 
     def write(prediction: Prediction) -> None:
         nonlocal number
-        path = output.path
-        if is_sequence:
-            name = NUMBERED.sub(lambda match: match.group() % number, path.name)
-            path = path.with_name(name)
+        path = output.path_of(number, is_sequence)
         number += 1
         _write_file(output, path, getattr(prediction, output.role), max_flow)
 

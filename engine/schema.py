@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 import yaml
@@ -24,7 +25,7 @@ def read_yaml(path) -> dict:
         raise UserError(f"cannot read {path}: {reason}") from error
     try:
         content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no such day
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
         raise UserError(f"{path} is not valid YAML{where}") from error
@@ -78,6 +79,8 @@ def parse(cls, content, source, where: str = ""):
 def number(value, low=None, above=None) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"must be a number, not {value!r}{_exponent_hint(value)}")
+    if not math.isfinite(value):
+        raise ValueError(f"must be a finite number, not {value}")
     if (low is not None and value < low) or (above is not None and value <= above):
         bound = f"at least {low}" if low is not None else f"above {above}"
         raise ValueError(f"must be {bound}, not {value}")

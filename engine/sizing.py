@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from engine.errors import UserError
 
+LARGEST = 16384  # px a side
 MULTIPLE = 64  # the coarsest pyramid level has stride 64
 
 
@@ -27,6 +28,8 @@ class Sizing:
     def __post_init__(self):
         if self.pad and self.resize:
             raise UserError("--resize and --pad exclude each other")
+        if self.resize and max(self.resize) > LARGEST:
+            raise UserError(f"--resize is at most {LARGEST} px a side, not {max(self.resize)}")
         if self.resize and any(side < MULTIPLE or side % MULTIPLE for side in self.resize):
             height, width = self.resize
             raise UserError(

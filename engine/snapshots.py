@@ -59,27 +59,41 @@ class Snapshots:
         self.prune()
         return path
 
+    def sweep(self) -> None:
+        """Remove what a killed process of this run left half-written."""
+        for path in self.folder.glob(f".{self.run}_*.tmp.*"):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
     def steps(self) -> list[int]:
         stems = (
             path.stem[len(self.run) + 1 :] for path in self.folder.glob(f"{self.run}_*.params")
         )
-        return sorted(int(stem) for stem in stems if stem.isdigit())
+        return sorted(int(stem) for stem in stems if stem.isdecimal())
 
     def best(self) -> tuple[int, float] | None:
         """Step and mean EPE of the best checkpoint that was validated, None without any."""
         scores = []
         for step in self.steps():
-            record = read_record(self.path(step), verify=False)
+            record = self._record(step)
             if record is not None and MEAN_EPE in record.metrics:
                 scores.append((record.metrics[MEAN_EPE], step))
         return None if not scores else min(scores)[::-1]
 
+    def _record(self, step: int) -> Record | None:
+        try:
+            return read_record(self.path(step), verify=False)
+        except UserError:  # someone wrote into it; that shall not end a run
+            return None
+
     def prune(self) -> None:
-        """Remove all but the newest three and the best; what cannot be removed stays."""
+        """Remove all but the newest three and the best; what cannot be removed or read stays."""
         best = self.best()
         kept = {*self.steps()[-NEWEST_KEPT:], best[0] if best else None}
         for step in set(self.steps()) - kept:
             path = self.path(step)
+            if self._record(step) is None:
+                continue
             # The parameters first: without them the rest is no checkpoint.
             for file in (path, record_path(path), state_path(path)):
                 with contextlib.suppress(OSError):

@@ -75,7 +75,12 @@ class Folder(Sequence):
         if not folder.is_dir():
             raise UserError(f"--folder {path} is no folder")
         self.paths = sorted(
-            (p for p in folder.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES), key=_natural
+            (
+                p
+                for p in folder.iterdir()
+                if p.suffix.lower() in PICTURE_SUFFIXES and not p.name.startswith(".")
+            ),
+            key=_natural,
         )
         if len(self.paths) < 2:
             raise UserError(f"the folder {path} holds {len(self.paths)} pictures, two are needed")

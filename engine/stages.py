@@ -18,7 +18,7 @@ from engine.loading import make_engine, read_checkpoint
 from engine.run_log import new_run_id
 from engine.schema import option, parse, read_yaml
 from engine.snapshots import Snapshots
-from engine.training import Options, scaled, train
+from engine.training import Options, end_of, train
 from reader.files import atomic_path
 
 
@@ -92,12 +92,14 @@ def run_stages(
     wanted = {
         "scale": options.scale,
         "seed": options.seed,
+        "debug": options.debug,
+        "shard": options.shard,
         "checkpoint": checkpoint,
         "stages": [[stage.network, stage.dataset] for stage in stages],
     }
     if state and {key: state.get(key) for key in wanted} != wanted:
         raise UserError(
-            f"{state_file} belongs to a call with other stages, scale, seed or checkpoint: "
+            f"{state_file} belongs to a call with other stages, options or checkpoint: "
             "repeat that call, or begin again with --fresh"
         )
     state = {**wanted, "runs": state.get("runs", [])}
@@ -126,14 +128,14 @@ def _run_stage(stage: Stage, run: str, parent, options: Options, gpus: str) -> P
     """Start, go on with, or skip a stage; its last checkpoint."""
     config, data = load_network_config(stage.network), load_data_config(stage.dataset)
     snapshots = Snapshots(options.weights, run)
-    end = scaled(config.optimizer.learning_rate[-1][0], options.scale)
+    end = end_of(config, options)
     reached = snapshots.steps()
     if reached and reached[-1] >= end:
         return snapshots.path(reached[-1])
     if reached:
         checkpoint, clear = read_checkpoint(snapshots.path(reached[-1])), False
     else:
-        checkpoint, clear = read_checkpoint(parent) if parent else None, True
+        checkpoint, clear = read_checkpoint(parent, options.weights) if parent else None, True
     options = replace(options, run=run, clear_steps=clear)
     engine, _ = make_engine(config, gpus, options.seed)
     train(engine, config, data, checkpoint, options)

@@ -85,6 +85,57 @@ class Start:
     parent: str | None
 
 
+def end_of(config: NetworkConfig, options: Options) -> int:
+    """The step at which a run ends."""
+    end = scaled(config.optimizer.learning_rate[-1][0], options.scale)
+    if options.debug or options.steps:
+        end = min(end, options.steps or DEBUG_STEPS)
+    return end
+
+
+def settings_of(config: NetworkConfig, data: DataConfig, options: Options, world: int) -> dict:
+    """Everything beside the seed that decides what a step of a run does."""
+    return {
+        "network": _content(config.path),
+        "dataset": _content(data.path),
+        "options": {
+            "shard": options.shard,
+            "debug": options.debug,
+            "scale": options.scale,
+            "workers": world,
+        },
+    }
+
+
+def check_resumable(checkpoint: Checkpoint, settings: dict, options: Options) -> None:
+    """Refuse to go on with a run under other settings, or from the middle of it.
+
+    Raises
+    ------
+    UserError
+        Names what differs.
+    """
+    record, path = checkpoint.record, checkpoint.path
+    new_run = "--clear_steps starts a new run from it"
+    if not record.found or not record.step:
+        raise UserError(f"{path} has no record of a run to go on with: {new_run}")
+    for part, now in settings.items():
+        before = record.config.get(part)
+        if before != now:
+            before = before if isinstance(before, dict) else {}
+            keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+            raise UserError(
+                f"{path} was trained with another {part} ({', '.join(keys)} differ): "
+                f"give the one it had, or {new_run}"
+            )
+    later = [s for s in Snapshots(options.weights, record.run).steps() if s > record.step]
+    if later:
+        raise UserError(
+            f"run {record.run} goes on to step {later[-1]}: -c {record.run} resumes it there; from "
+            f"step {record.step} {new_run}"
+        )
+
+
 def start_of(checkpoint: Checkpoint | None, network: str, options: Options) -> Start:
     """Decide between a new run and going on with one.
 
@@ -145,10 +196,16 @@ def train(
     """
     network = config.network.class_
     options.weights.mkdir(parents=True, exist_ok=True)
+    if data.batch_size % engine.devices:
+        raise UserError(
+            f"{engine.devices} devices cannot share a batch of {data.batch_size} samples evenly"
+        )
+    content = settings_of(config, data, options, workers.world)
     start = start_of(checkpoint, network, options)
     state = None
     if checkpoint is not None:
-        if start.step:
+        if not options.clear_steps:
+            check_resumable(checkpoint, content, options)
             state = read_state(checkpoint.path)
         engine.load_for_training(checkpoint)
     settings = TrainingSettings(
@@ -164,9 +221,7 @@ def train(
     training = engine.training(settings)
     if state is not None:
         training.load_state(state, start.step)
-    end = scaled(config.optimizer.learning_rate[-1][0], options.scale)
-    if options.steps is not None or options.debug:
-        end = min(end, options.steps or start.step + DEBUG_STEPS)
+    end = end_of(config, options)
     loader = TrainLoader(
         training_parts(data, options.roots, options.shard, options.debug),
         data.orig_shape,
@@ -177,9 +232,13 @@ def train(
         rank=workers.rank,
         world=workers.world,
     )
-    log = RunLog(options.logs, start.run, start.step, end, quiet=workers.rank > 0)
-    loop = _Run(engine, training, config, data, options, start, log, workers.rank == 0)
+    writes = workers.rank == 0
+    sets = None
+    if writes and data.validation:
+        sets = validation_sets(data, options.roots, network, options.debug)
+    log = RunLog(options.logs, start.run, start.step, end, quiet=not writes)
     try:
+        loop = _Run(engine, training, config, data, options, start, log, sets, content, writes)
         return loop(loader, end)
     finally:
         loader.close()
@@ -189,31 +248,35 @@ def train(
 class _Run:
     """The loop of a run and what it does between steps."""
 
-    def __init__(self, engine, training: Training, config, data, options, start, log, writes):
+    def __init__(
+        self, engine, training: Training, config, data, options, start, log, sets, content, writes
+    ):
         self.engine, self.training = engine, training
         self.config, self.data, self.options = config, data, options
-        self.start, self.log, self.writes = start, log, writes
+        self.start, self.log, self.sets, self.content = start, log, sets, content
+        self.writes = writes
         self.snapshots = Snapshots(options.weights, start.run)
         self.validation_steps = scaled(data.validation_steps, options.scale)
         self.checkpoint_steps = scaled(data.checkpoint_steps, options.scale)
-        self.sets = None
-        if writes and data.validation:
-            network = config.network.class_
-            self.sets = validation_sets(data, options.roots, network, options.debug)
 
     def __call__(self, loader: TrainLoader, end: int) -> Path | None:
-        step, saved = self.start.step, None
+        step, saved, noted = self.start.step, None, 0
         schedule = self.config.optimizer.learning_rate
         self._announce(step, end)
         if self.config.network.class_ == "MaskFlownet" and not (step or self.start.parent):
             self.log.line("warning: without -c the frozen head is untrained, fit for --debug alone")
         if step >= end:
             raise UserError(f"run {self.start.run} has ended: it is at step {step} of {end}")
+        if self.writes:
+            self.snapshots.sweep()
         with contextlib.closing(loader.batches(step)) as batches, _interruptible() as interrupted:
             for batch in batches:
                 rate = rate_at(schedule, step, self.options.scale)
                 result = self.training.step(batch, step, rate)
                 step += 1
+                for sentence in loader.skipped[noted:]:
+                    self.log.line(f"skipped a damaged sample: {sentence}")
+                noted = len(loader.skipped)
                 self.log.step(step, result.loss, result.epe, rate)
                 ending = step == end or interrupted()
                 metrics = {}
@@ -225,8 +288,6 @@ class _Run:
                     saved = self._save(step, metrics)
                 if ending:
                     break
-        for sentence in loader.skipped:
-            self.log.line(f"skipped a damaged sample: {sentence}")
         if step < end:
             self.log.line(f"interrupted at step {step}; -c {self.start.run} goes on from there")
         return saved
@@ -268,8 +329,8 @@ class _Run:
             engine=self.engine.name,
             precision="float32",
             time=time.strftime("%Y-%m-%d %H:%M:%S"),
-            config={"network": _content(self.config.path), "dataset": _content(self.data.path)},
-            data={"shard": self.options.shard, "debug": self.options.debug},
+            config=self.content,
+            data=dict(self.data.dataset),
             metrics=metrics,
         )
         return self.snapshots.save(step, self.engine.parameters(), self.training.state(), record)

@@ -157,7 +157,11 @@ class _LabelledPairs:
         sample = self.dataset[index]
         if sample.flow is None:
             raise DataError(f"{sample.name} has no label although labels are needed to validate")
-        return Labelled(sample, self.dataset.occlusion(index), self.dataset.noc(index))
+        masks = self.dataset.occlusion(index), self.dataset.noc(index)
+        for mask in masks:
+            if mask is not None and mask.shape[:2] != sample.img1.shape[:2]:
+                raise DataError(f"{sample.name} has an occlusion or noc file of another size")
+        return Labelled(sample, *masks)
 
 
 def _batches(dataset, size: int, workers: int) -> Iterator[list[Labelled]]:

@@ -91,7 +91,7 @@ def read_paths(paths_file: str | os.PathLike) -> dict[str, Path]:
     try:
         with open(paths_file, encoding="utf-8") as file:
             content = yaml.safe_load(file)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{paths_file} cannot be read as a list of roots: {reason}") from error
     if content is None:

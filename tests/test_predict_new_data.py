@@ -147,6 +147,9 @@ BAD = {
     "resize and pad": (["--resize", "64,64", "--pad"], "exclude each other"),
     "batch": (["--batch", "0"], "whole number above 0"),
     "max_flow": (["--max_flow", "-3"], "number above 0"),
+    "huge resize": (["--resize", "6400000,6400000"], "at most 16384"),
+    "frame rate of a pair": (["--fps", "5"], "--fps is for folders and videos"),
+    "frame rate": (["--fps", "0.0001"], "from 0.01 to 1000"),
     "unknown option": (["--wrapped", "x"], "--wrapped"),
     "two inputs": (["--folder", "{in}/frames"], "give one input"),
 }

@@ -146,7 +146,7 @@ WRONG = [
     ({"dataset": {"chairs": 4, "sintel": 2}}, "batch_size is 8 but dataset adds up to 6"),
     ({"batch_size": "8"}, "batch_size must be a number"),
     ({"batch_size": 7.5}, "batch_size must be a whole number"),
-    ({"batch_size": float("inf")}, "batch_size must be a whole number"),
+    ({"batch_size": float("inf")}, "batch_size must be a finite number"),
     ({"batch_size": True}, "batch_size must be a number"),
     ({"orig_shape": 384}, r"orig_shape must be \[height, width\]"),
     ({"orig_shape": [384, 512, 3]}, r"orig_shape must be \[height, width\]"),

@@ -68,3 +68,21 @@ def test_names_are_checked_together(folder, tmp_path):
     folder.paths.append(tmp_path / "y.mp4")
     with pytest.raises(UserError, match="one of the inputs"):
         check_outputs(folder, tmp_path / "y.mp4")
+
+
+def test_numbered_outputs_do_not_overwrite_the_frames(folder, tmp_path):
+    for i in (1, 2, 3):
+        write_image(tmp_path / f"frames/frame_{i}.png", np.full((*SIZE, 3), i, np.uint8))
+    source = Folder(tmp_path / "frames")
+    with pytest.raises(UserError, match="one of the inputs"):
+        check_outputs(source, tmp_path / "frames/frame_%d.png")
+    with pytest.raises(UserError, match="named twice"):
+        check_outputs(source, tmp_path / "z_%d.png", mask=tmp_path / "z_%01d.png")
+
+
+def test_values_that_are_no_numbers_are_not_written(folder, tmp_path):
+    outputs = check_outputs(folder, tmp_path / "flow.mp4")
+    broken = KnownEngine(lambda a, b: np.full((*SIZE, 2), np.nan, np.float32))
+    with pytest.raises(UserError, match="no numbers"):
+        predict_files(Predictor(broken), folder, outputs, max_flow=1, rate=25)
+    assert not (tmp_path / "flow.mp4").exists()

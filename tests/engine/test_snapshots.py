@@ -114,3 +114,25 @@ def test_a_missing_state_is_one_sentence(tmp_path):
     path.with_suffix(".states").unlink()
     with pytest.raises(UserError, match=r"_1\.states is not beside it"):
         read_state(path)
+
+
+def test_a_record_that_someone_wrote_into_ends_no_run(tmp_path):
+    snapshots = Snapshots(tmp_path, RUN)
+    path = save(snapshots, 1, 1.0)
+    with open(path.with_suffix(".yaml"), "a") as file:
+        file.write("note: mine\n")
+    for step in range(2, 7):
+        save(snapshots, step)
+    assert snapshots.steps() == [1, 4, 5, 6]  # nor is it removed
+    assert snapshots.best() is None
+
+
+def test_half_written_files_of_a_killed_process_are_swept(tmp_path):
+    snapshots = Snapshots(tmp_path, RUN)
+    save(snapshots, 1)
+    (tmp_path / f".{RUN}_2.0123.tmp.params").write_bytes(b"half")
+    (tmp_path / ".abdJan01-0000_2.0123.tmp.params").write_bytes(b"another run's")
+    snapshots.sweep()
+    assert {p.name for p in tmp_path.iterdir() if p.name.startswith(".")} == {
+        ".abdJan01-0000_2.0123.tmp.params"
+    }

@@ -319,3 +319,32 @@ def test_damaged_samples_are_skipped_and_named_where_that_is_wanted(damaged_chai
     losses = [float(loss) for loss in re.findall(r"loss=([\d.]+),", log)]
     assert len(losses) == 3
     assert max(losses) > 0
+
+
+def test_a_run_goes_on_only_under_its_own_settings(tmp_path):
+    write_configs(tmp_path)
+    path = train_in(tmp_path, steps=1)
+    write_configs(tmp_path, batch_size=3)
+    with pytest.raises(UserError, match=r"trained with another dataset \(batch_size differ\)"):
+        train_in(tmp_path, checkpoint=read_checkpoint(path), steps=2)
+    write_configs(tmp_path)
+    with pytest.raises(UserError, match=r"another options \(shard differ\)"):
+        train_in(tmp_path, checkpoint=read_checkpoint(path), steps=2, shard=2)
+    assert train_in(tmp_path, checkpoint=read_checkpoint(path), steps=2) is not None
+
+
+def test_a_run_goes_on_only_from_its_end(tmp_path):
+    write_configs(tmp_path, checkpoint_steps=1)
+    path = train_in(tmp_path, steps=2)
+    first = path.with_name(path.name.replace("_2.", "_1."))
+    with pytest.raises(UserError, match="goes on to step 2"):
+        train_in(tmp_path, checkpoint=read_checkpoint(first), steps=2)
+
+
+def test_a_checkpoint_without_a_run_starts_a_new_one(tmp_path, random_checkpoints):
+    write_configs(tmp_path)
+    foreign = read_checkpoint(random_checkpoints["MaskFlownet_S"])
+    with pytest.raises(UserError, match="no record of a run to go on with: --clear_steps"):
+        train_in(tmp_path, checkpoint=foreign, steps=1)
+    path = train_in(tmp_path, checkpoint=foreign, steps=1, clear_steps=True)
+    assert load_checkpoint(path).record.parent == "MaskFlownet_S"
