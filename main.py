@@ -19,9 +19,10 @@ from engine.data_config import load_data_config
 from engine.datasets import LABELLED, Roots, validation_sets
 from engine.errors import UserError
 from engine.loading import load_engine, make_engine, read_checkpoint
+from engine.run_plan import Options
 from engine.sizing import Sizing
 from engine.submission import submit
-from engine.training import Options, train
+from engine.training import train
 from engine.validation import validate
 from reader.roots import parse_roots
 

@@ -11,8 +11,8 @@ from engine.cli import (
     run,
     whole_number,
 )
+from engine.run_plan import Options
 from engine.stages import run_stages
-from engine.training import Options
 
 
 def main(arguments):

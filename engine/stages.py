@@ -16,9 +16,10 @@ from engine.data_config import load_data_config
 from engine.errors import UserError
 from engine.loading import make_engine, read_checkpoint
 from engine.run_log import new_run_id
+from engine.run_plan import Options, end_of
 from engine.schema import option, parse, read_yaml
 from engine.snapshots import Snapshots
-from engine.training import Options, end_of, train
+from engine.training import train
 from reader.files import atomic_path
 
 

@@ -17,7 +17,8 @@ import yaml
 
 from engine.config import load_network_config
 from engine.data_config import load_data_config
-from engine.training import Options, train
+from engine.run_plan import Options
+from engine.training import train
 
 NETWORK = {
     "network": {"class": "MaskFlownet_S"},

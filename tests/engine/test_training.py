@@ -21,8 +21,8 @@ from engine.interface import NotFinite
 from engine.loading import read_checkpoint
 from engine.params_file import read_params
 from engine.records import Record
+from engine.run_plan import Options, rate_at, scaled
 from engine.snapshots import Snapshots, state_path
-from engine.training import Options, rate_at, scaled
 from reader.errors import DataError
 from reader.formats import write_flo
 from tests.training_runs import NETWORK, train_in, write_configs
