@@ -21,7 +21,7 @@ demo: $(VENV)/.installed
 	@$(BIN)/python -m examples.demo $(CONFIG) -c "$(CHECKPOINT)"
 
 test: $(VENV)/.tested
-	@echo "Running the tests; they take about five minutes on two cores and end with a line of counts."
+	@echo "Running the tests; they take about seven minutes on two cores and end with a line of counts."
 	@$(BIN)/python -m ruff check . && $(BIN)/python -m ruff format --check .
 	@$(BIN)/python -m pytest $(TESTS)
 
