@@ -81,7 +81,7 @@ class MXNetTraining(Training):
             raise NotFinite(
                 f"the loss is not finite at step {step + 1}, for the samples {', '.join(names)}"
             )
-        # Only now: the operators' backward passes read and write astray where a flow is NaN.
+        # Only now: a backward pass over flows that are NaN has crashed MXNet.
         mx.autograd.backward(losses)
         self.trainer.set_learning_rate(learning_rate)
         self.trainer.step(count * self.settings.world)
