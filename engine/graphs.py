@@ -1,0 +1,142 @@
+"""The graphs that an engine without MXNet executes, by kind and settings.
+
+`network/graphs/` ships those of the shipped configs, so that MXNet is needed for other settings
+only: ``python -m engine.export_graphs`` writes their files.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+from engine.config import LOSS_WEIGHTS, NETWORKS, PYRAMIDS
+from engine.errors import UserError
+from engine.folders import ROOT
+from engine.torch_graph.symbol import Graph, parse_graph
+
+GRAPHS = ROOT / "network" / "graphs"
+
+
+def _network(network="MaskFlownet_S", flow_multiplier=1.0, pyramid="paper"):
+    if network not in NETWORKS or pyramid not in PYRAMIDS:
+        raise ValueError(f"no network {network!r} with the pyramid {pyramid!r}")
+    settings = {"network": network, "flow_multiplier": float(flow_multiplier)}
+    name = f"{network}-x{_number(flow_multiplier)}"
+    if network == "MaskFlownet_S":  # it has one pyramid for both images
+        return name, settings
+    return f"{name}-{pyramid}", {**settings, "pyramid": pyramid}
+
+
+def _loss(weights=LOSS_WEIGHTS, q=None):
+    name = "-".join(["loss", *map(_number, weights)])
+    settings = {"weights": tuple(map(float, weights)), "q": None if q is None else float(q)}
+    return name if q is None else f"{name}-q{_number(q)}", settings
+
+
+def _metric(stride=4):
+    return f"metric-stride{stride}", {"stride": stride}
+
+
+def _geometry(target):
+    height, width = target
+    return f"geometry-{height}x{width}", {"target": (height, width)}
+
+
+def _colour():
+    return "colour", {}
+
+
+def _upsample(factor, channels):
+    return f"upsample-x{factor}-channels{channels}", {"factor": factor, "channels": channels}
+
+
+def _warp(clamp):
+    return f"warp-{'clamped' if clamp else 'zeros'}", {"clamp": clamp}
+
+
+def _number(value: float) -> str:
+    """Shortest text that is this number and no other: 1 for 1.0, 0.25, 1e-05."""
+    text = repr(float(value))
+    return text[:-2] if text.endswith(".0") else text
+
+
+# kind -> settings -> name of the file, the settings of engine.tracing.trace
+_KINDS = {
+    "network": _network,
+    "loss": _loss,
+    "metric": _metric,
+    "geometry": _geometry,
+    "colour": _colour,
+    "upsample": _upsample,
+    "warp": _warp,
+}
+
+
+def graph_path(kind: str, folder: Path = GRAPHS, **settings) -> Path:
+    """The file of a graph; its name tells the settings."""
+    name, _ = _KINDS[kind](**settings)
+    return folder / f"{name}.json"
+
+
+def graph_text(kind: str, **settings) -> str:
+    """Trace a graph with MXNet.
+
+    Raises
+    ------
+    UserError
+        MXNet cannot be imported.
+    """
+    reason = _why_no_mxnet()
+    if reason:
+        raise UserError(f"graphs are traced with MXNet, which cannot be imported: {reason}")
+    from engine.tracing import trace  # noqa: PLC0415 - it imports MXNet
+
+    _, settings = _KINDS[kind](**settings)
+    return trace(kind, **settings)
+
+
+def _why_no_mxnet() -> Exception | None:
+    try:
+        importlib.import_module("network.mx")
+    except (ImportError, OSError) as error:  # OSError: a library that it needs is missing
+        return error
+    return None
+
+
+def graph_of(kind: str, **settings) -> Graph:
+    """The graph of a network, a loss or what else runs on the device.
+
+    It is traced where MXNet can be imported and read from `network/graphs/` elsewhere.
+
+    Parameters
+    ----------
+    kind : str
+        Settings, inputs and outputs of the kinds (flows of networks and losses are (y, x)):
+
+        * "network": network, flow_multiplier (1.0), pyramid ("paper"); image_1, image_2 (N, 3, H,
+          W) -> flows of strides 64, 32, 16, 8, 4 (N, 2, H/s, W/s) px and the mask (N, 1, H/4, W/4)
+        * "loss": weights, q (None); label (N, 2, H, W), mask (N, 1, H, W), prediction_0 to _4
+          -> (N,)
+        * "metric": stride (4); prediction, label, mask -> (N,) px
+        * "geometry": target (H, W); img1, img2, flow, mask, params -> img1, img2, flow, mask, see
+          `network.augmentation.GeometryAugmentation`
+        * "colour": img1, img2, noise1, noise2, params -> img1, img2
+        * "upsample": factor, channels; x (N, channels, H, W) -> (N, channels, f H, f W)
+        * "warp": clamp; x (N, C, H, W), flow (N, 2, H, W) px -> (N, C, H, W)
+
+    Raises
+    ------
+    UserError
+        MXNet cannot be imported, and the graph of these settings is not in `network/graphs/`.
+    """
+    reason = _why_no_mxnet()
+    if reason is None:
+        return parse_graph(graph_text(kind, **settings))
+    path = graph_path(kind, **settings)
+    if not path.is_file():
+        raise UserError(
+            f"there is no graph {path}, and MXNet, which could trace it, cannot be imported "
+            f"({reason}): where MXNet is installed, `python -m engine.export_graphs CONFIG "
+            "DATASET_CONFIG` writes the files that these configs need, to be copied here"
+        )
+    return parse_graph(path.read_text(encoding="utf-8"), str(path))

@@ -1,0 +1,155 @@
+"""The torch engine's graphs against the golden files: outputs, losses, gradients, training."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from engine.graphs import graph_of
+from engine.torch_graph.module import GraphModule
+from tests.golden import BOUND, relative_error
+
+NETWORKS = ("MaskFlownet_S", "MaskFlownet")
+HEAD = "MaskFlownet_S."
+
+
+def module_of(golden, network, pyramid="released"):
+    """The network with the golden parameters; the head of the full one frozen."""
+    module = GraphModule(graph_of("network", network=network, pyramid=pyramid))
+    arrays = golden.parameters(network)
+    module.load_state_dict({name: torch.tensor(array) for name, array in arrays.items()})
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(not name.startswith(HEAD))
+    return module
+
+
+def tensor(array):
+    return torch.tensor(np.asarray(array, "f4").copy())
+
+
+@pytest.fixture(scope="module")
+def images(golden):
+    """(N, 3, H, W) twice, minus the mean of both images."""
+    pairs = golden.pairs(64, 128, (10, 11))
+    images = [tensor(image.transpose(0, 3, 1, 2)) / 255 for image in pairs]
+    mean = torch.cat(images, 2).mean((2, 3), keepdim=True)
+    return [image - mean for image in images]
+
+
+def check(golden, file, entry, value):
+    """Compare, under a name of its own in the table of golden errors."""
+    error = relative_error(value.detach(), golden.arrays(file)[entry])
+    golden.errors[f"torch: {file}/{entry}"] = error
+    assert error < BOUND, f"{file}/{entry} is off by {error:.1e} of its largest value"
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_torch_parameter_names_and_shapes(golden, network):
+    module = GraphModule(graph_of("network", network=network))
+    shapes = {name: list(parameter.shape) for name, parameter in module.named_parameters()}
+    assert shapes == golden.shapes[network]
+    assert set(module.state_dict()) == set(shapes)  # the constants are no state
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@torch.no_grad()
+def test_golden_torch_predictions_and_mask(golden, images, network):
+    *flows, mask = module_of(golden, network)(*images)
+    for i, flow in enumerate(flows):
+        check(golden, network, f"prediction{i}", flow)
+    check(golden, network, "mask", mask)
+
+
+@torch.no_grad()
+def test_golden_torch_second_stage_image(golden, images):
+    graph = graph_of("network", network="MaskFlownet")
+    first = next(node for node in graph.nodes if node.name == "conv1x_conv0_fwd").inputs[0]
+    module = GraphModule(replace(graph, outputs=(first,)))
+    arrays = golden.parameters("MaskFlownet_S")
+    head = {HEAD + name: torch.tensor(array) for name, array in arrays.items()}
+    module.load_state_dict(head, strict=False)
+    both = module(*images)[0]  # of images 1, then of images 2
+    assert torch.equal(both[:2, :3], images[0])
+    assert not both[:2, 3].any()
+    check(golden, "MaskFlownet_S", "second_stage_image2", both[2:])
+
+
+@torch.no_grad()
+def test_golden_torch_paper_pyramid(golden, images):
+    finest = module_of(golden, "MaskFlownet", "paper")(*images)[4]
+    check(golden, "MaskFlownet", "prediction4_paper", finest)
+    assert relative_error(finest, golden.arrays("MaskFlownet")["prediction4"]) > 10 * BOUND
+
+
+@pytest.mark.parametrize("q", [None, 0.4])
+def test_golden_torch_multiscale_loss(golden, q):
+    values = golden.arrays("losses")
+    names = ("label", "mask", *(f"prediction{i}" for i in range(5)))
+    (loss,) = GraphModule(graph_of("loss", q=q))(*(tensor(values[name]) for name in names))
+    check(golden, "losses", f"multiscale_q{q}", loss)
+
+
+def test_golden_torch_metric(golden):
+    values = golden.arrays("losses")
+    arrays = (tensor(values[name]) for name in ("prediction4", "label", "mask"))
+    check(golden, "losses", "epe", GraphModule(graph_of("metric"))(*arrays)[0])
+
+
+@pytest.mark.parametrize(("clamp", "entry"), [(False, "warp_out"), (True, "warp_clamped_out")])
+def test_golden_torch_warp(golden, clamp, entry):
+    values = golden.arrays("operators")
+    inputs = (tensor(values[name]) for name in ("deform_x", "deform_flow_yx"))
+    check(golden, "operators", entry, GraphModule(graph_of("warp", clamp=clamp))(*inputs)[0])
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_golden_torch_upsample(golden, factor):
+    values = golden.arrays("operators")
+    x = tensor(values["upsample_in"])
+    module = GraphModule(graph_of("upsample", factor=factor, channels=x.shape[1]))
+    check(golden, "operators", f"upsample{factor}_out", module(x)[0])
+
+
+@pytest.mark.parametrize("q", [None, 0.4])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_golden_torch_loss_and_gradients(golden, images, network, q):
+    values = golden.arrays(network)
+    module = module_of(golden, network)
+    label, mask = (tensor(values[name]) for name in ("label_yx", "label_mask"))
+    (loss,) = GraphModule(graph_of("loss", q=q))(label, mask, *module(*images)[:5])
+    loss.sum().backward()
+    check(golden, network, f"loss_q{q}", loss)
+    gradients = {n: p.grad for n, p in module.named_parameters() if p.requires_grad}
+    names = values["gradient_names"].tolist()
+    assert set(names) == set(gradients)
+    norms = torch.stack([gradients[name].double().norm() for name in names])
+    check(golden, network, f"gradient_norms_q{q}", norms)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_golden_torch_training_steps(golden, images, network):
+    values = golden.arrays(network)
+    module = module_of(golden, network)
+    label, mask = tensor(values["train_flow_xy"][:, ::-1]), torch.ones(2, 1, 64, 128)
+    loss, metric = GraphModule(graph_of("loss")), GraphModule(graph_of("metric"))
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    state = [(torch.zeros_like(p), torch.zeros_like(p)) for p in trained]
+    errors = []
+    for step in range(1, 5):
+        flows = module(*images)[:5]
+        (value,) = loss(label, mask, *flows)
+        gradients = torch.autograd.grad(value.mean(), trained)
+        errors.append(metric(flows[-1], label, mask)[0].mean().detach())
+        adam(trained, gradients, state, step)
+    check(golden, network, "train_epe", torch.stack(errors))
+
+
+@torch.no_grad()
+def adam(parameters, gradients, state, step, rate=1e-4, beta1=0.9, beta2=0.999):
+    """One step of Adam with MXNet's place of epsilon."""
+    rate *= (1 - beta2**step) ** 0.5 / (1 - beta1**step)
+    for parameter, gradient, (mean, variance) in zip(parameters, gradients, state):
+        mean.lerp_(gradient, 1 - beta1)
+        variance.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        parameter.sub_(rate * mean / (variance.sqrt() + 1e-8))

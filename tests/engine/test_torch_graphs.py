@@ -1,0 +1,293 @@
+"""The shipped graphs, the command that writes them, and life without MXNet."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from engine.cli import run
+from engine.config import load_network_config
+from engine.errors import UserError
+from engine.export_graphs import main, needed_graphs, shipped_graphs
+from engine.folders import ROOT
+from engine.graphs import GRAPHS, graph_of, graph_path, graph_text
+from engine.torch_graph.module import GraphModule
+from engine.torch_graph.symbol import Node, parse_graph
+from network.augmentation import ColourAugmentation, GeometryAugmentation
+from network.augmentation_draws import draw_colour, draw_geometry
+from network.augmentation_ranges import AugmentationRanges
+from network.layers import SLOPE, Upsample
+from network.maskflownet import MaskFlownet_S
+from network.mx import mx
+
+NETWORK = {"network": "MaskFlownet_S", "flow_multiplier": 1.0}
+
+
+def test_the_shipped_files_are_those_of_the_shipped_configs():
+    names = {graph_path(kind, **settings).name for kind, settings in shipped_graphs()}
+    assert {path.name for path in GRAPHS.glob("*")} == names
+    assert {
+        "MaskFlownet-x1-released.json",
+        "MaskFlownet_S-x1.json",
+        "loss-0.005-0.01-0.02-0.08-0.32-q0.4.json",
+        "geometry-320x448.json",
+    } <= names
+    assert sum(path.stat().st_size for path in GRAPHS.glob("*")) < 500_000
+
+
+@pytest.mark.parametrize("index", range(len({str(graph) for graph in shipped_graphs()})))
+def test_a_shipped_file_is_what_a_fresh_trace_gives(index):
+    kind, settings = sorted({str(graph): graph for graph in shipped_graphs()}.items())[index][1]
+    text = graph_path(kind, **settings).read_text(encoding="utf-8")
+    assert text == graph_text(kind, **settings), "python -m engine.export_graphs renews the files"
+
+
+def test_mxnet_reads_a_shipped_file():
+    path = graph_path("network", network="MaskFlownet", pyramid="paper")
+    symbol = mx.sym.load(str(path))
+    arguments = set(symbol.list_arguments())
+    assert arguments == {
+        "image_1",
+        "image_2",
+        *graph_of("network", network="MaskFlownet").parameters,
+    }
+    shapes = symbol.infer_shape(image_1=(1, 3, 64, 128), image_2=(1, 3, 64, 128))[1]
+    assert shapes == [*((1, 2, 64 // s, 128 // s) for s in (64, 32, 16, 8, 4)), (1, 1, 16, 32)]
+
+
+def test_inputs_are_in_the_order_of_the_call():
+    predictions = tuple(f"prediction_{i}" for i in range(5))
+    assert graph_of("loss").inputs == ("label", "mask", *predictions)
+    assert graph_of("metric").inputs == ("prediction", "label", "mask")
+    assert graph_of("geometry", target=(64, 64)).inputs == (
+        "img1",
+        "img2",
+        "flow",
+        "mask",
+        "params",
+    )
+    assert graph_of("warp", clamp=False).inputs == ("x", "flow")
+
+
+@pytest.mark.parametrize(
+    ("kind", "one", "other"),
+    [
+        ("network", NETWORK, {**NETWORK, "flow_multiplier": 0.25}),
+        ("network", NETWORK, {**NETWORK, "network": "MaskFlownet"}),
+        (
+            "network",
+            {"network": "MaskFlownet", "pyramid": "paper"},
+            {"network": "MaskFlownet", "pyramid": "released"},
+        ),
+        ("loss", {"q": 0.4}, {"q": None}),
+        ("loss", {"weights": (1, 2, 3, 4, 5)}, {"weights": (1, 2, 3, 4, 5.0000001)}),
+        ("geometry", {"target": (64, 128)}, {"target": (128, 64)}),
+        ("warp", {"clamp": True}, {"clamp": False}),
+    ],
+)
+def test_a_setting_is_in_the_graph_and_in_the_name(kind, one, other):
+    assert graph_text(kind, **one) != graph_text(kind, **other)
+    assert graph_path(kind, **one) != graph_path(kind, **other)
+
+
+def test_the_first_stage_is_the_same_for_both_pyramids():
+    paths = {graph_path("network", **NETWORK, pyramid=name) for name in ("paper", "released")}
+    assert len(paths) == 1
+    with pytest.raises(ValueError, match="paperback"):
+        graph_path("network", network="MaskFlownet", pyramid="paperback")
+
+
+def test_the_command_writes_the_graphs_of_a_run(tmp_path, capsys):
+    assert run(main, ["MaskFlownet_S_kitti", "kitti", "--folder", str(tmp_path / "new")]) == 0
+    written = {path.name: path.read_text() for path in (tmp_path / "new").iterdir()}
+    assert {"MaskFlownet_S-x1.json", "geometry-320x896.json", "warp-zeros.json"} < set(written)
+    assert [name for name in written if name.startswith("loss")] == [
+        "loss-0.005-0.01-0.02-0.08-0.32-q0.4.json"
+    ]
+    assert all((GRAPHS / name).read_text() == text for name, text in written.items())
+    assert "MaskFlownet_S-x1.json: 5" in capsys.readouterr().out
+
+
+def test_both_pyramids_of_a_full_network_are_exported():
+    graphs = needed_graphs([load_network_config("MaskFlownet")], [])
+    assert {s["pyramid"] for kind, s in graphs if kind == "network"} == {"paper", "released"}
+
+
+WITHOUT_MXNET = """
+import sys
+sys.modules["mxnet"] = None
+import torch
+from engine.graphs import graph_of
+from engine.torch_graph.module import GraphModule
+module = GraphModule(graph_of("network", network="MaskFlownet_S"))
+module.initialise(0)
+with torch.no_grad():
+    *flows, mask = module(torch.rand(2, 3, 64, 64), torch.rand(2, 3, 64, 64))
+    (loss,) = GraphModule(graph_of("loss", q=0.4))(
+        torch.zeros(2, 2, 64, 64), torch.ones(2, 1, 64, 64), *flows
+    )
+assert loss.shape == (2,) and loss.isfinite().all() and (loss > 0).all()
+"""
+
+
+def without_mxnet(code):
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+def test_a_machine_without_mxnet_uses_the_shipped_files():
+    done = without_mxnet(WITHOUT_MXNET)
+    assert done.returncode == 0, done.stderr
+
+
+def test_without_mxnet_an_unshipped_setting_names_the_command():
+    code = """
+import sys
+sys.modules["mxnet"] = None
+from engine.cli import run
+from engine.graphs import graph_of
+sys.exit(run(lambda _: graph_of("network", network="MaskFlownet", flow_multiplier=3)))
+"""
+    done = without_mxnet(code)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("error: there is no graph ")
+    assert "MaskFlownet-x3-paper.json" in done.stderr
+    assert "python -m engine.export_graphs CONFIG DATASET_CONFIG" in done.stderr
+
+
+def test_without_mxnet_the_command_says_so():
+    code = WITHOUT_MXNET.splitlines()[1:3]
+    done = without_mxnet(
+        "\n".join([*code, "from engine.export_graphs import *", "sys.exit(run(main))"])
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: graphs are traced with MXNet, which cannot be imported")
+
+
+def test_the_graph_as_data():
+    graph = graph_of("upsample", factor=4, channels=2)
+    assert graph.outputs == ((graph.nodes[-1].name, 0),)
+    deconvolution = graph.nodes[-1]
+    assert isinstance(deconvolution, Node)
+    assert deconvolution.op == "Deconvolution"
+    assert deconvolution.attrs["stride"] == (4, 4)
+    assert deconvolution.attrs["no_bias"] is True
+    known = set(graph.inputs)
+    for node in graph.nodes:
+        assert {name for name, _ in node.inputs} <= known
+        known.add(node.name)
+
+
+def test_attributes_for_the_optimiser_are_left_out():
+    x = mx.sym.var("x", lr_mult=2.0)
+    graph = parse_graph((x + mx.sym.var("w", shape=(3,), wd_mult=0.0)).tojson())
+    assert graph.inputs == ("x",)
+    assert graph.parameters == {"w": (3,)}
+    with mx.AttrScope(ctx_group="one"):
+        graph = parse_graph((x * 2.5).tojson())
+    assert graph.nodes[0].attrs == {"scalar": 2.5}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"nodes": [{}]}', '{"nodes": 3, "heads": []}'])
+def test_what_is_no_graph_is_refused_in_one_sentence(text):
+    with pytest.raises(UserError, match="^my.json is no graph of an MXNet symbol"):
+        parse_graph(text, "my.json")
+
+
+def test_two_nodes_of_one_name_are_refused():
+    node = {"op": "null", "name": "x", "inputs": []}
+    with pytest.raises(UserError, match="^my.json cannot be used: two of its nodes are named x$"):
+        parse_graph(json.dumps({"nodes": [node, node], "heads": [[0, 0, 0]]}), "my.json")
+
+
+def test_initial_weights_have_mxnets_spread():
+    module = GraphModule(graph_of("network", **NETWORK))
+    module.initialise(3)
+    net = MaskFlownet_S()
+    net.initialize(mx.init.MSRAPrelu(slope=SLOPE))
+    for name, parameter in net._collect_params_with_prefix().items():
+        ours, theirs = module.get_parameter(name).detach().numpy(), parameter.data().asnumpy()
+        if name.endswith("bias"):
+            assert not ours.any()
+            assert not theirs.any()
+        else:
+            # The standard deviation of n numbers is known to 1 / sqrt(2 n).
+            assert ours.std() == pytest.approx(theirs.std(), rel=6 / np.sqrt(ours.size))
+            assert abs(ours.mean()) < 5 * ours.std() / np.sqrt(ours.size)
+    again = GraphModule(graph_of("network", **NETWORK))
+    again.initialise(3)
+    assert all(torch.equal(a, b) for a, b in zip(module.parameters(), again.parameters()))
+    again.initialise(4)
+    assert not torch.equal(
+        again.get_parameter("conv1a.0.weight"), module.get_parameter("conv1a.0.weight")
+    )
+
+
+def test_constants_are_computed_once_and_move_with_the_module():
+    module = GraphModule(graph_of("upsample", factor=4, channels=2))
+    (kernel,) = module.buffers()
+    assert kernel.shape == (2, 1, 8, 8)
+    assert not module.state_dict()
+    assert module.to(torch.float64)(torch.ones(1, 2, 3, 5).double())[0].dtype == torch.float64
+    assert next(module.to("meta").buffers()).is_meta
+
+
+def test_one_module_takes_every_size():
+    module = GraphModule(graph_of("upsample", factor=4, channels=1))
+    block = Upsample(4, channels=1)
+    for shape in ((1, 1, 2, 3), (3, 1, 5, 4), (1, 1, 1, 1)):
+        x = np.random.default_rng(0).random(shape).astype("f4")
+        want = block(mx.nd.array(x)).asnumpy()
+        assert module(torch.tensor(x))[0].numpy() == pytest.approx(want, abs=1e-6)
+
+
+def test_a_wrong_number_of_inputs_is_refused():
+    with pytest.raises(TypeError, match="2 inputs are needed, x, flow, not 1"):
+        GraphModule(graph_of("warp", clamp=True))(torch.zeros(1, 2, 3, 3))
+
+
+RANGES = AugmentationRanges.from_config(
+    {
+        "rotation": 17,
+        "zoom": [0.5, 1.1],
+        "aspect": [0.9, 1.1],
+        "translation": 0.1,
+        "relative_rotation": 4,
+        "relative_translation": 0.025,
+        "relative_scale": [0.96, 1.04],
+        "contrast": [-0.4, 0.8],
+        "brightness": 0.1,
+        "gain": [0.8, 1.4],
+        "noise": 0.04,
+        "saturation": 0.5,
+        "hue": 0.5,
+        "gamma": [-0.5, 0.5],
+    }
+)
+
+
+def test_the_augmentation_is_mxnets():
+    rng = np.random.default_rng(5)
+    original, target = (96, 128), (64, 128)
+    images = [rng.random((4, 3, *original)) for _ in range(2)]
+    flow, mask = rng.normal(0, 5, (4, 2, *original)), rng.random((4, 1, *original)) < 0.5
+    inputs = [*images, flow, mask, draw_geometry(rng, 4, original, target, RANGES)]
+    moved = agree(GeometryAugmentation(target), graph_of("geometry", target=target), inputs)
+    noise = [rng.standard_normal((4, 3, *target)) for _ in range(2)]
+    inputs = [*moved[:2], *noise, draw_colour(rng, 4, RANGES)]
+    agree(ColourAugmentation(), graph_of("colour"), inputs)
+
+
+def agree(block, graph, inputs):
+    inputs = [np.asarray(array, "f4") for array in inputs]
+    expected = [out.asnumpy() for out in block(*map(mx.nd.array, inputs))]
+    outputs = GraphModule(graph)(*map(torch.tensor, inputs))
+    for got, want in zip(outputs, expected):
+        # Positions are rounded differently by about 1e-5 px, which moves what is sampled.
+        assert np.abs(got.numpy() - want).max() < 2e-4 * np.abs(want).max()
+    return expected

@@ -1,0 +1,224 @@
+"""Every operator of the torch engine against MXNet, values and gradients, on random shapes."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from engine.errors import UserError
+from engine.graphs import GRAPHS
+from engine.torch_graph.module import GraphModule
+from engine.torch_graph.operators import OPERATORS
+from engine.torch_graph.symbol import Graph, Node, parse_graph
+from network.mx import mx
+from tests.golden import relative_error
+
+VALUES, GRADIENTS = 1e-5, 1e-4  # bounds, relative to the largest value
+CONVOLUTION = {"kernel": (3, 3), "num_filter": 4}
+# operator -> cases of attributes and shapes of the inputs
+CASES = {
+    "Convolution": [
+        ({**CONVOLUTION, "pad": (1, 1), "stride": (2, 2)}, [(2, 3, 7, 6), (4, 3, 3, 3), (4,)]),
+        ({**CONVOLUTION, "pad": (4, 4), "dilate": (4, 4)}, [(1, 5, 9, 5), (4, 5, 3, 3), (4,)]),
+        ({**CONVOLUTION, "no_bias": True, "num_group": 2}, [(1, 4, 5, 4), (4, 2, 3, 3)]),
+    ],
+    "Deconvolution": [
+        (
+            {"kernel": (4, 4), "num_filter": 3, "stride": (2, 2), "pad": (1, 1), "no_bias": False},
+            [(2, 5, 3, 4), (5, 3, 4, 4), (3,)],
+        ),
+        (
+            {"kernel": (8, 8), "num_filter": 2, "stride": (4, 4), "pad": (4, 4), "num_group": 2},
+            [(2, 2, 4, 3), (2, 1, 8, 8)],
+        ),
+    ],
+    "_contrib_DeformableConvolution": [
+        ({**CONVOLUTION, "pad": (1, 1)}, [(2, 3, 6, 7), (2, 18, 6, 7), (4, 3, 3, 3), (4,)]),
+        ({**CONVOLUTION, "no_bias": True}, [(1, 5, 6, 3), (1, 18, 4, 1), (4, 5, 3, 3)]),
+        (
+            {**CONVOLUTION, "pad": (2, 2), "dilate": (2, 2), "stride": (2, 2)},
+            [(1, 2, 9, 6), (1, 18, 5, 3), (4, 2, 3, 3), (4,)],
+        ),
+    ],
+    "Correlation": [
+        ({"max_displacement": md, "pad_size": md, "is_multiply": True}, [shape] * 2)
+        for md, shape in ((4, (2, 5, 7, 12)), (2, (1, 3, 5, 4)), (4, (2, 6, 2, 3)))
+    ],
+    "BilinearSampler": [({}, [(2, 3, 5, 7), (2, 2, 4, 6)])],
+    "GridGenerator": [
+        ({"transform_type": "warp"}, [(2, 2, 5, 7)]),
+        ({"transform_type": "affine", "target_shape": (5, 8)}, [(3, 6)]),
+    ],
+    "LeakyReLU": [({"act_type": "leaky", "slope": 0.1}, [(2, 3, 4)])],
+    "Pad": [
+        ({"mode": "edge", "pad_width": (0, 0, 0, 0, 0, 1, 0, 1)}, [(2, 3, 4, 5)]),
+        ({"mode": "edge", "pad_width": (0, 0, 0, 0, 3, 0, 1, 2)}, [(2, 1, 1, 3)]),
+    ],
+    "Concat": [({"dim": 1}, [(2, 3, 4), (2, 1, 4), (2, 2, 4)]), ({"dim": 0}, [(2, 3), (4, 3)])],
+    "SliceChannel": [({"num_outputs": 2, "axis": 0}, [(4, 3)]), ({"num_outputs": 3}, [(2, 6)])],
+    "slice_axis": [
+        ({"axis": 1, "begin": 2, "end": 4}, [(2, 5, 3)]),
+        ({"axis": 0, "begin": 1, "end": None}, [(3, 2)]),
+    ],
+    "Reshape": [({"shape": (0, -1, 1, 1)}, [(3, 4)]), ({"shape": (4, 1)}, [(2, 2)])],
+    "reverse": [({"axis": 1}, [(2, 3, 4)])],
+    "tile": [({"reps": (1, 9, 1, 1)}, [(2, 2, 3, 3)]), ({"reps": (2, 3)}, [(2, 2)])],
+    "zeros_like": [({}, [(2, 3)])],
+    "_arange": [({"start": 8}, []), ({"start": 1, "stop": 4, "step": 0.5}, [])],
+    "dot": [({}, [(3, 4), (4, 2)])],
+    "sum": [
+        ({"axis": 1, "keepdims": True}, [(2, 3, 4)]),
+        ({"axis": 0, "exclude": True}, [(2, 3, 4)]),
+        ({}, [(2, 3)]),
+    ],
+    "mean": [({"axis": (2, 3), "keepdims": True}, [(2, 3, 4, 5)])],
+    "clip": [({"a_min": -1, "a_max": 1}, [(5, 6)])],
+    **{name: [({}, [(3, 4)])] for name in ("abs", "sigmoid", "sqrt", "square")},
+    **{f"elemwise_{name}": [({}, [(3, 4)] * 2)] for name in ("add", "sub", "mul", "div")},
+    **{
+        f"broadcast_{name}": [({}, [(2, 3, 4, 5), (2, 1, 4, 5)]), ({}, [(2, 3, 4), (2, 3, 1)])]
+        for name in ("add", "mul", "div", "power")
+    },
+    **{
+        f"_{name}_scalar": [({"scalar": scalar}, [(4, 5)])]
+        for name, scalar in {
+            "plus": 1e-8,
+            "minus": 0.5,
+            "rminus": 1,
+            "mul": 0.3125,
+            "div": 3,
+            "power": 0.4,
+            "maximum": 0.25,
+            "equal": 0,
+            "greater": 1e-3,
+        }.items()
+    },
+}
+SHARED = {**CONVOLUTION, "pad": (1, 1), "no_bias": True}  # attributes of the deformable layers
+STEPS = {"_equal_scalar", "_greater_scalar", "zeros_like"}  # without gradient
+POSITIVE = {"sqrt", "_power_scalar", "broadcast_power", "broadcast_div", "elemwise_div"}
+each_case = pytest.mark.parametrize(
+    ("name", "attrs", "shapes"),
+    [(name, attrs, shapes) for name, cases in CASES.items() for attrs, shapes in cases],
+)
+
+
+def symbol(name, attrs, count):
+    make = getattr(mx.sym.contrib, name[9:]) if name.startswith("_contrib_") else None
+    make = make or getattr(mx.sym, name, None) or getattr(mx.sym._internal, name)
+    return make(*(mx.sym.var(f"input{i}") for i in range(count)), **attrs)
+
+
+def compare(sym, arrays, gradients=True):
+    """Assert that MXNet and the torch engine agree on the outputs and on all inputs' gradients."""
+    names = [f"input{i}" for i in range(len(arrays))]
+    bound = sym.bind(
+        mx.cpu(),
+        {name: mx.nd.array(a) for name, a in zip(names, arrays)},
+        {name: mx.nd.zeros(a.shape) for name, a in zip(names, arrays)},
+    )
+    expected = [out.asnumpy() for out in bound.forward(is_train=True)]
+    graph = parse_graph(sym.tojson())
+    tensors = {name: torch.tensor(a, requires_grad=True) for name, a in zip(names, arrays)}
+    outputs = GraphModule(graph)(*(tensors[name] for name in graph.inputs))
+    assert len(outputs) == len(expected)
+    for got, want in zip(outputs, expected):
+        assert difference(got.detach(), want) < VALUES
+    if not arrays or not gradients:
+        return
+    rng = np.random.default_rng(1)
+    factors = [rng.standard_normal(out.shape).astype("f4") for out in expected]
+    bound.backward([mx.nd.array(factor) for factor in factors])
+    sum((out * torch.tensor(f)).sum() for out, f in zip(outputs, factors)).backward()
+    for name in names:
+        assert difference(tensors[name].grad, bound.grad_dict[name].asnumpy()) < GRADIENTS, name
+
+
+def difference(got, want) -> float:
+    """Relative to the largest value, or absolute where all values must be zero."""
+    return relative_error(got, want) if np.abs(want).max() else float(got.abs().max())
+
+
+@each_case
+@pytest.mark.parametrize("seed", [0, 1])
+def test_operator(name, attrs, shapes, seed):
+    rng = np.random.default_rng(seed)
+    arrays = [rng.normal(0, 1.5, shape).astype("f4") for shape in shapes]
+    if name in POSITIVE:
+        arrays = [np.abs(array) + np.float32(0.1) for array in arrays]
+    if name == "_equal_scalar":
+        arrays[0][::2] = 0
+    compare(symbol(name, attrs, len(arrays)), arrays, name not in STEPS)
+
+
+def test_every_operator_is_tested_and_used():
+    used = {node["op"] for path in GRAPHS.glob("*.json") for node in nodes_of(path)}
+    assert set(CASES) == set(OPERATORS) == used - {"null"}
+
+
+def nodes_of(path):
+    return json.loads(path.read_text())["nodes"]
+
+
+@pytest.mark.parametrize("step", [0, 1, 0.5])
+def test_deformable_convolution_on_the_border(step):
+    """Taps exactly on the first and last row, one pixel beyond them and far outside."""
+    rng = np.random.default_rng(2)
+    offsets = np.float32(step) * rng.integers(-7, 8, (3, 2, 5, 6)).astype("f4")
+    arrays = [rng.standard_normal(shape).astype("f4") for shape in ((3, 4, 5, 6), (4, 4, 3, 3))]
+    inputs = [arrays[0], np.tile(offsets, (1, 9, 1, 1)), arrays[1]]
+    compare(symbol("_contrib_DeformableConvolution", SHARED, 3), inputs)
+
+
+@pytest.mark.parametrize("amount", [0.0, 0.5, 3.0, 40.0])
+def test_warp_on_the_border(amount):
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((2, 3, 5, 6)).astype("f4")
+    flow = np.float32(amount) * rng.choice([-1, -0.3, 0.7, 1], (2, 2, 5, 6)).astype("f4")
+    grid = mx.sym.GridGenerator(mx.sym.var("input1"), transform_type="warp")
+    # The rounding of the positions decides which of two gradients a whole pixel has.
+    compare(mx.sym.BilinearSampler(mx.sym.var("input0"), grid), [x, flow], gradients=amount == 3)
+
+
+def test_flows_that_are_not_numbers_do_not_crash():
+    module = GraphModule(parse_graph(symbol("_contrib_DeformableConvolution", SHARED, 3).tojson()))
+    x, weight = torch.ones(1, 2, 4, 4), torch.ones(4, 2, 3, 3)
+    offset = torch.full((1, 18, 4, 4), float("nan"))
+    offset[:, :, 1] = float("inf")
+    assert not module(x, offset, weight)[0].any()
+
+
+def graph_with(op, **attrs):
+    return Graph((Node("here", op, attrs, (("x", 0),)),), ("x",), {}, (("here", 0),))
+
+
+def test_an_unknown_operator_is_named():
+    with pytest.raises(UserError, match=r"lacks the operator Frobnicate of the node here$"):
+        GraphModule(graph_with("Frobnicate"))
+
+
+def test_an_unknown_attribute_is_named():
+    with pytest.raises(UserError, match=r"LeakyReLU does not know the attribute tilt of the node "):
+        GraphModule(graph_with("LeakyReLU", slope=0.1, tilt=3))
+
+
+@pytest.mark.parametrize(
+    ("op", "attrs", "message"),
+    [
+        ("LeakyReLU", {"act_type": "elu"}, "LeakyReLU cannot have act_type = 'elu', only 'leaky'"),
+        ("Pad", {"mode": "reflect", "pad_width": (0,) * 8}, "Pad cannot have mode = 'reflect'"),
+        ("SliceChannel", {"num_outputs": 1, "squeeze_axis": True}, "squeeze_axis = True"),
+        ("Reshape", {"shape": (-2,)}, "Reshape"),
+        ("slice_axis", {"axis": 0, "begin": -1, "end": None}, "slice_axis"),
+    ],
+)
+def test_an_unsupported_attribute_is_refused(op, attrs, message):
+    with pytest.raises(UserError, match=message):
+        GraphModule(graph_with(op, **attrs))(torch.ones(1, 1, 2, 2))
+
+
+def test_a_table_can_be_extended():
+    table = {**OPERATORS, "twice": lambda inputs, attrs: inputs[0] * 2 + attrs["more"]}
+    module = GraphModule(graph_with("twice", more=1), table)
+    assert module(torch.ones(2))[0].tolist() == [3, 3]
