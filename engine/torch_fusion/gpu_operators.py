@@ -1,0 +1,215 @@
+"""What the nodes of a graph that was fused for GPUs do: convolutions and whole dense blocks.
+
+Their weights are packed once for inference; in training, as a part of each step. An operator here
+belongs to one node of one module, whose parameters it is always called with.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from engine.kernels.convolution import padded
+from engine.kernels.convolution_autograd import (
+    Arithmetic,
+    BlockSpec,
+    Convolution,
+    ConvolutionSpec,
+    DenseBlock,
+    Head,
+    convolve_map,
+    pack,
+    run_block,
+)
+from engine.kernels.deformable import deformable, pack_weight
+from engine.torch_fusion.dense_block import DenseBlock as FoundBlock
+
+# The taps of a 4x4 transposed convolution of stride 2 by which output row 2 i + a takes rows i - 1,
+# i, i + 1 of the input; the fifth one is zero.
+DOUBLING_TAPS = (3, 1, 4, 4, 2, 0)
+
+
+class PackedOperator:
+    """An operator with derived weights.
+
+    Subclasses make them by `_derive(parameters)`, a list of tensors.
+    """
+
+    def __init__(self):
+        self._parameters: list[Tensor] | None = None
+        self._derived: list[Tensor] = []
+
+    def derived(self, parameters: list[Tensor]) -> tuple[list[Tensor], bool]:
+        """The derived tensors, and whether gradients of the parameters are wanted."""
+        wanted = torch.is_grad_enabled() and any(p.requires_grad for p in parameters)
+        if wanted or self._parameters is None:
+            self._parameters = parameters
+            self.refresh()
+        return self._derived, wanted
+
+    def refresh(self) -> None:
+        """Derive anew, in place, from the parameters of the last call."""
+        if self._parameters is None:
+            return
+        # What inference mode makes could not be written to in training.
+        with torch.inference_mode(False), torch.no_grad():
+            fresh = self._derive(self._parameters)
+            if not self._derived:
+                self._derived = [tensor.clone() for tensor in fresh]
+            for tensor, value in zip(self._derived, fresh):
+                tensor.copy_(value)
+
+    def _derive(self, parameters: list[Tensor]) -> list[Tensor]:
+        raise NotImplementedError
+
+
+class ConvolutionOperator(PackedOperator):
+    """Inputs: x, weight, bias. Attributes: stride, dilation, slope."""
+
+    def __init__(self, arithmetic: Arithmetic):
+        super().__init__()
+        self.arithmetic = arithmetic
+
+    def __call__(self, inputs, attrs):
+        x, weight, bias = inputs
+        (packed,), wanted = self.derived([weight])
+        k, c = weight.shape[:2]
+        spec = ConvolutionSpec(attrs["stride"], attrs["dilation"], attrs["slope"], self.arithmetic)
+        packed = packed[:, :k, :c]
+        if wanted or (torch.is_grad_enabled() and x.requires_grad):
+            return Convolution.apply(spec, packed, x, weight, bias)
+        return convolve_map(spec, packed, x, bias)
+
+    def _derive(self, parameters):
+        (weight,) = parameters
+        k, c = weight.shape[:2]
+        packed = torch.zeros(
+            (9, padded(k), padded(c)), dtype=self.arithmetic.dtype, device=weight.device
+        )
+        pack(weight, packed[:, :k, :c])
+        return [packed]
+
+
+class DeformableOperator(PackedOperator):
+    """Inputs: x, offset, weight, bias, then mask and residual where the attributes say so."""
+
+    def __init__(self, arithmetic: Arithmetic):
+        super().__init__()
+        self.arithmetic = arithmetic
+
+    def __call__(self, inputs, attrs):
+        x, offset, weight, bias, *rest = inputs
+        mask = rest.pop(0) if attrs["masked"] else None
+        residual = rest.pop(0) if attrs["residual"] else None
+        differentiable = torch.is_grad_enabled() and any(t.requires_grad for t in inputs)
+        if not differentiable:
+            (weight,), _ = self.derived([weight])
+        return deformable(
+            x, offset, weight, bias, mask, residual, attrs["slope"],
+            precision=self.arithmetic.precision,
+        )  # fmt: skip
+
+    def _derive(self, parameters):
+        return [pack_weight(parameters[0], self.arithmetic.dtype)]
+
+
+class DenseBlockOperator(PackedOperator):
+    """Inputs: the parts, then weight and bias of each layer; outputs: the heads.
+
+    The heads without activation, and the transposed convolutions written as convolutions to four
+    times the channels, are computed together as one.
+    """
+
+    def __init__(self, block: FoundBlock, arithmetic: Arithmetic):
+        super().__init__()
+        self.block, self.arithmetic = block, arithmetic
+        self._taps: Tensor | None = None
+        heads = range(len(block.heads))
+        self.linear = [i for i in heads if self._doubles(i) or block.heads[i].slope is None]
+        self.active = [i for i in heads if i not in self.linear]
+
+    def _doubles(self, i: int) -> bool:
+        return self.block.heads[i].node.op == "Deconvolution"
+
+    def _spec(self, parts) -> BlockSpec:
+        block = self.block
+        widths = [head.channels * (4 if self._doubles(i) else 1)
+                  for i, head in enumerate(block.heads)]  # fmt: skip
+        heads = []
+        if self.linear:
+            heads.append(Head(sum(widths[i] for i in self.linear), None, torch.float32))
+        for i in self.active:
+            heads.append(Head(widths[i], block.heads[i].slope, self.arithmetic.dtype))
+        return BlockSpec(
+            tuple(part.shape[1] for part in parts),
+            tuple(layer.channels for layer in block.convolutions),
+            tuple(heads),
+            block.convolutions[0].slope,
+            self.arithmetic,
+        )
+
+    def _arrays(self, parameters) -> list[Tensor]:
+        """Weights and biases in turn, of the convolutions as they are and of the joined heads."""
+        count = 2 * len(self.block.convolutions)
+        pairs = list(zip(parameters[count::2], parameters[count + 1 :: 2]))
+        if self._taps is None:  # made once, not within a captured step
+            self._taps = torch.tensor(DOUBLING_TAPS, device=parameters[0].device)
+        pairs = [
+            as_convolution(*pair, self._taps) if self._doubles(i) else pair
+            for i, pair in enumerate(pairs)
+        ]
+        arrays = list(parameters[:count])
+        if self.linear:
+            arrays += [torch.cat([pairs[i][k] for i in self.linear]) for k in (0, 1)]
+        for i in self.active:
+            arrays += pairs[i]
+        return arrays
+
+    def __call__(self, inputs, attrs):
+        count = len(self.block.parts)
+        parts, parameters = inputs[:count], inputs[count:]
+        self.spec = self._spec(parts)
+        (packed, *biases), wanted = self.derived(parameters)
+        if wanted or (torch.is_grad_enabled() and any(p.requires_grad for p in parts)):
+            outputs = DenseBlock.apply(self.spec, packed, *parts, *self._arrays(parameters))
+        else:
+            outputs = run_block(self.spec, packed, parts, biases)[1]
+        return self._heads(list(outputs))
+
+    def _heads(self, outputs) -> tuple[Tensor, ...]:
+        results = {}
+        if self.linear:
+            joined, begin = outputs.pop(0), 0
+            for i in self.linear:
+                head = self.block.heads[i]
+                width = head.channels * (4 if self._doubles(i) else 1)
+                result = joined[:, begin : begin + width]
+                begin += width
+                if self._doubles(i):
+                    result = F.pixel_shuffle(result, 2)
+                    if head.slope is not None:
+                        result = F.leaky_relu(result, head.slope)
+                results[i] = result
+        results.update(zip(self.active, outputs))
+        return tuple(results[i] for i in range(len(results)))
+
+    def _derive(self, parameters):
+        spec = self.spec
+        arrays = self._arrays(parameters)
+        packed = torch.zeros(
+            (9, spec.rows, spec.columns), dtype=self.arithmetic.dtype, device=arrays[0].device
+        )
+        spec.pack(packed, arrays[::2])
+        return [packed, *arrays[1::2]]
+
+
+def as_convolution(weight: Tensor, bias: Tensor, taps: Tensor) -> tuple[Tensor, Tensor]:
+    """A 4x4 transposed convolution of stride 2 and padding 1 as a 3x3 one before a pixel shuffle.
+
+    (C, K, 4, 4), (K,), DOUBLING_TAPS -> (4 K, C, 3, 3), (4 K,)
+    """
+    inputs, outputs = weight.shape[:2]
+    weight = F.pad(weight, (0, 1, 0, 1)).index_select(2, taps).index_select(3, taps)
+    weight = weight.reshape(inputs, outputs, 2, 3, 2, 3).permute(1, 2, 4, 0, 3, 5)
+    return weight.reshape(4 * outputs, inputs, 3, 3), bias.repeat_interleave(4)

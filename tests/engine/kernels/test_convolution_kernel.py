@@ -1,0 +1,182 @@
+"""Convolutions, dense blocks and upsampling by Triton against PyTorch's own, in both directions.
+
+On a GPU, or slowly on a CPU with TRITON_INTERPRET=1.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import torch.nn.functional as F  # noqa: E402
+
+pytestmark = pytest.mark.gpu
+SLOPE = 0.1
+# dtype of the maps, precision of float32 products, bound relative to the largest value
+PRECISIONS = [("float32", "ieee", 1e-5), ("float32", "tf32", 3e-3), ("bfloat16", "tf32", 2e-2)]
+CASES = [  # N, C, H, W, K, stride, dilation, slope
+    (2, 20, 6, 8, 18, 1, 1, SLOPE),
+    (1, 3, 8, 6, 16, 2, 1, SLOPE),
+    (2, 33, 6, 9, 40, 1, 2, None),
+    (1, 196, 1, 1, 196, 1, 1, SLOPE),  # few pixels: the sum is split
+]
+
+
+def relative(a, b) -> float:
+    a, b = a.detach().double(), b.detach().double()
+    assert a.shape == b.shape
+    return float((a - b).abs().max() / b.abs().max())
+
+
+@pytest.fixture(autouse=True)
+def exact_reference(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(params=PRECISIONS, ids=lambda p: "-".join(p[:2]))
+def arithmetic(request, kernels):
+    from engine.kernels.convolution_autograd import Arithmetic  # noqa: PLC0415 - needs Triton
+
+    dtype, precision, bound = request.param
+    if kernels.type == "cpu" and precision != "ieee":
+        pytest.skip("the interpreter computes in float32")
+    return Arithmetic(getattr(torch, dtype), precision), bound
+
+
+def compare(results, expected, inputs, bound):
+    """Results and, for one random gradient of them, the gradients of all inputs."""
+    for ours, theirs in zip(results, expected):
+        assert relative(ours, theirs) < bound
+    towards = [torch.randn_like(result) for result in expected]
+    ours = torch.autograd.grad(results, inputs, [t.to(r.dtype) for t, r in zip(towards, results)])
+    for index, pair in enumerate(zip(ours, torch.autograd.grad(expected, inputs, towards))):
+        assert relative(*pair) < 2 * bound, index
+
+
+def leaf(*shape, device, scale=1.0):
+    return (torch.randn(shape, device=device) * scale).requires_grad_()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_convolution(case, arithmetic, kernels):
+    from engine.torch_fusion.gpu_operators import ConvolutionOperator  # noqa: PLC0415
+
+    n, c, h, w, k, stride, dilation, slope = case
+    inputs = [
+        leaf(n, c, h, w, device=kernels),
+        leaf(k, c, 3, 3, device=kernels, scale=c**-0.5),
+        leaf(k, device=kernels),
+    ]
+    expected = F.conv2d(*inputs, stride, dilation, dilation)
+    if slope is not None:
+        expected = F.leaky_relu(expected, slope)
+    arithmetic, bound = arithmetic
+    attrs = {"stride": stride, "dilation": dilation, "slope": slope}
+    result = ConvolutionOperator(arithmetic)(inputs, attrs)
+    assert result.dtype == arithmetic.dtype
+    compare([result], [expected], inputs, bound)
+
+
+def test_packed_weights_follow_the_parameters(kernels):
+    from engine.kernels.convolution_autograd import Arithmetic  # noqa: PLC0415
+    from engine.torch_fusion.gpu_operators import ConvolutionOperator  # noqa: PLC0415
+
+    operator = ConvolutionOperator(Arithmetic(torch.float32, "ieee"))
+    inputs = [leaf(*s, device=kernels) for s in ((1, 16, 4, 4), (16, 16, 3, 3), (16,))]
+    attrs = {"stride": 1, "dilation": 1, "slope": None}
+    with torch.inference_mode():
+        operator(inputs, attrs)
+    with torch.no_grad():
+        inputs[1].mul_(2)
+    operator.refresh()
+    with torch.inference_mode():
+        predicted = operator(inputs, attrs)
+    trained = operator(inputs, attrs)  # after inference mode: the same memory, written again
+    expected = F.conv2d(*inputs, padding=1)
+    assert relative(predicted, expected) < 1e-5
+    assert relative(trained, expected) < 1e-5
+    assert trained.requires_grad
+
+
+def test_a_dense_block(arithmetic, kernels):
+    from engine.kernels.convolution_autograd import BlockSpec, DenseBlock, Head  # noqa: PLC0415
+
+    arithmetic, bound = arithmetic
+    parts = [leaf(2, c, 5, 6, device=kernels) for c in (9, 4, 2)]
+    dense, heads = (16, 32, 16), (Head(3, None, torch.float32), Head(20, SLOPE, arithmetic.dtype))
+    arrays, channels = [], 15
+    for i, k in enumerate((*dense, *(head.channels for head in heads))):
+        scale = (9 * channels) ** -0.5
+        arrays += [leaf(k, channels, 3, 3, device=kernels, scale=scale), leaf(k, device=kernels)]
+        channels += k if i < len(dense) else 0
+    spec = BlockSpec((9, 4, 2), dense, heads, SLOPE, arithmetic)
+    packed = torch.zeros((9, spec.rows, spec.columns), dtype=arithmetic.dtype, device=kernels)
+    with torch.no_grad():
+        spec.pack(packed, arrays[::2])
+    results = DenseBlock.apply(spec, packed, *parts, *arrays)
+
+    x = torch.cat(parts, 1)
+    for i in range(len(dense)):
+        new = F.conv2d(x, arrays[2 * i], arrays[2 * i + 1], padding=1)
+        x = torch.cat([F.leaky_relu(new, SLOPE), x], 1)
+    expected = [
+        F.conv2d(x, arrays[6], arrays[7], padding=1),
+        F.leaky_relu(F.conv2d(x, arrays[8], arrays[9], padding=1), SLOPE),
+    ]
+    compare(results, expected, [*parts, *arrays], bound)
+
+
+def test_a_transposed_convolution_is_a_convolution_before_a_shuffle():
+    pytest.importorskip("triton")
+    from engine.torch_fusion.gpu_operators import (  # noqa: PLC0415
+        DOUBLING_TAPS,
+        as_convolution,
+    )
+
+    x, weight, bias = torch.randn(2, 5, 3, 4), torch.randn(5, 7, 4, 4), torch.randn(7)
+    expected = F.conv_transpose2d(x, weight, bias, stride=2, padding=1)
+    result = F.conv2d(x, *as_convolution(weight, bias, torch.tensor(DOUBLING_TAPS)), padding=1)
+    assert relative(F.pixel_shuffle(result, 2), expected) < 1e-6
+
+
+@pytest.mark.parametrize("factor", [2, 4, 64])
+def test_upsampling(factor, kernels):
+    from engine.kernels.upsampling import upsample  # noqa: PLC0415
+
+    x = leaf(2, 3, 2, 5, device=kernels)
+    # One more row and column, the edge repeated: then corners aligned is aligned to the first.
+    size = (2 * factor + 1, 5 * factor + 1)
+    wide = F.interpolate(F.pad(x, (0, 1, 0, 1), "replicate"), size, None, "bilinear", True)
+    compare([upsample(x, factor)], [wide[:, :, :-1, :-1]], [x], 1e-5)
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("tf32", 2e-2), ("bf16", 6e-2)])
+@pytest.mark.parametrize("network", ["MaskFlownet_S", "MaskFlownet"])
+def test_a_whole_network(network, precision, bound, kernels):
+    if kernels.type == "cpu":
+        pytest.skip("too slow to interpret")
+    from engine.graphs import graph_of  # noqa: PLC0415
+    from engine.torch_fusion.gpu import GPUNetwork  # noqa: PLC0415
+    from engine.torch_graph.module import GraphModule  # noqa: PLC0415
+
+    graph = graph_of("network", network=network, flow_multiplier=1.0, pyramid="paper")
+    plain, fused = GraphModule(graph), GPUNetwork(graph, precision)
+    plain.initialise(0)
+    fused.load_state_dict(plain.state_dict())
+    plain, fused = plain.to(kernels), fused.to(kernels)
+    images = [torch.rand(2, 3, 128, 192, device=kernels) - 0.5 for _ in range(2)]
+    towards = None
+    found = []
+    for module in (plain, fused):
+        outputs = module(*images)
+        towards = towards or [torch.randn_like(output) for output in outputs]
+        total = sum((output * t).sum() for output, t in zip(outputs, towards))
+        found.append((outputs, torch.autograd.grad(total, list(module.parameters()))))
+    (outputs, gradients), (ours, our_gradients) = found
+    for mine, theirs in zip(ours, outputs):
+        assert relative(mine, theirs) < bound
+    # Kinks of activations and samplings let single gradients differ; their directions agree.
+    mine, theirs = (torch.cat([g.flatten() for g in gs]) for gs in (our_gradients, gradients))
+    assert F.cosine_similarity(mine, theirs, dim=0) > 1 - bound
