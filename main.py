@@ -1,6 +1,5 @@
 """Train, validate or submit MaskFlownet; `--help` explains the arguments."""
 
-import os
 import sys
 
 from engine.cli import (
@@ -18,12 +17,13 @@ from engine.config import load_network_config
 from engine.data_config import load_data_config
 from engine.datasets import LABELLED, Roots, validation_sets
 from engine.errors import UserError
-from engine.loading import load_engine, make_engine, read_checkpoint
+from engine.loading import load_engine, read_checkpoint
 from engine.run_plan import Options
+from engine.run_training import train_on
 from engine.sizing import Sizing
 from engine.submission import submit
-from engine.training import train
 from engine.validation import validate
+from engine.workers import refuse_torchrun
 from reader.roots import parse_roots
 
 DEFAULT_DATA = "chairs.yaml"
@@ -88,6 +88,7 @@ def main(arguments):
     args = parse(arguments)
     config = load_network_config(args.config)
     if args.valid or args.predict:
+        refuse_torchrun("--valid" if args.valid else "--predict")
         sizing = Sizing(args.resize, args.pad)
         roots = Roots(parse_roots(args.data_root))
         checkpoint = read_checkpoint(args.checkpoint, args.output_root / "weights")
@@ -103,12 +104,7 @@ def run_training(args, config):
     if args.checkpoint is not None:
         checkpoint = read_checkpoint(args.checkpoint, args.output_root / "weights")
     options = Options.of_arguments(args, steps=args.steps, clear_steps=args.clear_steps)
-    distributed = "DMLC_ROLE" in os.environ
-    engine, workers = make_engine(config, args.gpus, args.seed or 0, distributed)
-    try:
-        saved = train(engine, config, data, checkpoint, options, workers)
-    finally:
-        engine.close()
+    saved = train_on(config, data, checkpoint, options, args.gpus, args.engine, args.precision)
     if saved is not None:
         print(f"wrote {saved}")
 
@@ -116,7 +112,7 @@ def run_training(args, config):
 def run_validation(args, config, checkpoint, roots, sizing):
     which = load_data_config(args.dataset_cfg) if args.dataset_cfg else LABELLED
     found = validation_sets(which, roots, config.network.class_, args.debug)
-    engine = load_engine(config, checkpoint, args.gpus)
+    engine = load_engine(config, checkpoint, args.gpus, args.engine, args.precision)
     totals = validate(
         engine,
         found.sets,
@@ -134,7 +130,7 @@ def run_validation(args, config, checkpoint, roots, sizing):
 
 
 def run_submission(args, config, checkpoint, roots, sizing):
-    engine = load_engine(config, checkpoint, args.gpus)
+    engine = load_engine(config, checkpoint, args.gpus, args.engine, args.precision)
     written = submit(
         engine,
         roots,

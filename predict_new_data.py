@@ -81,7 +81,14 @@ def main(arguments):
     rate = args.fps or source.rate or Fraction(25)
 
     predictor = Predictor.load(
-        args.config, args.checkpoint, args.gpus, args.resize, args.pad, args.batch or 1
+        args.config,
+        args.checkpoint,
+        args.gpus,
+        args.resize,
+        args.pad,
+        args.batch or 1,
+        engine=args.engine,
+        precision=args.precision,
     )
     done = predict_files(predictor, source, outputs, args.max_flow, rate)
     pairs = "1 pair" if done.pairs == 1 else f"{done.pairs} pairs"

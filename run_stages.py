@@ -32,7 +32,15 @@ def main(arguments):
     add_output_root(parser)
     args = parser.parse_args(arguments)
     options = Options.of_arguments(args)
-    run_stages(args.schedule, options, args.gpus, args.checkpoint, args.fresh)
+    run_stages(
+        args.schedule,
+        options,
+        args.gpus,
+        args.checkpoint,
+        args.fresh,
+        args.engine,
+        args.precision,
+    )
 
 
 if __name__ == "__main__":

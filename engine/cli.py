@@ -10,7 +10,7 @@ from typing import Callable, NoReturn
 
 from engine.errors import UserError
 from engine.folders import ROOT
-from engine.loading import ENGINES
+from engine.loading import ENGINES, PRECISIONS
 from reader.errors import DataError
 
 FAILED, INTERRUPTED = 2, 130
@@ -79,7 +79,16 @@ def add_devices(parser: argparse.ArgumentParser) -> None:
         "-g", "--gpus", default="", metavar="IDS", help="GPU ids such as 0,1; default: the CPU"
     )
     parser.add_argument(
-        "--engine", choices=ENGINES, default=ENGINES[0], help="what executes the networks"
+        "--engine",
+        choices=ENGINES,
+        default=ENGINES[0],
+        help="what executes the networks: MXNet, or PyTorch for today's GPUs (default mxnet)",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="of the torch engine's networks on GPUs, the rest is float32 (default tf32; on the "
+        "CPU always float32)",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import replace
-from typing import NamedTuple, Sequence
+from typing import Callable, NamedTuple, Sequence
 
 import numpy as np
 
@@ -37,7 +37,8 @@ class Labelled(NamedTuple):
 class TrainingSettings(NamedTuple):
     """What a training step depends on beside the parameters and the batch.
 
-    `rank` of `world` worker processes, each with a batch of its own.
+    `rank` of `world` workers, each with a batch of its own, of which this process has the part
+    `share`, (i, n) = the i-th of n equal slices.
     """
 
     optimizer: Optimizer
@@ -48,6 +49,7 @@ class TrainingSettings(NamedTuple):
     seed: int
     rank: int = 0
     world: int = 1
+    share: tuple[int, int] = (0, 1)
 
 
 class StepResult(NamedTuple):
@@ -57,8 +59,54 @@ class StepResult(NamedTuple):
     epe: float  # px, of the finest prediction
 
 
+class Step(ABC):
+    """A training step that was started: its parts in the order of their calls.
+
+    What an engine can leave to its device it does not wait for before `result`, so that the next
+    batch can be loaded, and the next step started, meanwhile.
+    """
+
+    @abstractmethod
+    def finish(self, learning_rate: float) -> None:
+        """Update the parameters, which are untouched until then."""
+
+    @abstractmethod
+    def result(self) -> StepResult:
+        """Wait for the update.
+
+        Raises
+        ------
+        NotFinite
+            The loss is NaN or infinite; the parameters are those from before the step.
+        """
+
+
+class WholeStep(Step):
+    """A step that is done as a whole when it is finished."""
+
+    def __init__(self, compute: Callable[[float], StepResult]):
+        self._compute = compute
+
+    def finish(self, learning_rate: float) -> None:
+        self._result = self._compute(learning_rate)
+
+    def result(self) -> StepResult:
+        return self._result
+
+
 class Training(ABC):
     """An engine's network in training: its loss, augmentation and optimiser."""
+
+    def start(self, batch, step: int) -> Step:
+        """Begin to train on one batch; the step before must have been finished.
+
+        Parameters
+        ----------
+        batch : reader.loader.Batch
+        step : int
+            Steps done before; with the seed it decides all random draws.
+        """
+        return WholeStep(lambda learning_rate: self.step(batch, step, learning_rate))
 
     @abstractmethod
     def step(self, batch, step: int, learning_rate: float) -> StepResult:
@@ -90,6 +138,21 @@ class NotFinite(UserError):
     """The loss became NaN or infinite."""
 
 
+class PeerLost(UserError):
+    """Another process of this training ended before its time; the parameters are still good.
+
+    Attributes
+    ----------
+    advice : str
+        How to go on, from the process that saves.
+    """
+
+    def __init__(self, advice: str = ""):
+        ended = "another process of this training ended"
+        super().__init__(f"{ended}: {advice}" if advice else ended)
+        self.advice = advice
+
+
 class Engine(ABC):
     """A network on its devices.
 
@@ -99,6 +162,10 @@ class Engine(ABC):
         Of what executes the graph, as records say it.
     devices : int
         That share a batch evenly.
+    precision : str
+        Of the network's matrix products: float32, tf32 or bf16.
+    ahead : int
+        Batches that are worth submitting before the first one's result is asked for.
     config : NetworkConfig
     record : Record
         Of the checkpoint that was loaded last.
@@ -108,6 +175,8 @@ class Engine(ABC):
     devices: int
     record: Record
     config: NetworkConfig
+    precision = "float32"
+    ahead = 0
 
     @abstractmethod
     def rebuild(self, record: Record) -> None:
@@ -178,6 +247,18 @@ class Engine(ABC):
         mask, warped : bool
             Whether to compute these outputs.
         """
+
+    def submit(
+        self,
+        image_1: np.ndarray,
+        image_2: np.ndarray,
+        sizing: Sizing = Sizing(),  # noqa: B008 - frozen
+        mask: bool = True,
+        warped: bool = True,
+    ) -> Callable[[], Prediction]:
+        """As `predict`, but gives a function that waits for the prediction, to be called once."""
+        prediction = self.predict(image_1, image_2, sizing, mask, warped)
+        return lambda: prediction
 
     @abstractmethod
     def training(self, settings: TrainingSettings) -> Training:

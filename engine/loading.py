@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from engine.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
 from engine.config import NetworkConfig
+from engine.errors import UserError
 from engine.folders import WEIGHTS
 from engine.interface import Engine
+from engine.workers import Workers
 
-ENGINES = ("mxnet",)
-
-
-@dataclass(frozen=True)
-class Workers:
-    """This process among those that train together."""
-
-    rank: int = 0
-    world: int = 1
+ENGINES = ("mxnet", "torch")
+PRECISIONS = ("float32", "tf32", "bf16")
 
 
-def make_engine(config: NetworkConfig, gpus: str = "", seed: int = 0, distributed: bool = False):
+def make_engine(
+    config: NetworkConfig,
+    gpus: str = "",
+    seed: int = 0,
+    distributed: bool = False,
+    engine: str = ENGINES[0],
+    precision: str | None = None,
+):
     """An engine with fresh parameters, and which of the worker processes this is.
 
     Parameters
@@ -33,16 +35,29 @@ def make_engine(config: NetworkConfig, gpus: str = "", seed: int = 0, distribute
     seed : int
         Of the fresh parameters.
     distributed : bool
-        Join the parameter server that the `DMLC_*` variables name.
+        Join the processes that the environment names: MXNet's parameter server (`DMLC_*`), or
+        those that `torchrun` started, each of which takes one of the devices.
+    engine : {"mxnet", "torch"}
+    precision : {"float32", "tf32", "bf16"}, optional
+        Of the torch engine's networks; by default float32 on the CPU, tf32 on GPUs.
 
     Returns
     -------
     (Engine, Workers)
+
+    Raises
+    ------
+    UserError
+        The engine is not installed, or cannot have these devices or this precision.
     """
+    if engine == "torch":
+        return _make_torch_engine(config, gpus, seed, distributed, precision)
+    if precision not in {None, "float32"}:
+        raise UserError(f"--precision {precision} is for --engine torch: MXNet computes in float32")
     # Only here, so that bad arguments are told without waiting for MXNet's import.
+    mx = import_mxnet("--engine torch does without it")
     from engine.mxnet_devices import contexts  # noqa: PLC0415
     from engine.mxnet_engine import MXNetEngine  # noqa: PLC0415
-    from network.mx import mx  # noqa: PLC0415
 
     devices = contexts(gpus)
     kvstore = mx.kv.create("dist_sync") if distributed else None
@@ -50,12 +65,62 @@ def make_engine(config: NetworkConfig, gpus: str = "", seed: int = 0, distribute
     return MXNetEngine(config, devices, seed, kvstore), workers
 
 
-def read_checkpoint(name, folder: Path = WEIGHTS) -> Checkpoint:
-    """Find and read a checkpoint; one without a record gets run and step from its name."""
+def _make_torch_engine(config, gpus: str, seed: int, distributed: bool, precision: str | None):
+    import_torch()
+    from engine.torch_devices import check_precision, devices  # noqa: PLC0415
+    from engine.torch_distributed import join_torchrun  # noqa: PLC0415
+    from engine.torch_engine import TorchEngine  # noqa: PLC0415
+
+    found = devices(gpus)
+    precision = check_precision(precision, found)
+    if not distributed:
+        return TorchEngine(config, found, seed, precision), Workers()
+    workers = join_torchrun(found)
+    return TorchEngine(config, [workers.device], seed, precision, workers), workers
+
+
+def import_mxnet(otherwise: str):
+    """MXNet; where it cannot be imported, an error that ends with what else would do."""
+    try:
+        from network.mx import mx  # noqa: PLC0415
+    except (ImportError, OSError) as error:  # OSError: a library that it needs is missing
+        raise UserError(
+            f"MXNet cannot be imported ({error}): pip install -r requirements.txt, or {otherwise}"
+        ) from error
+    return mx
+
+
+def import_torch():
+    """PyTorch.
+
+    Raises
+    ------
+    UserError
+        It cannot be imported.
+    """
+    try:
+        import torch  # noqa: PLC0415
+    except (ImportError, OSError) as error:
+        raise UserError(
+            f"--engine torch needs PyTorch ({error}): pip install -r requirements-torch.txt"
+        ) from error
+    return torch
+
+
+def _read_with_mxnet(path):
+    import_mxnet(f"save {path} in the layout of MXNet 1.x, which needs no MXNet to be read")
     from engine.mxnet_engine import read_any_params  # noqa: PLC0415
 
+    return read_any_params(path)
+
+
+def read_checkpoint(name, folder: Path = WEIGHTS) -> Checkpoint:
+    """Find and read a checkpoint; one without a record gets run and step from its name.
+
+    MXNet is needed for files in a layout other than that of MXNet 1.x only.
+    """
     path = find_checkpoint(name, folder)
-    checkpoint = load_checkpoint(path, read_any_params)
+    checkpoint = load_checkpoint(path, _read_with_mxnet)
     record = checkpoint.record
     match = re.fullmatch(r"(.+)_(\d+)", path.stem)
     run, step = (match.group(1), int(match.group(2))) if match else (path.stem, 0)
@@ -67,8 +132,14 @@ def read_checkpoint(name, folder: Path = WEIGHTS) -> Checkpoint:
     return replace(checkpoint, record=record)
 
 
-def load_engine(config: NetworkConfig, checkpoint: Checkpoint, gpus: str = "") -> Engine:
+def load_engine(
+    config: NetworkConfig,
+    checkpoint: Checkpoint,
+    gpus: str = "",
+    engine: str = ENGINES[0],
+    precision: str | None = None,
+) -> Engine:
     """An engine for prediction with the parameters of a checkpoint, or of its head."""
-    engine, _ = make_engine(config, gpus)
-    engine.load(checkpoint)
-    return engine
+    made, _ = make_engine(config, gpus, engine=engine, precision=precision)
+    made.load(checkpoint)
+    return made

@@ -6,15 +6,14 @@ import numpy as np
 
 from engine.errors import UserError
 from engine.interface import NotFinite, StepResult, Training, TrainingSettings
+from engine.training_draws import Draws, draw_noise, draw_step
 from network.augmentation import ColourAugmentation, GeometryAugmentation
-from network.augmentation_draws import draw_colour, draw_geometry, draw_noise_seed
 from network.losses import EndPointError, MultiscaleEPE
 from network.maskflownet import MaskFlownet
 from network.mx import mx
 
 nd = mx.nd
 ADAM = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
-AUGMENTATION, NOISE = 1, 2  # streams of random numbers, beside those of the loader
 
 
 class MXNetTraining(Training):
@@ -65,7 +64,7 @@ class MXNetTraining(Training):
 
     def step(self, batch, step: int, learning_rate: float) -> StepResult:
         count = len(batch.names)
-        draws = self._draw(count, step)
+        draws = draw_step(self.settings, count, step)
         share = count // len(self.contexts)
         losses, errors = [], []
         for i, context in enumerate(self.contexts):
@@ -88,34 +87,7 @@ class MXNetTraining(Training):
         epe = np.concatenate([error.asnumpy() for error in errors])
         return StepResult(float(values.mean()), float(epe.mean()))
 
-    def _draw(self, count: int, step: int) -> dict[str, np.ndarray]:
-        """All random numbers of a step, on the host: the same however many devices share it."""
-        settings = self.settings
-        ranges = settings.augmentation
-        if ranges is None:
-            return {}
-        # One stream for the batch of all workers, of which each takes its rows.
-        rng = np.random.default_rng([settings.seed, AUGMENTATION, step])
-        total = count * settings.world
-        draws = {
-            "geometry": draw_geometry(rng, total, settings.original, settings.target, ranges),
-            "colour": draw_colour(rng, total, ranges),
-        }
-        seed = draw_noise_seed(rng)
-        rows = slice(settings.rank * count, (settings.rank + 1) * count)
-        draws = {name: rows_of[rows] for name, rows_of in draws.items()}
-        if ranges.noise:
-            draws["noise"] = np.stack(
-                [
-                    np.random.default_rng([seed, NOISE, row]).standard_normal(
-                        (2, 3, *settings.target), np.float32
-                    )
-                    for row in range(rows.start, rows.stop)
-                ]
-            )
-        return draws
-
-    def _prepare(self, batch, draws, part: slice, context):
+    def _prepare(self, batch, draws: Draws | None, part: slice, context):
         """One device's share: two centred images (n, 3, H, W), label (n, 2, H, W) (y, x), mask."""
 
         def send(array):
@@ -128,13 +100,14 @@ class MXNetTraining(Training):
         flow = send_channels_first(batch.flow)  # (u, v)
         mask = send_channels_first(batch.mask) / 255
         if draws:
-            *images, flow, mask = self.geometry(*images, flow, mask, send(draws["geometry"]))
-            if "noise" in draws:
-                noise = send(draws["noise"])
+            *images, flow, mask = self.geometry(*images, flow, mask, send(draws.geometry))
+            if draws.noise_seeds:
+                noise = draw_noise(draws.noise_seeds[part], self.settings.target)
+                noise = nd.array(noise, context)  # (n, 2, 3, H, W)
                 noises = [noise[:, 0], noise[:, 1]]
             else:
                 noises = [nd.zeros_like(image) for image in images]
-            images = self.colour(*images, *noises, send(draws["colour"]))
+            images = self.colour(*images, *noises, send(draws.colour))
         if self.colour_order == "BGR":
             images = [image.flip(axis=1) for image in images]
         mean = nd.concat(*images, dim=2).mean(axis=(2, 3), keepdims=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from pathlib import Path
 from typing import Iterable, Iterator
 
@@ -12,7 +13,7 @@ from engine.config import load_network_config
 from engine.errors import UserError
 from engine.folders import WEIGHTS
 from engine.interface import Engine, Prediction
-from engine.loading import load_engine, read_checkpoint
+from engine.loading import ENGINES, load_engine, read_checkpoint
 from engine.sizing import Sizing
 
 
@@ -51,6 +52,8 @@ class Predictor:
         pad: bool = False,
         batch: int = 1,
         folder: Path = WEIGHTS,
+        engine: str = ENGINES[0],
+        precision: str | None = None,
     ) -> Predictor:
         """Make a predictor from a network config and a checkpoint.
 
@@ -70,6 +73,9 @@ class Predictor:
             Pairs that `stream` computes at a time.
         folder : Path
             Where run ids are looked for.
+        engine : {"mxnet", "torch"}
+        precision : {"float32", "tf32", "bf16"}, optional
+            Of the torch engine's networks; by default float32 on the CPU, tf32 on GPUs.
 
         Raises
         ------
@@ -80,9 +86,9 @@ class Predictor:
         if batch < 1:
             raise UserError(f"a batch needs at least one pair, not {batch}")
         settings = load_network_config(config)
-        find_checkpoint(checkpoint, folder)  # before the wait for MXNet's import
-        engine = load_engine(settings, read_checkpoint(checkpoint, folder), gpus)
-        return cls(engine, sizing, batch)
+        find_checkpoint(checkpoint, folder)  # before the wait for the engine's import
+        loaded = read_checkpoint(checkpoint, folder)
+        return cls(load_engine(settings, loaded, gpus, engine, precision), sizing, batch)
 
     def __call__(self, image_1: np.ndarray, image_2: np.ndarray) -> Prediction:
         """Predict a pair or a batch of pairs.
@@ -118,12 +124,15 @@ class Predictor:
         """Predict pairs one after the other, `batch` at a time where their sizes agree.
 
         Yields one Prediction without batch axis for each pair, in order; never more than one batch
-        of pairs is held.
+        of pairs is held, or two where the engine computes one while the other is on its way.
         """
-        for images_1, images_2 in batches(pairs, self.batch):
-            predictions = self.engine.predict(images_1, images_2, self.sizing, mask, warped)
-            for i in range(len(images_1)):
-                yield Prediction(*(None if array is None else array[i] for array in predictions))
+        waiting: deque = deque()
+        for images in batches(pairs, self.batch):
+            waiting.append(self.engine.submit(*images, self.sizing, mask, warped))
+            if len(waiting) > self.engine.ahead:
+                yield from _single(waiting.popleft()())
+        while waiting:
+            yield from _single(waiting.popleft()())
 
 
 def check_pair(image_1: np.ndarray, image_2: np.ndarray) -> None:
@@ -153,6 +162,11 @@ def batches(pairs, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
             waiting = []
     if waiting:
         yield _stack(waiting)
+
+
+def _single(predictions: Prediction) -> Iterator[Prediction]:
+    for i in range(len(predictions.flow)):
+        yield Prediction(*(None if array is None else array[i] for array in predictions))
 
 
 def _stack(pairs) -> tuple[np.ndarray, np.ndarray]:

@@ -14,12 +14,13 @@ import yaml
 from engine.config import find_config, load_network_config
 from engine.data_config import load_data_config
 from engine.errors import UserError
-from engine.loading import make_engine, read_checkpoint
+from engine.loading import ENGINES, read_checkpoint
 from engine.run_log import new_run_id
 from engine.run_plan import Options, end_of
+from engine.run_training import train_on
 from engine.schema import option, parse, read_yaml
 from engine.snapshots import Snapshots
-from engine.training import train
+from engine.workers import refuse_torchrun
 from reader.files import atomic_path
 
 
@@ -64,7 +65,13 @@ def load_schedule(name) -> tuple[Path, list[Stage]]:
 
 
 def run_stages(
-    name, options: Options, gpus: str = "", checkpoint: str | None = None, fresh: bool = False
+    name,
+    options: Options,
+    gpus: str = "",
+    checkpoint: str | None = None,
+    fresh: bool = False,
+    engine: str = ENGINES[0],
+    precision: str | None = None,
 ) -> list[Path]:
     """Run a schedule from where it was left.
 
@@ -80,12 +87,15 @@ def run_stages(
         What the first stage starts from; without it from scratch.
     fresh : bool
         Forget what an earlier call reached and begin again.
+    engine, precision
+        See `engine.loading.make_engine`.
 
     Returns
     -------
     list of Path
         The last checkpoint of every stage.
     """
+    refuse_torchrun("a schedule of stages")
     path, stages = load_schedule(name)
     options = replace(options, seed=options.seed or 0)
     state_file = options.logs / f"{path.stem}.stages.yaml"
@@ -110,7 +120,8 @@ def run_stages(
             state["runs"].append(_free_run(options))
             _write(state_file, state)
         parent = finished[-1] if finished else checkpoint
-        finished.append(_run_stage(stage, state["runs"][number], parent, options, gpus))
+        run = state["runs"][number]
+        finished.append(_run_stage(stage, run, parent, options, (gpus, engine, precision)))
         print(f"stage {number + 1} of {len(stages)} has ended: {finished[-1]}", flush=True)
     return finished
 
@@ -125,7 +136,7 @@ def _write(path: Path, content: dict) -> None:
         temporary.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
 
-def _run_stage(stage: Stage, run: str, parent, options: Options, gpus: str) -> Path:
+def _run_stage(stage: Stage, run: str, parent, options: Options, executor: tuple) -> Path:
     """Start, go on with, or skip a stage; its last checkpoint."""
     config, data = load_network_config(stage.network), load_data_config(stage.dataset)
     snapshots = Snapshots(options.weights, run)
@@ -138,8 +149,7 @@ def _run_stage(stage: Stage, run: str, parent, options: Options, gpus: str) -> P
     else:
         checkpoint, clear = read_checkpoint(parent, options.weights) if parent else None, True
     options = replace(options, run=run, clear_steps=clear)
-    engine, _ = make_engine(config, gpus, options.seed)
-    train(engine, config, data, checkpoint, options)
+    train_on(config, data, checkpoint, options, *executor)
     last = snapshots.path(end)
     if not last.exists():
         raise UserError(f"stage {run} was interrupted; the same command goes on with it")

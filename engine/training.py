@@ -13,8 +13,7 @@ from engine.config import NetworkConfig
 from engine.data_config import DataConfig
 from engine.datasets import training_parts, validation_sets
 from engine.errors import UserError
-from engine.interface import Engine, Training, TrainingSettings
-from engine.loading import Workers
+from engine.interface import Engine, PeerLost, Step, Training, TrainingSettings
 from engine.records import Record
 from engine.results import log_line
 from engine.run_log import RunLog
@@ -29,7 +28,11 @@ from engine.run_plan import (
 )
 from engine.snapshots import MEAN_EPE, Snapshots, read_state
 from engine.validation import validate
+from engine.workers import Workers
+from reader.errors import DataError
 from reader.loader import TrainLoader
+
+ONE_PRESS = 1.0  # s within which a second Ctrl-C counts as the same
 
 
 def train(
@@ -42,7 +45,8 @@ def train(
 ) -> Path | None:
     """Train until the schedule ends; the path of the last checkpoint.
 
-    Ctrl-C saves and ends; a second one ends at once. Nothing is written but by the first worker.
+    Ctrl-C, in any of the workers, saves and ends; a second one ends at once. Nothing is written
+    but by the first worker.
 
     Parameters
     ----------
@@ -63,9 +67,10 @@ def train(
     """
     network = config.network.class_
     options.weights.mkdir(parents=True, exist_ok=True)
-    if data.batch_size % engine.devices:
+    devices = engine.devices * workers.share[1]
+    if data.batch_size % devices:
         raise UserError(
-            f"{engine.devices} devices cannot share a batch of {data.batch_size} samples evenly"
+            f"{devices} devices cannot share a batch of {data.batch_size} samples evenly"
         )
     content = settings_of(config, data, options, workers.world)
     start = start_of(checkpoint, network, options)
@@ -84,6 +89,7 @@ def train(
         seed=start.seed,
         rank=workers.rank,
         world=workers.world,
+        share=workers.share,
     )
     training = engine.training(settings)
     if state is not None:
@@ -94,18 +100,18 @@ def train(
         data.orig_shape,
         data.resize,
         seed=start.seed,
-        workers=options.workers,
+        workers=-(-options.workers // workers.share[1]),
         skip_damaged=options.skip_damaged,
         rank=workers.rank,
         world=workers.world,
+        share=workers.share,
     )
-    writes = workers.rank == 0
     sets = None
-    if writes and data.validation:
+    if workers.first and data.validation:
         sets = validation_sets(data, options.roots, network, options.debug)
-    log = RunLog(options.logs, start.run, start.step, end, quiet=not writes)
+    log = RunLog(options.logs, start.run, start.step, end, quiet=not workers.first)
     try:
-        loop = _Run(engine, training, config, data, options, start, log, sets, content, writes)
+        loop = _Run(engine, training, config, data, options, start, log, sets, content, workers)
         return loop(loader, end)
     finally:
         loader.close()
@@ -116,48 +122,81 @@ class _Run:
     """The loop of a run and what it does between steps."""
 
     def __init__(
-        self, engine, training: Training, config, data, options, start, log, sets, content, writes
+        self, engine, training: Training, config, data, options, start, log, sets, content, workers
     ):
         self.engine, self.training = engine, training
         self.config, self.data, self.options = config, data, options
         self.start, self.log, self.sets, self.content = start, log, sets, content
-        self.writes = writes
+        self.workers = workers
         self.snapshots = Snapshots(options.weights, start.run)
         self.validation_steps = scaled(data.validation_steps, options.scale)
         self.checkpoint_steps = scaled(data.checkpoint_steps, options.scale)
 
     def __call__(self, loader: TrainLoader, end: int) -> Path | None:
-        step, saved, noted = self.start.step, None, 0
+        step, saved, noted = self.start.step, (None, None), 0  # saved: at which step, the path
         schedule = self.config.optimizer.learning_rate
         self._announce(step, end)
         if self.config.network.class_ == "MaskFlownet" and not (step or self.start.parent):
             self.log.line("warning: without -c the frozen head is untrained, fit for --debug alone")
         if step >= end:
             raise UserError(f"run {self.start.run} has ended: it is at step {step} of {end}")
-        if self.writes:
+        if self.workers.first:
             self.snapshots.sweep()
         with contextlib.closing(loader.batches(step)) as batches, _interruptible() as interrupted:
-            for batch in batches:
+            running = self._start(batches, step, end)
+            while running is not None:
+                if isinstance(running, DataError):
+                    raise running
                 rate = rate_at(schedule, step, self.options.scale)
-                result = self.training.step(batch, step, rate)
+                try:
+                    if self.workers.agree(interrupted()) and step > self.start.step:
+                        break
+                    running.finish(rate)
+                    running, finished = self._start(batches, step + 1, end), running
+                    result = finished.result()
+                except PeerLost as error:
+                    raise PeerLost(self._rescue(step, saved[0])) from error
                 step += 1
                 for sentence in loader.skipped[noted:]:
                     self.log.line(f"skipped a damaged sample: {sentence}")
                 noted = len(loader.skipped)
                 self.log.step(step, result.loss, result.epe, rate)
-                ending = step == end or interrupted()
                 metrics = {}
                 if self.sets and (step % self.validation_steps == 0 or step == end):
                     metrics = self._validate(step)
                 best = self.snapshots.best() if metrics else None
                 is_best = metrics and (best is None or metrics[MEAN_EPE] < best[1])
-                if ending or is_best or step % self.checkpoint_steps == 0:
-                    saved = self._save(step, metrics)
-                if ending:
-                    break
+                if step == end or is_best or step % self.checkpoint_steps == 0:
+                    saved = step, self._save(step, metrics)
         if step < end:
+            if saved[0] != step:
+                saved = step, self._save(step, {})
             self.log.line(f"interrupted at step {step}; -c {self.start.run} goes on from there")
-        return saved
+        return saved[1]
+
+    def _start(self, batches, step: int, end: int) -> Step | DataError | None:
+        """Start the step that follows `step` steps, if there is one, while the device is at work.
+
+        An error of its data is returned, for the step at hand to be completed before it is told.
+        """
+        if step >= end:
+            return None
+        try:
+            return self.training.start(next(batches), step)
+        except DataError as error:
+            return error
+
+    def _rescue(self, step: int, saved: int | None) -> str:
+        """Save what was reached before another process ended; how the run can go on."""
+        if not self.workers.first:
+            return ""
+        if step not in {self.start.step, saved}:
+            self._save(step, {})
+            saved = step
+        self.log.line(f"ended at step {step}, because another process ended")
+        if saved is None:
+            return "nothing was saved in this call"
+        return f"-c {self.start.run} goes on from step {saved}"
 
     def _announce(self, step: int, end: int) -> None:
         verb = "goes on" if step else "starts"
@@ -184,7 +223,7 @@ class _Run:
         return {**errors, MEAN_EPE: sum(errors.values()) / len(errors)}
 
     def _save(self, step: int, metrics: dict) -> Path | None:
-        if not self.writes:
+        if not self.workers.first:
             return None
         base, settings = self.engine.record, self.config.network
         record = replace(
@@ -194,7 +233,7 @@ class _Run:
             parent=self.start.parent,
             seed=self.start.seed,
             engine=self.engine.name,
-            precision="float32",
+            precision=self.engine.precision,
             time=time.strftime("%Y-%m-%d %H:%M:%S"),
             config=self.content,
             data=dict(self.data.dataset),
@@ -206,11 +245,14 @@ class _Run:
 @contextlib.contextmanager
 def _interruptible():
     """Turns the first Ctrl-C into a flag, so that a step is completed and saved."""
-    flags = []
+    times = []
 
     def note(number, frame):
-        signal.signal(signal.SIGINT, before)
-        flags.append(number)
+        # A launcher such as torchrun repeats the terminal's Ctrl-C at once.
+        if times and time.monotonic() - times[0] > ONE_PRESS:
+            signal.signal(signal.SIGINT, before)
+            signal.raise_signal(signal.SIGINT)
+        times.append(time.monotonic())
 
     try:
         before = signal.signal(signal.SIGINT, note)
@@ -218,6 +260,6 @@ def _interruptible():
         yield lambda: False
         return
     try:
-        yield lambda: bool(flags)
+        yield lambda: bool(times)
     finally:
         signal.signal(signal.SIGINT, before)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.cli import Parser, run
+from engine.cli import Parser, add_devices, run
 from engine.metrics import end_point_error
 from engine.outputs import to_picture
 from engine.predictor import Predictor
@@ -23,13 +23,19 @@ def main(arguments):
     parser = Parser(prog="demo.py", description=__doc__.splitlines()[0])
     parser.add_argument("config", metavar="CONFIG", help="network config, such as MaskFlownet_S")
     parser.add_argument("-c", "--checkpoint", required=True, help="path or run id")
-    parser.add_argument("-g", "--gpus", default="", help="GPU ids; default: the CPU")
+    add_devices(parser)
     parser.add_argument("-o", "--output", default=HERE.parent / "flows/demo.png", type=Path)
     args = parser.parse_args(arguments)
     image_1, image_2 = (read_image(HERE / f"example_{i}.png") for i in (1, 2))
     label, _ = read_flow(HERE / "example_flow.png")
     print(f"Loading {args.checkpoint}; a pair then takes one to three seconds on two CPU cores.")
-    predictor = Predictor.load(args.config, args.checkpoint, args.gpus)
+    predictor = Predictor.load(
+        args.config,
+        args.checkpoint,
+        args.gpus,
+        engine=args.engine,
+        precision=args.precision,
+    )
     started = time.perf_counter()
     flow, mask, _ = predictor(image_1, image_2)
     seconds = time.perf_counter() - started

@@ -1,0 +1,111 @@
+"""Small training runs with the torch engine, in this process or in others.
+
+    python -m tests.torch_runs FOLDER RANKS STEPS [KILL_AFTER]
+
+trains FOLDER/network.yaml on FOLDER/data.yaml up to step STEPS with RANKS processes on the CPU (0 =
+in this one), going on from FOLDER/weights if a checkpoint is there. Without further processes it
+kills itself after KILL_AFTER steps. As one of torchrun's processes it also writes the parameters
+that it ends with to FOLDER/rank_N.params.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from engine.cli import run
+from engine.config import load_network_config
+from engine.data_config import load_data_config
+from engine.loading import make_engine, read_checkpoint
+from engine.params_file import read_params, write_params
+from engine.snapshots import state_path
+from engine.torch_engine import TorchEngine
+from engine.torch_launch import train_on_devices
+from engine.torch_training import TorchTraining
+from engine.training import train
+from engine.workers import under_torchrun
+from tests.training_runs import options
+
+ROOT = Path(__file__).resolve().parents[1]
+RUN = "abcJan01-0000"
+
+
+def train_torch_in(folder: Path, ranks: int = 0, checkpoint=None, **changes) -> Path | None:
+    """Train with the configs of a folder in so many processes, 0 = in the calling one."""
+    config = load_network_config(folder / "network.yaml")
+    data = load_data_config(folder / "data.yaml")
+    chosen = options(folder, **changes)
+    devices = [torch.device("cpu")] * max(1, ranks)
+    if ranks:
+        return train_on_devices(devices, "float32", config, data, checkpoint, chosen)
+    engine = TorchEngine(config, devices)
+    return train(engine, config, data, checkpoint, chosen)
+
+
+def arrays_of(path) -> dict[str, np.ndarray]:
+    return {**read_params(path), **read_params(state_path(path))}
+
+
+def largest_difference(path_a, path_b) -> float:
+    a, b = arrays_of(path_a), arrays_of(path_b)
+    assert set(a) == set(b)
+    return max(float(np.abs(a[name] - b[name]).max()) for name in a)
+
+
+def start(*arguments, module="tests.torch_runs", **environment) -> subprocess.Popen:
+    """Start a program of ours in a session of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        start_new_session=True,
+    )
+
+
+def main(arguments) -> None:
+    folder = Path(arguments[0])
+    ranks, steps, *rest = map(int, arguments[1:])
+    if rest:
+        die_after(*rest)
+    if under_torchrun():
+        train_as_rank(folder, steps)
+        return
+    checkpoint = None
+    if list((folder / "weights").glob("*.params")):
+        checkpoint = read_checkpoint("abc", folder / "weights")
+    train_torch_in(folder, ranks, checkpoint, steps=steps, run=RUN)
+
+
+def train_as_rank(folder: Path, steps: int) -> None:
+    config = load_network_config(folder / "network.yaml")
+    data = load_data_config(folder / "data.yaml")
+    seed = int(os.environ["RANK"])  # of the first process is what counts
+    engine, workers = make_engine(config, "", seed, distributed=True, engine="torch")
+    train(engine, config, data, None, options(folder, steps=steps, run=RUN), workers)
+    write_params(folder / f"rank_{os.environ['RANK']}.params", engine.parameters())
+    engine.close()
+
+
+def die_after(steps: int) -> None:
+    """Let this process kill itself when it has done so many steps."""
+    start = TorchTraining.start
+
+    def start_or_die(self, batch, done):
+        if done == steps:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return start(self, batch, done)
+
+    TorchTraining.start = start_or_die
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
