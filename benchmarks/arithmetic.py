@@ -1,48 +1,55 @@
-"""Multiply-accumulates of a network, counted in its traced graph."""
+"""Multiply-accumulates of a network, counted while its graph is executed."""
 
 from __future__ import annotations
 
-import json
-from ast import literal_eval
+import math
 
-from network.mx import mx
+import torch
+
+from engine.graphs import graph_of
+from engine.torch_graph.module import GraphModule
+from engine.torch_graph.operators import OPERATORS
+
+SIDE = 64  # px, the smallest image; the arithmetic is proportional to the number of pixels
 
 
-def multiply_accumulates(network, height: int, width: int) -> dict[str, int]:
+def multiply_accumulates(network: str, height: int, width: int) -> dict[str, float]:
     """Multiply-accumulates of one pair by operator kind; operators without products are left out.
 
     A deformable convolution counts its products with the weights, not its sampling.
     """
-    outputs = network(mx.sym.var("image_1"), mx.sym.var("image_2"))
-    graph = mx.sym.Group([*outputs[0], outputs[1]])
-    internals = graph.get_internals()
-    size = (1, 3, height, width)
-    _, shapes, _ = internals.infer_shape(image_1=size, image_2=size)
-    shape_of = dict(zip(internals.list_outputs(), shapes))
-    nodes = json.loads(graph.tojson())["nodes"]
-    counts: dict[str, int] = {}
-    for node in nodes:
-        kind, name = node["op"], node["name"]
-        inputs = [nodes[i] for i, *_ in node["inputs"]]
-        if kind in {"Convolution", "_contrib_DeformableConvolution", "Deconvolution"}:
-            out_or_in = f"{name}_output"
-            if kind == "Deconvolution":  # its products are those of each input pixel
-                out_or_in = _output_name(inputs[0])
-            pixels = shape_of[out_or_in][0] * shape_of[out_or_in][2] * shape_of[out_or_in][3]
-            weight = shape_of[_output_name(inputs[2 if "Deformable" in kind else 1])]
-            products = weight[0] * weight[1] * weight[2] * weight[3] * pixels
-        elif kind == "Correlation":
-            channels = shape_of[_output_name(inputs[0], node["inputs"][0][1])][1]
-            n, displacements, h, w = shape_of[f"{name}_output"]
-            products = n * displacements * h * w * channels
-            assert literal_eval(node["attrs"]["kernel_size"]) == 1
-        else:
-            continue
-        counts[kind] = counts.get(kind, 0) + products
-    return counts
+    counts: dict[str, float] = {}
 
+    def counting(kind: str, products):
+        def call(inputs, attrs):
+            result = OPERATORS[kind](inputs, attrs)
+            counts[kind] = counts.get(kind, 0) + products(inputs, result)
+            return result
 
-def _output_name(node, index: int = 0) -> str:
-    if node["op"] == "null":
-        return node["name"]
-    return f"{node['name']}_output{index if node['op'] == 'SliceChannel' else ''}"
+        return call
+
+    def of_output(inputs, result):  # each output value: one product for each weight that it takes
+        weight = next(x for x in inputs[1:] if x.dim() == 4 and x.shape[0] == result.shape[1])
+        return result.numel() * math.prod(weight.shape[1:])
+
+    def of_input(inputs, result):
+        return inputs[0].numel() * math.prod(inputs[1].shape[1:])
+
+    def of_matches(inputs, result):
+        return result.numel() * inputs[0].shape[1]
+
+    kinds = {
+        "Convolution": of_output,
+        "Deconvolution": of_input,
+        "Correlation": of_matches,
+        "_contrib_DeformableConvolution": lambda inputs, result: of_output(
+            [inputs[0], inputs[2]], result
+        ),
+    }
+    graph = graph_of("network", network=network, flow_multiplier=1.0, pyramid="paper")
+    module = GraphModule(graph, {**OPERATORS, **{k: counting(k, p) for k, p in kinds.items()}})
+    counts.clear()  # of what was folded
+    images = [torch.rand(1, 3, SIDE, SIDE) for _ in range(2)]
+    with torch.no_grad():
+        module(*images)
+    return {kind: count * height * width / SIDE**2 for kind, count in counts.items()}

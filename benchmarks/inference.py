@@ -1,9 +1,10 @@
-"""Time of one pair through both networks on this machine, beside its matrix-product rate.
+"""Time of both networks: on the CPU both engines in turn, on a GPU the torch engine.
 
-    python -m benchmarks.inference [--size 448,1024] [--repeats 7] [--operators]
+    python -m benchmarks.inference [--size 448,1024] [--repeats 7]
+    python -m benchmarks.inference -g 0 [--batches 1,8] [--peer SCRIPT PACKAGES]
 
-Compares the engine's graph with the plain one (a pyramid pass per image, no static memory),
-alternating between the two.
+On a GPU a network's call is captured and timed on the device, with its images there, for each
+precision, beside the GPU's matrix product and, with --peer, another implementation in the same run.
 """
 
 import platform
@@ -12,104 +13,129 @@ import time
 from statistics import median
 
 import numpy as np
+import torch
 
 from benchmarks.arithmetic import multiply_accumulates
 from engine.cli import Parser, count, height_width, run
-from network.decoder import PYRAMID_CHANNELS
-from network.layers import SLOPE
-from network.maskflownet import MaskFlownet, MaskFlownet_S
-from network.mx import mx
+from engine.graphs import graph_of
+from engine.torch_fusion import computing, executor
 
-
-def one_pass_per_image(network):
-    """The same network with its pyramids computed image by image."""
-
-    def pyramid(_, image_1, image_2, letters):
-        features = []
-        for image in (image_1, image_2):
-            x, levels = image, {}
-            for level in PYRAMID_CHANNELS:
-                for letter in letters:
-                    x = network.layer(f"conv{level}{letter}")(x)
-                levels[level] = x
-            features.append(levels)
-        return features
-
-    network.pyramid = pyramid
-    return network
+NETWORKS = ("MaskFlownet_S", "MaskFlownet")
 
 
 def seconds(function) -> float:
     started = time.perf_counter()
     function()
-    mx.nd.waitall()
     return time.perf_counter() - started
 
 
-def gemm_rate(size=2048, repeats=5) -> float:
+def gemm_rate(size=2048, repeats=2) -> float:
     """GFLOP/s of NumPy's float32 matrix product."""
     a, b = (np.random.rand(size, size).astype(np.float32) for _ in range(2))
     a @ b
     return 2e-9 * size**3 / min(seconds(lambda: a @ b) for _ in range(repeats))
 
 
-def operator_table(call) -> str:
-    """Total milliseconds by operator of one call, costliest first."""
-    mx.profiler.set_config(profile_imperative=True, profile_symbolic=True, aggregate_stats=True,
-                           filename="profile.json")  # fmt: skip
-    mx.profiler.dumps(reset=True)
-    mx.profiler.set_state("run")
+def mxnet_call(name: str, images):
+    """A function that runs MXNet's network, and its parameters."""
+    from engine.mxnet_engine import build_network  # noqa: PLC0415 - only where it is compared
+    from network.layers import SLOPE  # noqa: PLC0415
+    from network.mx import mx  # noqa: PLC0415
+
+    network = build_network(name, 1.0, "paper")
+    network.initialize(mx.init.MSRAPrelu(slope=SLOPE))
+    network.hybridize(static_alloc=True)
+    arrays = [mx.nd.array(image.numpy()) for image in images]
+
+    def call():
+        return network(*arrays)[0][-1].asnumpy()
+
     call()
-    mx.nd.waitall()
-    mx.profiler.set_state("stop")
-    totals: dict[str, float] = {}
-    for line in mx.profiler.dumps(reset=True).splitlines():
-        fields = line.split()
-        is_operator = len(fields) == 6 and fields[1].isdigit()
-        if is_operator and not fields[0].startswith(("Memory", "MX", "DeleteVariable")):
-            totals[fields[0]] = totals.get(fields[0], 0) + float(fields[2])
-    rows = sorted(totals.items(), key=lambda item: -item[1])
-    return "\n".join(f"    {milliseconds:8.1f} ms  {name}" for name, milliseconds in rows)
+    structural = network._collect_params_with_prefix().items()
+    return call, {k: torch.from_numpy(p.data().asnumpy()) for k, p in structural}
+
+
+def on_cpu(args) -> None:
+    from network.mx import mx  # noqa: PLC0415 - only where it is compared
+
+    print(f"{platform.machine()}, MXNet {mx.__version__}, PyTorch {torch.__version__}, NumPy "
+          f"{np.__version__}, {args.size[0]}x{args.size[1]}, median of {args.repeats}")  # fmt: skip
+    images = [torch.rand(1, 3, *args.size) - 0.5 for _ in range(2)]
+    for name in NETWORKS:
+        mxnet_network, parameters = mxnet_call(name, images)
+        graph = graph_of("network", network=name, flow_multiplier=1.0, pyramid="paper")
+        module = executor(graph, torch.device("cpu"), "float32")
+        module.load_state_dict(parameters)
+        getattr(module, "parameters_changed", lambda: None)()
+
+        def torch_network(module=module):
+            with torch.inference_mode():
+                return module(*images)[4].numpy()
+
+        difference = np.abs(torch_network() - mxnet_network()).max()
+        times: dict = {"mxnet": [], "torch": []}
+        calls, rates = {"mxnet": mxnet_network, "torch": torch_network}, []
+        for repeat in range(args.repeats):
+            rates.append(gemm_rate())
+            # In turn, so that neither always runs on the warmer machine.
+            for engine in sorted(calls, reverse=bool(repeat % 2)):
+                times[engine].append(seconds(calls[engine]))
+        gmac = 1e-9 * sum(multiply_accumulates(name, *args.size).values())
+        typical = {engine: median(t) for engine, t in times.items()}
+        for engine, t in typical.items():
+            rate = 2 * gmac / t
+            print(f"{name} {engine}: {1000 * t:.0f} ms, {gmac:.1f} GMAC, {rate:.0f} GFLOP/s = "
+                  f"{100 * rate / median(rates):.0f} % of the matrix product's "
+                  f"{median(rates):.0f} GFLOP/s")  # fmt: skip
+        print(f"{name}: torch is {typical['mxnet'] / typical['torch']:.2f} times as fast; largest "
+              f"difference {difference:.1e} px", flush=True)  # fmt: skip
+
+
+def on_gpu(args) -> None:
+    from benchmarks import gpu  # noqa: PLC0415 - needs a GPU
+
+    device = torch.device("cuda", int(args.gpus))
+    torch.cuda.set_device(device)
+    peaks = {"tf32": gpu.matrix_peak(torch.float32), "bf16": gpu.matrix_peak(torch.bfloat16)}
+    print(f"{torch.cuda.get_device_name(device)}, PyTorch {torch.__version__}, {args.size[0]}x"
+          f"{args.size[1]}, median of {args.repeats}; matrix product "
+          + ", ".join(f"{name} {peak:.0f} TFLOP/s" for name, peak in peaks.items()))  # fmt: skip
+    for name in NETWORKS:
+        gmac = 1e-9 * sum(multiply_accumulates(name, *args.size).values())
+        graph = graph_of("network", network=name, flow_multiplier=1.0, pyramid="paper")
+        for precision in args.precisions.split(","):
+            network = executor(graph, device, precision)
+            network.initialise(0)
+            for batch in map(int, args.batches.split(",")):
+                images = [torch.rand(batch, 3, *args.size, device=device) - 0.5 for _ in range(2)]
+                gpu.forget_memory()
+                with torch.inference_mode(), computing(precision, search=True):
+                    graph_of_call = gpu.capture(lambda n=network, i=images: n(*i))
+                taken = gpu.milliseconds(graph_of_call.replay, args.repeats)
+                rate = 2e-3 * gmac * batch / taken * 1000
+                share = ""
+                if precision in peaks:
+                    share = f", {100 * rate / 1000 / peaks[precision]:.0f} % of the matrix product"
+                print(f"{name} {precision} {batch} pair{'s' * (batch > 1)}: {taken:.2f} ms, "
+                      f"{rate / 1000:.1f} TFLOP/s{share}, {gpu.peak_memory()}",
+                      flush=True)  # fmt: skip
+                del graph_of_call
+    if args.peer:
+        gpu.forget_memory()
+        gpu.run_peer(*args.peer)
 
 
 def main(arguments):
     parser = Parser(prog="inference.py", description=__doc__.splitlines()[0])
-    parser.add_argument("--size", type=height_width, default=(448, 1024), metavar="H,W")
-    parser.add_argument("--repeats", type=count, default=7)
-    parser.add_argument("--operators", action="store_true", help="also time each operator")
+    add = parser.add_argument
+    add("-g", "--gpus", metavar="ID", help="a GPU; default: the CPU")
+    add("--size", type=height_width, default=(448, 1024), metavar="H,W")
+    add("--repeats", type=count, default=21)
+    add("--batches", default="1,8", help="pairs at a time, on a GPU")
+    add("--precisions", default="float32,tf32,bf16", help="on a GPU")
+    add("--peer", nargs=2, metavar=("SCRIPT", "PACKAGES"), help="timing script of another one")
     args = parser.parse_args(arguments)
-    print(f"{platform.machine()}, MXNet {mx.__version__}, NumPy {np.__version__}, "
-          f"{args.size[0]}x{args.size[1]}, median of {args.repeats}")  # fmt: skip
-    images = [mx.nd.random.uniform(-0.5, 0.5, shape=(1, 3, *args.size)) for _ in range(2)]
-    for make in (MaskFlownet_S, MaskFlownet):
-        engine, plain = make(), one_pass_per_image(make())
-        for network in (engine, plain):
-            network.initialize(mx.init.MSRAPrelu(slope=SLOPE))
-        gmac = 1e-9 * sum(multiply_accumulates(engine, *args.size).values())
-        engine.hybridize(static_alloc=True)
-        plain.hybridize()
-        times: dict = {engine: [], plain: []}
-        rates = []
-        for repeat in range(args.repeats + 1):
-            rates.append(gemm_rate(repeats=2))
-            # In turn, so that neither always runs on the warmer machine.
-            for network in (engine, plain) if repeat % 2 else (plain, engine):
-                took = seconds(lambda network=network: network(*images))
-                if repeat:  # the first call plans and allocates
-                    times[network].append(took)
-        rate = 2 * gmac / median(times[engine])
-        print(
-            f"{make.__name__}: {1000 * median(times[engine]):.0f} ms "
-            f"({1000 * median(times[plain]):.0f} ms the plain graph), {gmac:.1f} GMAC, "
-            f"{rate:.0f} GFLOP/s = {100 * rate / median(rates):.0f} % of the matrix product's "
-            f"{median(rates):.0f} GFLOP/s",
-            flush=True,
-        )
-        if args.operators:
-            # One entry per operator instead of fused segments.
-            engine.hybridize(static_alloc=True, forward_bulk_size=1)
-            engine(*images)
-            print(operator_table(lambda network=engine: network(*images)))
+    (on_cpu if args.gpus is None else on_gpu)(args)
 
 
 if __name__ == "__main__":

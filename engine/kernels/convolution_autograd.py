@@ -224,7 +224,9 @@ class DenseBlock(torch.autograd.Function):
         total = new_map(n, spec.rows, h, w, dtype, features.device)
         rows = spec.head_rows
         for row, end, head, gradient, y in zip(rows, rows[1:], spec.heads, gradients, outputs):
-            before = behind_activation(gradient, y, head.slope, dtype)
+            before = gradient
+            if y is not None:
+                before = behind_activation(gradient, y, head.slope, dtype)
             total[:, row : row + head.channels].copy_(before)
             total[:, row + head.channels : end].zero_()
         for i in reversed(range(len(spec.dense))):

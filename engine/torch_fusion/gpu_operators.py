@@ -31,9 +31,10 @@ DOUBLING_TAPS = (3, 1, 4, 4, 2, 0)
 
 
 class PackedOperator:
-    """An operator with derived weights.
+    """An operator with tensors that are derived from its parameters.
 
-    Subclasses make them by `_derive(parameters)`, a list of tensors.
+    Subclasses allocate them by `_allocate(parameters)` and write them by `_derive(parameters,
+    derived)`, both of lists of tensors.
     """
 
     def __init__(self):
@@ -54,13 +55,14 @@ class PackedOperator:
             return
         # What inference mode makes could not be written to in training.
         with torch.inference_mode(False), torch.no_grad():
-            fresh = self._derive(self._parameters)
             if not self._derived:
-                self._derived = [tensor.clone() for tensor in fresh]
-            for tensor, value in zip(self._derived, fresh):
-                tensor.copy_(value)
+                self._derived = self._allocate(self._parameters)
+            self._derive(self._parameters, self._derived)
 
-    def _derive(self, parameters: list[Tensor]) -> list[Tensor]:
+    def _allocate(self, parameters: list[Tensor]) -> list[Tensor]:
+        raise NotImplementedError
+
+    def _derive(self, parameters: list[Tensor], derived: list[Tensor]) -> None:
         raise NotImplementedError
 
 
@@ -81,14 +83,13 @@ class ConvolutionOperator(PackedOperator):
             return Convolution.apply(spec, packed, x, weight, bias)
         return convolve_map(spec, packed, x, bias)
 
-    def _derive(self, parameters):
-        (weight,) = parameters
-        k, c = weight.shape[:2]
-        packed = torch.zeros(
-            (9, padded(k), padded(c)), dtype=self.arithmetic.dtype, device=weight.device
-        )
-        pack(weight, packed[:, :k, :c])
-        return [packed]
+    def _allocate(self, parameters):
+        k, c = map(padded, parameters[0].shape[:2])
+        return [parameters[0].new_zeros((9, k, c), dtype=self.arithmetic.dtype)]
+
+    def _derive(self, parameters, derived):
+        k, c = parameters[0].shape[:2]
+        pack(parameters[0], derived[0][:, :k, :c])
 
 
 class DeformableOperator(PackedOperator):
@@ -110,8 +111,11 @@ class DeformableOperator(PackedOperator):
             precision=self.arithmetic.precision,
         )  # fmt: skip
 
-    def _derive(self, parameters):
+    def _allocate(self, parameters):
         return [pack_weight(parameters[0], self.arithmetic.dtype)]
+
+    def _derive(self, parameters, derived):
+        derived[0].copy_(pack_weight(parameters[0], self.arithmetic.dtype))
 
 
 class DenseBlockOperator(PackedOperator):
@@ -194,14 +198,18 @@ class DenseBlockOperator(PackedOperator):
         results.update(zip(self.active, outputs))
         return tuple(results[i] for i in range(len(results)))
 
-    def _derive(self, parameters):
-        spec = self.spec
+    def _allocate(self, parameters):
+        spec, like = self.spec, parameters[0]
+        packed = like.new_zeros((9, spec.rows, spec.columns), dtype=self.arithmetic.dtype)
+        channels = (*spec.dense, *(head.channels for head in spec.heads))
+        return [packed, *(like.new_empty(count) for count in channels)]
+
+    def _derive(self, parameters, derived):
+        packed, *biases = derived
         arrays = self._arrays(parameters)
-        packed = torch.zeros(
-            (9, spec.rows, spec.columns), dtype=self.arithmetic.dtype, device=arrays[0].device
-        )
-        spec.pack(packed, arrays[::2])
-        return [packed, *arrays[1::2]]
+        self.spec.pack(packed, arrays[::2])
+        for bias, value in zip(biases, arrays[1::2]):
+            bias.copy_(value)
 
 
 def as_convolution(weight: Tensor, bias: Tensor, taps: Tensor) -> tuple[Tensor, Tensor]:

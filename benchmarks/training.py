@@ -1,0 +1,147 @@
+"""Time of training steps: the whole of them, and what a peer's timing has of them.
+
+    python -m benchmarks.training [-g 0] [--cases MaskFlownet_S:8,MaskFlownet:8,MaskFlownet_S:32]
+
+"network": images and label on the device -> network, loss, backward, Adam. "whole": uint8 samples
+of 384x512 in host memory -> augmented 320x448, the same, and the loss back on the host, one step
+after the other as in a run. On the CPU both engines are timed, "whole" only.
+"""
+
+import sys
+import time
+from statistics import median
+
+import numpy as np
+import torch
+
+from benchmarks.arithmetic import multiply_accumulates
+from engine.cli import Parser, count, run
+from engine.config import load_network_config
+from engine.data_config import load_data_config
+from engine.interface import TrainingSettings
+from engine.torch_engine import TorchEngine
+from reader.loader import Batch
+
+RATE = 1e-5
+SAMPLES, TARGET = (384, 512), (320, 448)
+
+
+def settings_of(config, original, augmentation) -> TrainingSettings:
+    return TrainingSettings(
+        config.optimizer, config.network.mw, original, TARGET, augmentation, seed=0
+    )
+
+
+def batch_of(size: int, shape) -> Batch:
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (size, *shape, 3), np.uint8) for _ in range(2)]
+    flow = rng.normal(0, 5, (size, *shape, 2)).astype(np.float32)
+    mask = np.full((size, *shape, 1), 255, np.uint8)
+    return Batch(*images, flow, mask, tuple(f"sample {i}" for i in range(size)))
+
+
+def pipelined(training, batch, steps: int) -> float:
+    """Milliseconds a step as a run has them: each is started before the last one's loss is read."""
+    for step in range(3):
+        training.step(batch, step, RATE)
+    started = time.perf_counter()
+    waiting = None
+    for step in range(3, 3 + steps):
+        begun = training.start(batch, step)
+        if waiting is not None:
+            waiting.result()
+        begun.finish(RATE)
+        waiting = begun
+    waiting.result()
+    return 1000 * (time.perf_counter() - started) / steps
+
+
+def on_gpu(args) -> None:
+    from benchmarks import gpu  # noqa: PLC0415 - needs a GPU
+
+    device = torch.device("cuda", int(args.gpus))
+    torch.cuda.set_device(device)
+    peaks = {"tf32": gpu.matrix_peak(torch.float32), "bf16": gpu.matrix_peak(torch.bfloat16)}
+    print(f"{torch.cuda.get_device_name(device)}, PyTorch {torch.__version__}, {TARGET[0]}x"
+          f"{TARGET[1]}, median of {args.repeats}")  # fmt: skip
+    augmentation = load_data_config("chairs").augmentation
+    for case in args.cases.split(","):
+        name, size = case.split(":")
+        config = load_network_config(name)
+        flop = 2 * int(size) * training_macs(name)
+        for precision in args.precisions.split(","):
+            gpu.forget_memory()
+            engine = TorchEngine(config, [device], 0, precision)
+            training = engine.training(settings_of(config, TARGET, None))
+            batch = batch_of(int(size), TARGET)
+            for step in range(3):
+                training.step(batch, step, RATE)
+            # What was captured, without what comes from the host.
+            captured = training._captured
+
+            def replay(captured=captured):
+                captured._gradient_graph.replay()
+                captured._update_graph.replay()
+
+            taken = gpu.milliseconds(replay, args.repeats)
+            memory = gpu.peak_memory()
+            rate = 1e-9 * flop / taken
+            share = ""
+            if precision in peaks:
+                share = f" ({100 * rate / peaks[precision]:.0f} % of the matrix product)"
+            del training, captured, replay, engine
+            engine = TorchEngine(config, [device], 0, precision)
+            training = engine.training(settings_of(config, SAMPLES, augmentation))
+            whole = pipelined(training, batch_of(int(size), SAMPLES), args.repeats)
+            print(f"{name} {precision} {size} x {TARGET[0]}x{TARGET[1]}: network {taken:.2f} ms, "
+                  f"{rate:.1f} TFLOP/s{share}, {memory}; whole {whole:.2f} ms",
+                  flush=True)  # fmt: skip
+            del training, engine
+
+
+def training_macs(name: str) -> float:
+    """Multiply-accumulates a sample: forward, and twice that backward where weights are trained."""
+    macs = sum(multiply_accumulates(name, *TARGET).values())
+    head = sum(multiply_accumulates("MaskFlownet_S", *TARGET).values())
+    return 3 * macs if name == "MaskFlownet_S" else 3 * (macs - head) + head
+
+
+def on_cpu(args) -> None:
+    from engine.loading import make_engine  # noqa: PLC0415 - imports MXNet
+
+    config = load_network_config("MaskFlownet_S")
+    height, width = args.crop, args.crop
+    batch = batch_of(args.batch, (height, width))
+    settings = TrainingSettings(
+        config.optimizer, config.network.mw, (height, width), (height, width), None, seed=0
+    )
+    made = [make_engine(config, "", 0, engine=name)[0] for name in ("mxnet", "torch")]
+    trainings = {engine.name: engine.training(settings) for engine in made}
+    times: dict = {name: [] for name in trainings}
+    for step in range(args.repeats + 1):
+        for name, training in trainings.items():
+            started = time.perf_counter()
+            training.step(batch, step, RATE)
+            if step:
+                times[name].append(1000 * (time.perf_counter() - started))
+    typical = {name: median(taken) for name, taken in times.items()}
+    for name, taken in typical.items():
+        print(f"MaskFlownet_S {name}, {args.batch} x {height}x{width}: {taken:.0f} ms a step")
+    print(f"torch is {typical['mxnet'] / typical['torch']:.2f} times as fast")
+
+
+def main(arguments):
+    parser = Parser(prog="training.py", description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("-g", "--gpus", metavar="ID", help="a GPU; default: the CPU")
+    add("--cases", default="MaskFlownet_S:8,MaskFlownet:8,MaskFlownet_S:32", help="on a GPU")
+    add("--precisions", default="tf32,bf16", help="on a GPU")
+    add("--repeats", type=count, default=21)
+    add("--batch", type=count, default=8, help="samples, on the CPU")
+    add("--crop", type=count, default=64, help="px, on the CPU")
+    args = parser.parse_args(arguments)
+    (on_cpu if args.gpus is None else on_gpu)(args)
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
