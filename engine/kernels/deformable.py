@@ -109,28 +109,28 @@ def _deform_image(features, convolved, offset, kernel, size) -> Tensor:
         highest = torch.tensor(size, device=offset.device) - 2.5
         near = ~((centre > 1.5) & (centre < highest)).all(dim=1)
         near = near.nonzero().squeeze(1)
-    result = _sample(convolved, pixels[:, None], shift, size).squeeze(1)  # (H W, K)
+    result = sample_shifted(convolved, pixels[:, None], shift, size).squeeze(1)  # (H W, K)
     if near.numel():
         result = result.index_copy(
-            0, near, _gather_taps(features, pixels[near], shift[near], kernel, size)
+            0, near, gather_taps(features, pixels[near], shift[near], kernel, size)
         )
     return result.unflatten(0, (height, width))
 
 
-def _gather_taps(features, pixels, shift, kernel, size) -> Tensor:
+def gather_taps(features, pixels, shift, kernel, size) -> Tensor:
     """The convolution at P pixels by its definition: nine samples each; -> (P, K)."""
     taps = torch.arange(9, device=pixels.device)
     taps = torch.stack([taps // 3, taps % 3], dim=1) - 1  # (9, 2)
     matrix = kernel.permute(2, 3, 1, 0).flatten(0, 2)  # (9 C, K)
     step = max(1, CHUNK // matrix.shape[0])
     parts = [
-        _sample(features, some[:, None] + taps, moved, size).flatten(1) @ matrix
+        sample_shifted(features, some[:, None] + taps, moved, size).flatten(1) @ matrix
         for some, moved in zip(pixels.split(step), shift.split(step))
     ]
     return torch.cat(parts)
 
 
-def _sample(features: Tensor, pixels: Tensor, shift: Tensor, size) -> Tensor:
+def sample_shifted(features: Tensor, pixels: Tensor, shift: Tensor, size) -> Tensor:
     """Bilinear samples of (C, H, W) at (P, T, 2) pixels + (P, 2) -> (P, T, C), MXNet's border."""
     height, width = size
     y, x = (pixels + shift[:, None]).unbind(-1)  # (P, T)

@@ -1,0 +1,244 @@
+"""Fused networks on a CPU against the same graphs node by node and the golden files."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from engine.graphs import GRAPHS  # noqa: E402
+from engine.torch_fusion import cpu_chain, cpu_deformable, cpu_dense_block  # noqa: E402
+from engine.torch_fusion.convolution_chain import find_convolution_chains  # noqa: E402
+from engine.torch_fusion.cpu import CPUNetwork, fused_graph  # noqa: E402
+from engine.torch_fusion.dense_block import find_dense_blocks  # noqa: E402
+from engine.torch_fusion.rewriting import Fusion, fuse  # noqa: E402
+from engine.torch_graph.module import GraphModule  # noqa: E402
+from engine.torch_graph.symbol import Graph, Node, parse_graph  # noqa: E402
+from tests.golden import BOUND, relative_error  # noqa: E402
+
+FILES = {"MaskFlownet_S": "MaskFlownet_S-x1", "MaskFlownet": "MaskFlownet-x1-released"}
+DENSE = [128, 128, 96, 64, 32]
+
+
+def graph_of(network) -> Graph:
+    return parse_graph((GRAPHS / f"{FILES[network]}.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module", params=list(FILES))
+def networks(request):
+    """A network node by node and fused, with the same random parameters, biases too."""
+    graph = graph_of(request.param)
+    plain, fused = GraphModule(graph), CPUNetwork(graph)
+    plain.initialise(0)
+    with torch.no_grad():
+        for name, parameter in plain.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_(0, 0.05, generator=torch.Generator().manual_seed(1))
+    fused.load_state_dict(plain.state_dict())
+    return plain, fused
+
+
+def images(count, height, width, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.rand(count, 3, height, width, generator=generator) - 0.5 for _ in range(2)]
+
+
+def difference(results, expected) -> float:
+    """Largest difference relative to the largest value, over all outputs."""
+    assert len(results) == len(expected)
+    return max(relative_error(a.numpy(), b.numpy()) for a, b in zip(results, expected))
+
+
+@pytest.fixture
+def torch_threads():
+    """A function that sets PyTorch's number of threads until the test is over."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+# At 64x64 level 6 is one pixel; at 128x192 the last tiles of levels 5 and 6 are parts.
+@pytest.mark.parametrize(
+    ("size", "tiles", "threads"),
+    [((1, 64, 64), 256, 2), ((2, 128, 192), 13, 1), ((1, 128, 192), 7, 3)],
+)
+def test_agrees_with_the_graph_node_by_node(
+    networks, torch_threads, monkeypatch, size, tiles, threads
+):
+    plain, fused = networks
+    # Strips so small that these images have many.
+    monkeypatch.setattr(cpu_dense_block, "TILES", tiles)
+    monkeypatch.setattr(cpu_dense_block, "LEAST", tiles // 4)
+    monkeypatch.setattr(cpu_chain, "STRIP", 36 * 64 * tiles)
+    monkeypatch.setattr(cpu_deformable, "PIECE", 100)
+    with torch.no_grad():
+        expected = plain(*images(*size))
+        torch_threads(threads)
+        assert difference(fused(*images(*size)), expected) < 2e-5
+    assert torch.get_num_threads() == threads
+    with torch.inference_mode():
+        assert difference(fused(*images(*size)), expected) < 2e-5
+
+
+def test_results_of_a_pair_depend_on_nothing_before(networks):
+    """Neither on the other images of the batch nor on what is left in memory."""
+    _, fused = networks
+    with torch.inference_mode():
+        first = [result.clone() for result in fused(*images(1, 64, 128))]
+        fused(*images(1, 128, 192, seed=1))
+        again = fused(*images(1, 64, 128))
+        assert all(torch.equal(a, b) for a, b in zip(first, again))
+        both = [torch.cat(pair) for pair in zip(images(1, 64, 128, seed=2), images(1, 64, 128))]
+        assert difference([result[1:] for result in fused(*both)], first) < 1e-5
+
+
+def test_same_parameters_state_and_gradients(networks):
+    plain, fused = networks
+    assert list(fused.state_dict()) == list(plain.state_dict())
+    names = [name for name, _ in plain.named_parameters()]
+    assert [name for name, _ in fused.named_parameters()] == names
+    for network in networks:
+        network.zero_grad()
+        sum(flow.square().mean() for flow in network(*images(1, 64, 64))[:5]).backward()
+    for (name, a), (_, b) in zip(plain.named_parameters(), fused.named_parameters()):
+        assert (a.grad is None) == (b.grad is None), name
+        assert a.grad is None or relative_error(b.grad.numpy(), a.grad.numpy()) < 1e-4, name
+
+
+def test_changed_parameters_are_used():
+    fused, plain = CPUNetwork(graph_of("MaskFlownet_S")), GraphModule(graph_of("MaskFlownet_S"))
+    pair = images(1, 64, 64)
+
+    def check():
+        plain.load_state_dict(fused.state_dict())
+        with torch.inference_mode():
+            assert difference(fused(*pair)[:5], plain(*pair)[:5]) < 2e-5
+
+    fused.initialise(0)
+    check()
+    fused.initialise(1)  # changed in place
+    check()
+    fused.load_state_dict({k: v * 1.1 for k, v in fused.state_dict().items()}, assign=True)
+    check()
+    for parameter in fused.parameters():
+        parameter.data.mul_(0.9)  # not counted by PyTorch
+    fused.parameters_changed()
+    check()
+
+
+def test_float64_is_computed_node_by_node(networks):
+    plain, fused = networks
+    pair = [image.double() for image in images(1, 64, 64)]
+    try:
+        with torch.no_grad():
+            for a, b in zip(plain.double()(*pair), fused.double()(*pair)):
+                assert b.dtype == torch.float64
+                assert torch.equal(a, b)
+    finally:
+        plain.float(), fused.float()
+
+
+def test_everything_that_computes_is_fused():
+    for network, stages in (("MaskFlownet_S", 1), ("MaskFlownet", 2)):
+        graph = graph_of(network)
+        blocks = find_dense_blocks(graph)
+        assert len(blocks) == 5 * stages
+        for block in blocks:
+            assert [layer.channels for layer in block.convolutions] == DENSE
+            assert all(layer.slope == 0.1 for layer in block.convolutions)
+        kinds = Counter(node.op for node in fused_graph(graph).nodes)
+        assert kinds["dense_block"] == 5 * stages
+        correlations = sum(node.op == "Correlation" for node in graph.nodes)
+        assert kinds["correlation"] == correlations
+        deformables = sum(node.op == "_contrib_DeformableConvolution" for node in graph.nodes)
+        assert kinds["deformable"] == deformables
+        left = {"Convolution", "LeakyReLU", "Correlation", "_contrib_DeformableConvolution"}
+        assert not left & set(kinds)
+        upsamplings = sum(node.op == "Pad" for node in graph.nodes)
+        assert kinds["Deconvolution"] == upsamplings  # all others are heads of blocks
+
+
+def test_heads_of_the_blocks():
+    heads = {
+        block.name: {head.node.name: head.slope for head in block.heads}
+        for block in find_dense_blocks(graph_of("MaskFlownet_S"))
+    }
+    assert heads["conv2_0_conv0_fwd"] == {"pred_flow2_fwd": None, "dc_conv1_conv0_fwd": 0.1}
+    assert heads["conv6_0_conv0_fwd"] == {
+        "pred_flow6_fwd": None,
+        "pred_mask6_fwd": None,
+        "upfeat5_conv0_fwd": 0.1,
+    }
+
+
+def test_chains_end_where_a_result_is_needed_twice():
+    chains = [
+        [layer.node.name.split("_conv0")[0] for layer in chain.layers]
+        for chain in find_convolution_chains(graph_of("MaskFlownet_S"))
+    ]
+    assert chains[0] == ["conv1a", "conv1b", "conv1c", "conv2a", "conv2b", "conv2c"]
+    assert chains[1] == ["conv3a", "conv3b", "conv3c"]
+
+
+def _edited(network, change) -> Graph:
+    content = json.loads((GRAPHS / f"{FILES[network]}.json").read_text(encoding="utf-8"))
+    change({node["name"]: i for i, node in enumerate(content["nodes"])}, content)
+    return parse_graph(json.dumps(content))
+
+
+@pytest.mark.parametrize("wanted", ["conv3_2_leakyrelu0_fwd", "concat18", "concat23"])
+def test_a_block_of_which_more_is_needed_stays_as_it_is(wanted):
+    """The graph returns a feature inside the block, its first concatenation or its last."""
+
+    def also_return(index, content):
+        content["heads"].append([index[wanted], 0, 0])
+
+    graph = _edited("MaskFlownet_S", also_return)
+    found = [block.name for block in find_dense_blocks(graph)]
+    assert "conv3_0_conv0_fwd" not in found
+    assert len(found) >= 4
+    plain, fused = GraphModule(graph), CPUNetwork(graph)
+    plain.initialise(0)
+    fused.load_state_dict(plain.state_dict())
+    with torch.no_grad():
+        assert difference(fused(*images(1, 64, 64)), plain(*images(1, 64, 64))) < 2e-5
+
+
+def test_a_dilated_convolution_is_no_part_of_a_block():
+    def dilate(index, content):
+        attrs = content["nodes"][index["conv4_0_conv0_fwd"]]["attrs"]
+        attrs["dilate"] = attrs["pad"] = "(2, 2)"
+
+    found = find_dense_blocks(_edited("MaskFlownet_S", dilate))
+    assert "conv4_0_conv0_fwd" not in [block.name for block in found]
+
+
+def test_a_fusion_that_needs_its_own_result_is_refused():
+    x, y, z = (Node(n, "abs", {}, ((i, 0),)) for n, i in (("x", "in"), ("y", "x"), ("z", "y")))
+    graph = Graph((x, y, z), ("in",), {}, (("z", 0),))
+    both = Fusion(
+        Node("xz", "abs", {}, (("in", 0), ("y", 0))), frozenset("xz"), (("x", 0), ("z", 0))
+    )
+    with pytest.raises(ValueError, match="cannot be placed"):
+        fuse(graph, [both])
+
+
+@pytest.mark.parametrize("network", list(FILES))
+def test_golden_predictions_of_the_fused_network(golden, network):
+    fused = CPUNetwork(graph_of(network))
+    arrays = golden.parameters(network)
+    fused.load_state_dict({name: torch.tensor(array) for name, array in arrays.items()})
+    pairs = golden.pairs(64, 128, (10, 11))
+    pair = [torch.tensor(np.float32(x.transpose(0, 3, 1, 2))) / 255 for x in pairs]
+    mean = torch.cat(pair, 2).mean((2, 3), keepdim=True)
+    with torch.inference_mode():
+        results = fused(*(image - mean for image in pair))
+    names = [*(f"prediction{i}" for i in range(5)), "mask"]
+    for name, result in zip(names, results):
+        error = relative_error(result.numpy(), golden.arrays(network)[name])
+        golden.errors[f"torch, fused: {network}/{name}"] = error
+        assert error < BOUND, name
