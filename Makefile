@@ -31,7 +31,7 @@ demo: $(INSTALLED)
 	@$(BIN)/python -m examples.demo $(CONFIG) -c "$(CHECKPOINT)" --engine $(ENGINE)
 
 test: $(VENV)/.tested
-	@echo "Running the tests; they take about nine minutes on two cores and end with a line of counts."
+	@echo "Running the tests; they take about ten minutes on two cores and end with a line of counts."
 	@$(BIN)/python -m ruff check . && $(BIN)/python -m ruff format --check .
 	@$(BIN)/python -m pytest $(TESTS)
 
@@ -43,7 +43,7 @@ pythons:
 
 # --no-deps: MXNet's metadata forbids NumPy 2 and so Python 3.13, where it works all the same.
 $(INSTALLED): requirements-base.txt $(REQUIREMENTS)
-	@echo "Making the environment $(VENV) (about a minute, some 600 MB) ..."
+	@echo "Making the environment $(VENV) (about a minute, some 600 MB; with CUDA's PyTorch some gigabytes) ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(REQUIREMENTS)
 	@test $(ENGINE) = torch || $(BIN)/python -c "import importlib.util, sys; sys.exit(not importlib.util.find_spec('mxnet'))" \

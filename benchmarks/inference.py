@@ -17,7 +17,9 @@ import torch
 
 from benchmarks.arithmetic import multiply_accumulates
 from engine.cli import Parser, count, height_width, run
+from engine.errors import UserError
 from engine.graphs import graph_of
+from engine.torch_devices import devices
 from engine.torch_fusion import computing, executor
 
 NETWORKS = ("MaskFlownet_S", "MaskFlownet")
@@ -56,10 +58,13 @@ def mxnet_call(name: str, images):
 
 
 def on_cpu(args) -> None:
+    threads = torch.get_num_threads()
     from network.mx import mx  # noqa: PLC0415 - only where it is compared
 
+    torch.set_num_threads(threads)  # MXNet's import halves them
     print(f"{platform.machine()}, MXNet {mx.__version__}, PyTorch {torch.__version__}, NumPy "
-          f"{np.__version__}, {args.size[0]}x{args.size[1]}, median of {args.repeats}")  # fmt: skip
+          f"{np.__version__}, {args.size[0]}x{args.size[1]}, median of {args.repeats}, "
+          f"{threads} threads of PyTorch")  # fmt: skip
     images = [torch.rand(1, 3, *args.size) - 0.5 for _ in range(2)]
     for name in NETWORKS:
         mxnet_network, parameters = mxnet_call(name, images)
@@ -94,7 +99,9 @@ def on_cpu(args) -> None:
 def on_gpu(args) -> None:
     from benchmarks import gpu  # noqa: PLC0415 - needs a GPU
 
-    device = torch.device("cuda", int(args.gpus))
+    (device, *others) = devices(args.gpus)
+    if others or device.type != "cuda":
+        raise UserError(f"-g {args.gpus} is not one GPU")
     torch.cuda.set_device(device)
     peaks = {"tf32": gpu.matrix_peak(torch.float32), "bf16": gpu.matrix_peak(torch.bfloat16)}
     print(f"{torch.cuda.get_device_name(device)}, PyTorch {torch.__version__}, {args.size[0]}x"

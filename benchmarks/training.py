@@ -18,7 +18,9 @@ from benchmarks.arithmetic import multiply_accumulates
 from engine.cli import Parser, count, run
 from engine.config import load_network_config
 from engine.data_config import load_data_config
+from engine.errors import UserError
 from engine.interface import TrainingSettings
+from engine.torch_devices import devices
 from engine.torch_engine import TorchEngine
 from reader.loader import Batch
 
@@ -59,7 +61,9 @@ def pipelined(training, batch, steps: int) -> float:
 def on_gpu(args) -> None:
     from benchmarks import gpu  # noqa: PLC0415 - needs a GPU
 
-    device = torch.device("cuda", int(args.gpus))
+    (device, *others) = devices(args.gpus)
+    if others or device.type != "cuda":
+        raise UserError(f"-g {args.gpus} is not one GPU")
     torch.cuda.set_device(device)
     peaks = {"tf32": gpu.matrix_peak(torch.float32), "bf16": gpu.matrix_peak(torch.bfloat16)}
     print(f"{torch.cuda.get_device_name(device)}, PyTorch {torch.__version__}, {TARGET[0]}x"

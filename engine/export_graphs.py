@@ -14,7 +14,7 @@ from engine.cli import Parser, run
 from engine.config import PYRAMIDS, NetworkConfig, load_network_config
 from engine.data_config import DataConfig, load_data_config
 from engine.folders import CONFIGS
-from engine.graphs import GRAPHS, graph_path, graph_text
+from engine.graphs import GRAPHS, graph_path, graph_text, write_sources
 from engine.schema import read_yaml
 
 # What every run needs, as graph kind and settings.
@@ -77,6 +77,7 @@ def main(arguments: list[str]) -> None:
     for path, text in texts.items():
         path.write_text(text, encoding="utf-8")
         print(f"{path}: {len(text) / 1000:.1f} kB")
+    write_sources(args.folder, [path.name for path in texts])
 
 
 if __name__ == "__main__":

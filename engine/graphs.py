@@ -1,12 +1,15 @@
 """The graphs that an engine without MXNet executes, by kind and settings.
 
 `network/graphs/` ships those of the shipped configs, so that MXNet is needed for other settings
-only: ``python -m engine.export_graphs`` writes their files.
+only: ``python -m engine.export_graphs`` writes their files. Beside them SOURCES says from which
+state of `network/` each was traced: a changed network is traced anew.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+from functools import lru_cache
 from pathlib import Path
 
 from engine.config import LOSS_WEIGHTS, NETWORKS, PYRAMIDS
@@ -15,6 +18,9 @@ from engine.folders import ROOT
 from engine.torch_graph.symbol import Graph, parse_graph
 
 GRAPHS = ROOT / "network" / "graphs"
+SOURCES = "SOURCES"
+# What a graph does not depend on: how MXNet is imported.
+NOT_TRACED = {"__init__.py", "compat.py", "cuda_libraries.py", "mx.py"}
 
 
 def _network(network="MaskFlownet_S", flow_multiplier=1.0, pyramid="paper"):
@@ -106,7 +112,7 @@ def _why_no_mxnet() -> Exception | None:
 def graph_of(kind: str, **settings) -> Graph:
     """The graph of a network, a loss or what else runs on the device.
 
-    It is traced where MXNet can be imported and read from `network/graphs/` elsewhere.
+    It is read from `network/graphs/`, or else traced with MXNet.
 
     Parameters
     ----------
@@ -127,16 +133,44 @@ def graph_of(kind: str, **settings) -> Graph:
     Raises
     ------
     UserError
-        MXNet cannot be imported, and the graph of these settings is not in `network/graphs/`.
+        The graph of these settings is not in `network/graphs/`, or of another state of the
+        networks, and MXNet cannot be imported.
     """
+    path = graph_path(kind, **settings)
+    if path.is_file() and sources_of(path.parent).get(path.name) == network_digest():
+        return parse_graph(path.read_text(encoding="utf-8"), str(path))
     reason = _why_no_mxnet()
     if reason is None:
         return parse_graph(graph_text(kind, **settings))
-    path = graph_path(kind, **settings)
+    missing = "is of another state of network/" if path.is_file() else "does not exist"
+    raise UserError(
+        f"the graph {path} {missing}, and MXNet, which could trace it, cannot be imported "
+        f"({reason}): where MXNet is installed, `python -m engine.export_graphs CONFIG "
+        "DATASET_CONFIG` writes the files that these configs need, to be copied here"
+    )
+
+
+@lru_cache(maxsize=None)
+def network_digest() -> str:
+    """Of the sources that graphs are traced from."""
+    digest = hashlib.sha256()
+    for path in sorted((ROOT / "network").glob("*.py")):
+        if path.name not in NOT_TRACED:
+            digest.update(path.read_text(encoding="utf-8").encode())
+    return digest.hexdigest()[:16]
+
+
+def sources_of(folder: Path) -> dict[str, str]:
+    """By name of a graph's file, the digest of the sources that it was traced from."""
+    path = folder / SOURCES
     if not path.is_file():
-        raise UserError(
-            f"there is no graph {path}, and MXNet, which could trace it, cannot be imported "
-            f"({reason}): where MXNet is installed, `python -m engine.export_graphs CONFIG "
-            "DATASET_CONFIG` writes the files that these configs need, to be copied here"
-        )
-    return parse_graph(path.read_text(encoding="utf-8"), str(path))
+        return {}
+    lines = (line.split() for line in path.read_text(encoding="utf-8").splitlines())
+    return {name: digest for digest, name in lines}
+
+
+def write_sources(folder: Path, names) -> None:
+    """Note that these files were traced now."""
+    known = {**sources_of(folder), **dict.fromkeys(names, network_digest())}
+    lines = [f"{digest} {name}\n" for name, digest in sorted(known.items())]
+    (folder / SOURCES).write_text("".join(lines), encoding="utf-8")

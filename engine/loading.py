@@ -66,17 +66,21 @@ def make_engine(
 
 
 def _make_torch_engine(config, gpus: str, seed: int, distributed: bool, precision: str | None):
-    import_torch()
+    torch = import_torch()
+    threads = torch.get_num_threads()
     from engine.torch_devices import check_precision, devices  # noqa: PLC0415
     from engine.torch_distributed import join_torchrun  # noqa: PLC0415
     from engine.torch_engine import TorchEngine  # noqa: PLC0415
 
     found = devices(gpus)
     precision = check_precision(precision, found)
-    if not distributed:
-        return TorchEngine(config, found, seed, precision), Workers()
-    workers = join_torchrun(found)
-    return TorchEngine(config, [workers.device], seed, precision, workers), workers
+    workers = Workers()
+    if distributed:
+        workers = join_torchrun(found)
+        found = [workers.device]
+    made = TorchEngine(config, found, seed, precision, workers)
+    torch.set_num_threads(threads)  # MXNet's import, where a graph had to be traced, halves them
+    return made, workers
 
 
 def import_mxnet(otherwise: str):

@@ -11,7 +11,7 @@ from engine.data_config import DataConfig
 from engine.loading import ENGINES, import_torch, make_engine
 from engine.run_plan import Options
 from engine.training import train
-from engine.workers import under_torchrun
+from engine.workers import refuse_torchrun, under_torchrun
 
 
 def train_on(
@@ -46,6 +46,8 @@ def train_on(
         if len(found) > 1 and not distributed:
             precision = check_precision(precision, found)
             return train_on_devices(found, precision, config, data, checkpoint, options)
+    else:
+        refuse_torchrun("--engine mxnet")
     made, workers = make_engine(config, gpus, options.seed or 0, distributed, engine, precision)
     try:
         return train(made, config, data, checkpoint, options, workers)

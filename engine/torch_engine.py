@@ -79,6 +79,8 @@ class TorchEngine(Engine):
     def release_predictions(self) -> None:
         """Give back the memory that predictions hold for the next ones of their sizes."""
         self._runners = []
+        for network in self.networks:
+            getattr(network, "release", lambda: None)()
 
     def assign(self, parameters) -> None:
         for network in self.networks:
@@ -154,10 +156,13 @@ class TorchEngine(Engine):
         try:
             yield
         except (RuntimeError, MemoryError) as error:
+            if not lacks_memory(error):
+                raise
             count, height, width = images.shape[:3]
             self.release_predictions()
             raise UserError(
-                f"PyTorch cannot predict {count} pairs of {height}x{width}: {reason_of(error)}"
+                f"PyTorch cannot predict {count} pairs of {height}x{width}: the memory does not "
+                "suffice; a smaller batch or a smaller size needs less"
             ) from error
 
     def training(self, settings: TrainingSettings) -> TorchTraining:
@@ -165,16 +170,17 @@ class TorchEngine(Engine):
             raise UserError("PyTorch trains on one device per process")
         # Their captured graphs read the parameters where these lie now.
         self.release_predictions()
-        return TorchTraining(self, settings)
+        training = TorchTraining(self, settings)
+        # Frozen parameters are not packed anew in each step.
+        self._tell_networks()
+        return training
 
     def close(self) -> None:
         self.workers.close()
 
 
-def reason_of(error: Exception) -> str:
-    """What a user can make of an error of PyTorch."""
-    text = str(error).strip()
-    short = "out of memory" in text or "can't allocate memory" in text
-    if short or isinstance(error, MemoryError):
-        return "the memory does not suffice; a smaller batch or a smaller size needs less"
-    return text.splitlines()[0] if text else type(error).__name__
+def lacks_memory(error: Exception) -> bool:
+    text = str(error)
+    return (
+        isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+    )

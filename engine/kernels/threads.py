@@ -59,18 +59,26 @@ class Threads:
         self.count = 1
         self.scratch = Scratch()
         self._memories = [Scratch()]
-        self._total = 0
+        self._total = self._before = 0
         self._helpers: ThreadPoolExecutor | None = None
 
     def __enter__(self) -> Threads:
-        total = torch.get_num_threads()
-        if total != self._total:
-            self._hire(total)
-        torch.set_num_threads(max(1, total // self.count))
+        self._before = torch.get_num_threads()
+        # What PyTorch is told here is also the default of threads that begin meanwhile: only the
+        # main thread's number is what the user wants.
+        known = self._total and threading.current_thread() is not threading.main_thread()
+        if not known and self._before != self._total:
+            self._hire(self._before)
+        torch.set_num_threads(max(1, self._total // self.count))
         return self
 
     def __exit__(self, *_) -> None:
-        torch.set_num_threads(self._total)
+        torch.set_num_threads(self._before)
+
+    def release(self) -> None:
+        """Give the memory back."""
+        self.scratch = Scratch()
+        self._memories = [Scratch() for _ in self._memories]
 
     def _hire(self, total: int) -> None:
         if self._helpers is not None:

@@ -111,6 +111,12 @@ class CPUNetwork(GraphModule):
         """To be called after a change that PyTorch does not count, such as through ``.data``."""
         self._fused.forget()
 
+    def release(self) -> None:
+        """Give back the memory that is kept from call to call."""
+        with self._lock:
+            self._fused.forget()
+            self._fused.threads.release()
+
     def forward(self, *inputs: Tensor) -> list[Tensor]:
         if torch.is_grad_enabled() or not self._all_float32_on_cpu(inputs):
             return self.plain(*inputs)

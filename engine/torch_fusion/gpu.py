@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import torch
 
+from engine.kernels.convolution import CHANNEL_UNIT
 from engine.kernels.convolution_autograd import Arithmetic
 from engine.kernels.correlation import correlation
 from engine.kernels.upsampling import upsample
@@ -92,8 +93,14 @@ class GPUNetwork(GraphModule):
 
 
 def _fits(block) -> bool:
-    """Whether the kernels can lay the features of a block side by side."""
-    return all(layer.channels % 16 == 0 for layer in block.convolutions)
+    """Whether the kernels can lay the features of a block side by side, all with one activation."""
+    slopes = {layer.slope for layer in block.convolutions}
+    return (
+        all(layer.channels % CHANNEL_UNIT == 0 for layer in block.convolutions)
+        and all(len(layer.parameters) == 2 for layer in block.layers)
+        and len(slopes) == 1
+        and None not in slopes
+    )
 
 
 def with_fast_upsampling(graph: Graph) -> GraphModule:

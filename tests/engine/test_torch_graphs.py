@@ -13,7 +13,15 @@ from engine.config import load_network_config
 from engine.errors import UserError
 from engine.export_graphs import main, needed_graphs, shipped_graphs
 from engine.folders import ROOT
-from engine.graphs import GRAPHS, graph_of, graph_path, graph_text
+from engine.graphs import (
+    GRAPHS,
+    graph_of,
+    graph_path,
+    graph_text,
+    network_digest,
+    sources_of,
+    write_sources,
+)
 from engine.torch_graph.module import GraphModule
 from engine.torch_graph.symbol import Node, parse_graph
 from network.augmentation import ColourAugmentation, GeometryAugmentation
@@ -28,14 +36,14 @@ NETWORK = {"network": "MaskFlownet_S", "flow_multiplier": 1.0}
 
 def test_the_shipped_files_are_those_of_the_shipped_configs():
     names = {graph_path(kind, **settings).name for kind, settings in shipped_graphs()}
-    assert {path.name for path in GRAPHS.glob("*")} == names
+    assert {path.name for path in GRAPHS.glob("*.json")} == names
     assert {
         "MaskFlownet-x1-released.json",
         "MaskFlownet_S-x1.json",
         "loss-0.005-0.01-0.02-0.08-0.32-q0.4.json",
         "geometry-320x448.json",
     } <= names
-    assert sum(path.stat().st_size for path in GRAPHS.glob("*")) < 500_000
+    assert sum(path.stat().st_size for path in GRAPHS.glob("*.json")) < 500_000
 
 
 @pytest.mark.parametrize("index", range(len({str(graph) for graph in shipped_graphs()})))
@@ -43,6 +51,47 @@ def test_a_shipped_file_is_what_a_fresh_trace_gives(index):
     kind, settings = sorted({str(graph): graph for graph in shipped_graphs()}.items())[index][1]
     text = graph_path(kind, **settings).read_text(encoding="utf-8")
     assert text == graph_text(kind, **settings), "python -m engine.export_graphs renews the files"
+
+
+def test_the_shipped_files_are_of_the_present_network():
+    names = {path.name for path in GRAPHS.glob("*.json")}
+    renew = "python -m engine.export_graphs renews the files"
+    assert sources_of(GRAPHS) == dict.fromkeys(names, network_digest()), renew
+
+
+def test_a_graph_of_another_network_is_traced_and_without_mxnet_refused(tmp_path, monkeypatch):
+    path = tmp_path / "metric-stride4.json"
+    path.write_text("no graph")
+    write_sources(tmp_path, [path.name])
+    monkeypatch.setattr("engine.graphs.GRAPHS", tmp_path)
+    monkeypatch.setattr("engine.graphs.graph_path", lambda kind, **settings: path)
+    with pytest.raises(UserError, match="no graph of an MXNet symbol"):
+        graph_of("metric")  # it is read, as it says that it is of this network
+    (tmp_path / "SOURCES").write_text(f"0123456789abcdef {path.name}\n")
+    assert graph_of("metric").inputs == ("prediction", "label", "mask")
+    monkeypatch.setattr("engine.graphs._why_no_mxnet", lambda: ImportError("none"))
+    with pytest.raises(UserError, match="is of another state of network/"):
+        graph_of("metric")
+
+
+def test_an_engine_leaves_pytorch_all_its_threads():
+    code = """
+import torch
+before = torch.get_num_threads()
+from engine.config import load_network_config
+from engine.loading import make_engine
+make_engine(load_network_config("MaskFlownet_S"), engine="torch")
+assert "mxnet" not in __import__("sys").modules
+import engine.graphs
+engine.graphs.network_digest = lambda: "of another network"  # so that it is traced
+make_engine(load_network_config("MaskFlownet_S"), engine="torch")
+assert "mxnet" in __import__("sys").modules
+assert before == torch.get_num_threads(), (before, torch.get_num_threads())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_mxnet_reads_a_shipped_file():
@@ -103,6 +152,8 @@ def test_the_first_stage_is_the_same_for_both_pyramids():
 def test_the_command_writes_the_graphs_of_a_run(tmp_path, capsys):
     assert run(main, ["MaskFlownet_S_kitti", "kitti", "--folder", str(tmp_path / "new")]) == 0
     written = {path.name: path.read_text() for path in (tmp_path / "new").iterdir()}
+    sources = written.pop("SOURCES").split()
+    assert sorted(sources[1::2]) == sorted(written)
     assert {"MaskFlownet_S-x1.json", "geometry-320x896.json", "warp-zeros.json"} < set(written)
     assert [name for name in written if name.startswith("loss")] == [
         "loss-0.005-0.01-0.02-0.08-0.32-q0.4.json"
@@ -155,8 +206,8 @@ sys.exit(run(lambda _: graph_of("network", network="MaskFlownet", flow_multiplie
     done = without_mxnet(code)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
-    assert done.stderr.startswith("error: there is no graph ")
-    assert "MaskFlownet-x3-paper.json" in done.stderr
+    assert done.stderr.startswith("error: the graph ")
+    assert "MaskFlownet-x3-paper.json does not exist" in done.stderr
     assert "python -m engine.export_graphs CONFIG DATASET_CONFIG" in done.stderr
 
 
