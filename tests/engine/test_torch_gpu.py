@@ -143,8 +143,13 @@ def test_captured_steps_train_as_the_cpu_does(tmp_path, network):
         assert (loss, epe) == pytest.approx(tuple(other), rel=1e-3)
     cpu, gpu = ({**e.parameters(), **t.state()} for e, t in made)
     for name in cpu:
-        bound = 5e-2 if name.startswith(("mean.", "var.")) else 1e-3
-        assert np.linalg.norm(cpu[name] - gpu[name]) <= bound * np.linalg.norm(cpu[name]), name
+        size = np.linalg.norm(cpu[name])
+        bound = 5e-2
+        if not name.startswith(("mean.", "var.")):
+            bound = 1e-3
+            # A bias begins at zero: measured by how far Adam can have moved it.
+            size = max(size, 3 * 1e-4 * cpu[name].size ** 0.5)
+        assert np.linalg.norm(cpu[name] - gpu[name]) <= bound * size, name
 
 
 def test_a_captured_step_is_the_uncaptured_one(tmp_path):
