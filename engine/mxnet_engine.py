@@ -146,30 +146,12 @@ class MXNetEngine(Engine):
 
 
 def fitting(sizing: Sizing, height: int, width: int):
-    """Functions that bring images (N, C, H, W) to the network's size, and its outputs back.
+    """`Sizing.fitting` for MXNet's arrays."""
+    return sizing.fitting(height, width, pad, resize)
 
-    The second one returns the outputs and the factors (y, x) from network to image pixels.
-    """
-    if sizing.pad:
-        top, bottom, left, right = sizing.padding(height, width)
-        widths = (0, 0, 0, 0, top, bottom, left, right)
 
-        def fit(x):
-            return nd.pad(x, mode="edge", pad_width=widths)
-
-        def unfit(x):
-            return x[:, :, top : top + height, left : left + width], (1, 1)
-
-    else:
-        size = sizing.network_size(height, width)
-
-        def fit(x):
-            return resize(x, *size)
-
-        def unfit(x):
-            return resize(x, height, width), (height / size[0], width / size[1])
-
-    return fit, unfit
+def pad(x, top: int, bottom: int, left: int, right: int):
+    return nd.pad(x, mode="edge", pad_width=(0, 0, 0, 0, top, bottom, left, right))
 
 
 def resize(x, height: int, width: int):

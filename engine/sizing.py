@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Callable
 
 from engine.errors import UserError
 
@@ -44,3 +45,38 @@ class Sizing:
         """Pixels to add at the top, bottom, left and right."""
         extra_h, extra_w = _round_up(height) - height, _round_up(width) - width
         return extra_h // 2, extra_h - extra_h // 2, extra_w // 2, extra_w - extra_w // 2
+
+    def fitting(self, height: int, width: int, pad: Callable, resize: Callable):
+        """Functions that bring images (N, C, H, W) to the network's size, and its outputs back.
+
+        The second one returns the outputs and the factors (y, x) from network to image pixels.
+
+        Parameters
+        ----------
+        height, width : int
+            Of the images, px.
+        pad : callable(x, top, bottom, left, right)
+            An engine's repetition of the edges.
+        resize : callable(x, height, width)
+            An engine's bilinear resizing, corners aligned.
+        """
+        if self.pad:
+            sides = self.padding(height, width)
+            top, _, left, _ = sides
+
+            def fit(x):
+                return pad(x, *sides)
+
+            def unfit(x):
+                return x[:, :, top : top + height, left : left + width], (1, 1)
+
+        else:
+            size = self.network_size(height, width)
+
+            def fit(x):
+                return resize(x, *size)
+
+            def unfit(x):
+                return resize(x, height, width), (height / size[0], width / size[1])
+
+        return fit, unfit

@@ -78,29 +78,12 @@ def centred(images: list[torch.Tensor], colour: str) -> list[torch.Tensor]:
 
 
 def fitting(sizing: Sizing, height: int, width: int):
-    """Functions that bring images (N, C, H, W) to the network's size, and its outputs back.
+    """`Sizing.fitting` for PyTorch's tensors."""
+    return sizing.fitting(height, width, pad, resize)
 
-    The second one returns the outputs and the factors (y, x) from network to image pixels.
-    """
-    if sizing.pad:
-        top, bottom, left, right = sizing.padding(height, width)
 
-        def fit(x):
-            return F.pad(x, (left, right, top, bottom), mode="replicate")
-
-        def unfit(x):
-            return x[:, :, top : top + height, left : left + width], (1, 1)
-
-    else:
-        size = sizing.network_size(height, width)
-
-        def fit(x):
-            return resize(x, *size)
-
-        def unfit(x):
-            return resize(x, height, width), (height / size[0], width / size[1])
-
-    return fit, unfit
+def pad(x: torch.Tensor, top: int, bottom: int, left: int, right: int) -> torch.Tensor:
+    return F.pad(x, (left, right, top, bottom), mode="replicate")
 
 
 def resize(x: torch.Tensor, height: int, width: int) -> torch.Tensor:

@@ -6,6 +6,8 @@ belongs to one node of one module, whose parameters it is always called with.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -30,11 +32,10 @@ from engine.torch_fusion.dense_block import DenseBlock as FoundBlock
 DOUBLING_TAPS = (3, 1, 4, 4, 2, 0)
 
 
-class PackedOperator:
+class PackedOperator(ABC):
     """An operator with tensors that are derived from its parameters.
 
-    Subclasses allocate them by `_allocate(parameters)` and write them by `_derive(parameters,
-    derived)`, both of lists of tensors.
+    Subclasses allocate and write them.
     """
 
     def __init__(self):
@@ -59,11 +60,13 @@ class PackedOperator:
                 self._derived = self._allocate(self._parameters)
             self._derive(self._parameters, self._derived)
 
+    @abstractmethod
     def _allocate(self, parameters: list[Tensor]) -> list[Tensor]:
-        raise NotImplementedError
+        """Memory for the derived tensors."""
 
+    @abstractmethod
     def _derive(self, parameters: list[Tensor], derived: list[Tensor]) -> None:
-        raise NotImplementedError
+        """Write the derived tensors."""
 
 
 class ConvolutionOperator(PackedOperator):

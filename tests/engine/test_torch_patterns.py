@@ -6,6 +6,8 @@ from collections import Counter
 
 import pytest
 
+pytest.importorskip("torch", reason="PyTorch is not installed: requirements-torch.txt")
+
 from engine.graphs import graph_of
 from engine.torch_fusion.dense_block import find_dense_blocks
 from engine.torch_fusion.patterns import (
