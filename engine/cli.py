@@ -114,8 +114,9 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=DIR",
-        help="root of a data set (chairs, things3d, sintel, kitti, hd1k, pairs); may be repeated; "
-        "without it MASKFLOWNET_NAME in the environment or NAME in paths.yaml",
+        help="root of a data set (chairs, things3d, sintel, kitti, hd1k, pairs), or textures=DIR "
+        "for the pictures of synthetic scenes; may be repeated; without it MASKFLOWNET_NAME in the "
+        "environment or NAME in paths.yaml",
     )
     parser.add_argument(
         "--workers",

@@ -144,6 +144,7 @@ class DataConfig:
     target_shape: tuple = option(_target)  # (H, W) px that the network sees
     augmentation: AugmentationRanges = option(optional(_ranges(AugmentationRanges)))  # None = off
     resize: tuple = option(optional(_shape), default=None)  # (H, W) px before the crop
+    echo: int = option(_whole, default=1)  # steps that get the same batch, each augmented anew
     training_split: dict = option(_splits, default_factory=dict)  # name -> split
     passes: dict = option(_passes, default_factory=dict)  # name -> passes
     validation: tuple = option(_validation, default=())
@@ -162,6 +163,8 @@ class DataConfig:
             )
         if self.augmentation is None and self.orig_shape != self.target_shape:
             raise ValueError("without augmentation target_shape must be orig_shape")
+        if self.augmentation is None and self.echo > 1:
+            raise ValueError("echo repeats the very same step where there is no augmentation")
         if self.resize and any(a < b for a, b in zip(self.resize, self.orig_shape)):
             raise ValueError(f"orig_shape is larger than resize, {list(self.resize)}")
         for key, names in (("training_split", mix), ("validation_split", self.validation)):

@@ -13,7 +13,7 @@ from reader.chairs import Chairs
 from reader.hd1k import HD1K
 from reader.kitti import Kitti, held_years
 from reader.pairs import Pairs
-from reader.roots import find_root
+from reader.roots import TEXTURES, find_root
 from reader.sintel import Sintel
 from reader.synthetic import Synthetic
 from reader.things3d import Things3D
@@ -70,6 +70,16 @@ class Roots:
         default = PATHS_FILE if PATHS_FILE.is_file() else None
         self.paths_file = default if paths_file is None else paths_file
 
+    def look_up(self, name: str) -> Path | None:
+        """The root under a name that `reader.roots` knows, None where nothing says where it is.
+
+        Raises
+        ------
+        DataError
+            It does not exist, or the YAML file cannot be used.
+        """
+        return find_root(name, self.given, self.paths_file)
+
     def find(self, name: str) -> Path:
         """The root of a data set of a config.
 
@@ -81,7 +91,7 @@ class Roots:
             It does not exist, or the YAML file cannot be used.
         """
         name = root_name(name)
-        root = find_root(name, self.given, self.paths_file)
+        root = self.look_up(name)
         if root is None:
             raise UserError(
                 f"no root of the data set {name}: give --data_root {name}=DIR, "
@@ -182,7 +192,7 @@ def _labelled_parts(name: str) -> tuple[str, ...]:
 
 def _training_set(config: DataConfig, name: str, roots: Roots):
     if name == "synthetic":
-        return _synthetic(config, "train")
+        return _synthetic(config, roots, "train")
     root, split = roots.find(name), config.training_split_of(name)
     if name == "sintel":
         return Sintel(root, config.passes_of(name), split)
@@ -212,7 +222,7 @@ def _parts(name: str, split: str, roots: Roots, config: DataConfig | None) -> di
         "chairs": lambda: Chairs(roots.find(name), split),
         "hd1k": lambda: HD1K(roots.find(name), split),
         "pairs": lambda: Pairs(roots.find(name), need_flow=True),
-        "synthetic": lambda: _synthetic(config, split),
+        "synthetic": lambda: _synthetic(config, roots, split),
     }
     return {f"{name}.{split}": makers[name]}
 
@@ -223,12 +233,13 @@ def _kitti(root: Path, year: int, split: str) -> Kitti:
     return Kitti(root, year, split)
 
 
-def _synthetic(config: DataConfig, split: str) -> View:
+def _synthetic(config: DataConfig, roots: Roots, split: str) -> View:
     options = config.synthetic
+    textures = roots.look_up(TEXTURES) or config.textures
     held_out, length = options.validation_length, options.length
     # The held-out scenes come first, so that they stay the same when the set is made longer.
     dataset = Synthetic(
-        held_out + length, *config.synthetic_size, options.seed, config.textures, options.scenes
+        held_out + length, *config.synthetic_size, options.seed, textures, options.scenes
     )
     return View(dataset, range(held_out) if split == "val" else range(held_out, held_out + length))
 

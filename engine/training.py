@@ -104,6 +104,7 @@ def train(
         skip_damaged=options.skip_damaged,
         rank=workers.rank,
         world=workers.world,
+        echo=data.echo,
         share=workers.share,
     )
     sets = None

@@ -49,6 +49,10 @@ class TrainLoader:
         For ``world`` processes with a loader each: their batches of one step together are the batch
         that a single process with ``world`` times the samples of each part would get, and this
         process gets part number ``rank`` of every data set's share.
+    echo : int
+        Steps that each batch is given to, one after the other, where reading is slower than
+        training and the augmentation makes something new of it (Choi et al., "Faster Neural
+        Network Training with Data Echoing", 2019).
     share : (int, int)
         (i, n): of each batch described so far only the i-th of n equal slices is loaded, in the
         order of the batch, for several processes that split one batch.
@@ -77,6 +81,7 @@ class TrainLoader:
         skip_damaged: bool = False,
         rank: int = 0,
         world: int = 1,
+        echo: int = 1,
         share: tuple[int, int] = (0, 1),
     ):
         self.datasets = [dataset for dataset, _ in parts]
@@ -90,6 +95,8 @@ class TrainLoader:
             raise ValueError("a batch needs data sets and at least one sample of each")
         if seed < 0 or workers < 0 or prefetch < 1:
             raise ValueError(f"seed {seed}, workers {workers} or prefetch {prefetch} is too low")
+        if echo < 1:
+            raise ValueError(f"a batch is given to at least one step, not to {echo}")
         if not (0 <= rank < world and 0 <= share[0] < share[1]):
             raise ValueError(f"no such part of a batch: rank {rank} of {world}, share {share}")
         if total % share[1]:
@@ -97,7 +104,7 @@ class TrainLoader:
         self.original, self.resize, self.seed = original, resize, seed
         self.workers, self.prefetch = workers, prefetch
         self.attempts = MOST_DAMAGED if skip_damaged else 1
-        self.rank, self.world = rank, world
+        self.rank, self.world, self.echo = rank, world, echo
         self.rows = range(total // share[1] * share[0], total // share[1] * (share[0] + 1))
         self.orders = [Order(len(dataset), seed, d) for d, dataset in enumerate(self.datasets)]
         self.skipped: list[str] = []
@@ -126,16 +133,21 @@ class TrainLoader:
         arguments = (self.datasets, self.original, self.resize, self.seed, slots)
         pool = Pool(self.workers, _Loading, arguments)
         self._pools.append(pool)
-        results = pool.results(self._tasks(start_step), size * self.prefetch)
+        first, given = divmod(start_step, self.echo)
+        results = pool.results(self._tasks(first), size * self.prefetch)
         try:
-            for step in count(start_step):
+            for number in count(first):
                 done = list(islice(results, size))
                 if pool.closed:
                     return
                 for name, errors in done:
                     self._note(errors, failed=name is None)
                 # Copied before the next result is asked for, which reuses the slot.
-                yield slots.take(step % (self.prefetch + 1), tuple(name for name, _ in done))
+                slot = number % (self.prefetch + 1)
+                batch = slots.take(slot, tuple(name for name, _ in done))
+                for _ in range(given, self.echo):
+                    yield batch
+                given = 0
         finally:
             pool.close()
             self._pools.remove(pool)
@@ -145,20 +157,20 @@ class TrainLoader:
         for pool in list(self._pools):
             pool.close()
 
-    def positions(self, step: int) -> list[tuple[int, int]]:
-        """Return (number of the data set, position in it) of each sample of a step's batch."""
+    def positions(self, number: int) -> list[tuple[int, int]]:
+        """Return (number of the data set, position in it) of each sample of a batch."""
         whole = [
-            (d, (step * self.world + self.rank) * samples + j)
+            (d, (number * self.world + self.rank) * samples + j)
             for d, samples in enumerate(self.samples)
             for j in range(samples)
         ]
         return [whole[row] for row in self.rows]
 
-    def _tasks(self, start_step: int) -> Iterator[tuple]:
-        for step in count(start_step):
-            for row, (d, position) in enumerate(self.positions(step)):
+    def _tasks(self, first: int) -> Iterator[tuple]:
+        for number in count(first):
+            for row, (d, position) in enumerate(self.positions(number)):
                 indices = self.orders[d].indices(position, self.attempts)
-                yield step % (self.prefetch + 1), row, d, position, indices
+                yield number % (self.prefetch + 1), row, d, position, indices
 
     def _note(self, errors: list[str], failed: bool) -> None:
         if failed and self.attempts == 1:

@@ -11,6 +11,7 @@ import yaml
 from reader.errors import DataError
 
 NAMES = ("chairs", "things3d", "sintel", "kitti", "hd1k", "pairs")
+TEXTURES = "textures"  # the pictures that synthetic scenes are made of; has a root like a data set
 
 
 def parse_roots(arguments: Iterable[str]) -> dict[str, str]:
@@ -45,7 +46,7 @@ def find_root(
     Parameters
     ----------
     name : str
-        One of `NAMES`.
+        One of `NAMES` or `TEXTURES`.
     given : mapping
         Roots of the command line by data set name.
     paths_file : path, optional
@@ -107,5 +108,8 @@ def read_paths(paths_file: str | os.PathLike) -> dict[str, Path]:
 
 
 def _check_name(name: object, source: str) -> None:
-    if name not in NAMES:
-        raise DataError(f"{name!r} from {source} is no data set, only {', '.join(NAMES)} are")
+    if name not in (*NAMES, TEXTURES):
+        raise DataError(
+            f"{name!r} from {source} is no data set, only {', '.join(NAMES)} are; "
+            f"{TEXTURES} are the pictures of synthetic scenes"
+        )

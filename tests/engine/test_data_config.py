@@ -153,6 +153,11 @@ WRONG = [
     ({"target_shape": [320, 450]}, "target_shape must be multiples of 64"),
     ({"resize": [300, 512]}, "orig_shape is larger than resize"),
     ({"augmentation": None}, "without augmentation target_shape must be orig_shape"),
+    (
+        {"augmentation": None, "orig_shape": [384, 512], "target_shape": [384, 512], "echo": 2},
+        "echo repeats the very same step",
+    ),
+    ({"echo": 0}, "echo must be at least 1"),
     ({"augmentation": 3}, "augmentation must hold keys and values"),
     ({"augmentation": {"rotations": 17}}, "augmentation .*rotations, did you mean 'rotation'"),
     ({"augmentation": {"rotation": 17}}, "augmentation .*'zoom' is missing"),

@@ -12,6 +12,7 @@ from engine.datasets import LABELLED, Roots, training_parts, validation_sets
 from engine.errors import UserError
 from reader.errors import DataError
 from reader.loader import TrainLoader
+from reader.pictures import write_image
 from reader.roots import NAMES
 
 
@@ -216,3 +217,19 @@ def test_parts_make_batches(roots):
         (batch,) = islice(loader.batches(), 1)
     assert batch.flow.shape == (4, 24, 48, 2)
     assert batch.names[2].startswith("2015/")
+
+
+def test_the_pictures_of_synthetic_scenes_have_a_root_of_their_own(monkeypatch, tmp_path):
+    config = load_data_config("synthetic")
+    small = replace(config.synthetic, length=1, validation_length=1, size=(64, 64))
+    config = replace(config, synthetic=small)
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    write_image(folder / "grey.png", np.full((80, 80, 3), 128, np.uint8))
+    monkeypatch.delenv("MASKFLOWNET_TEXTURES", raising=False)
+    (shipped,) = validation_sets(config, Roots({}), "MaskFlownet").sets.values()
+    (own,) = validation_sets(config, Roots({"textures": folder}), "MaskFlownet").sets.values()
+    assert not np.array_equal(shipped[0].img1, own[0].img1)
+    missing = Roots({"textures": tmp_path / "none"})
+    with pytest.raises(DataError, match="none"):
+        training_parts(config, missing)

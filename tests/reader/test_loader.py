@@ -268,3 +268,12 @@ def test_ordered_damaged(tmp_path):
     assert [next(samples)[1].name for _ in range(2)] == ["00001", "00002"]
     with pytest.raises(DataError, match="00003_flow.flo"):
         next(samples)
+
+
+def test_echo_gives_each_batch_to_that_many_steps_from_any_step_on(chairs):
+    plain = take([(chairs, 3)], 3)
+    echoed = take([(chairs, 3)], 6, echo=2)
+    assert_same(echoed, [batch for batch in plain for _ in "12"])
+    assert_same(take([(chairs, 3)], 3, start=3, echo=2), echoed[3:])
+    with pytest.raises(ValueError, match="at least one step, not to 0"):
+        TrainLoader([(chairs, 3)], CROP, echo=0)

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from reader.errors import DataError
-from reader.roots import NAMES, find_root, parse_roots, read_paths
+from reader.roots import NAMES, TEXTURES, find_root, parse_roots, read_paths
 
 
 @pytest.fixture
 def folders(tmp_path, monkeypatch):
     """Make three folders, and an environment that knows of no data set."""
-    for name in NAMES:
+    for name in (*NAMES, TEXTURES):
         monkeypatch.delenv(f"MASKFLOWNET_{name.upper()}", raising=False)
     for name in ("one", "two", "three"):
         (tmp_path / name).mkdir()
@@ -35,7 +35,7 @@ def test_nothing_said_is_none(folders, monkeypatch):
     assert find_root("kitti", {}) is None
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, TEXTURES])
 def test_every_name_has_its_variable(folders, monkeypatch, name):
     monkeypatch.setenv(f"MASKFLOWNET_{name.upper()}", str(folders / "two"))
     assert find_root(name, {}) == folders / "two"
