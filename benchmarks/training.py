@@ -112,6 +112,7 @@ def training_macs(name: str) -> float:
 
 def on_cpu(args) -> None:
     from engine.loading import make_engine  # noqa: PLC0415 - imports MXNet
+    from network.mx import mx  # noqa: PLC0415
 
     config = load_network_config("MaskFlownet_S")
     height, width = args.crop, args.crop
@@ -126,6 +127,7 @@ def on_cpu(args) -> None:
         for name, training in trainings.items():
             started = time.perf_counter()
             training.step(batch, step, RATE)
+            mx.nd.waitall()  # MXNet's step returns while its backward pass still runs
             if step:
                 times[name].append(1000 * (time.perf_counter() - started))
     typical = {name: median(taken) for name, taken in times.items()}
