@@ -119,12 +119,12 @@ def on_gpu(args) -> None:
                 with torch.inference_mode(), computing(precision, search=True):
                     graph_of_call = gpu.capture(lambda n=network, i=images: n(*i))
                 taken = gpu.milliseconds(graph_of_call.replay, args.repeats)
-                rate = 2e-3 * gmac * batch / taken * 1000
+                rate = 2 * gmac * batch / taken  # GFLOP / ms
                 share = ""
                 if precision in peaks:
-                    share = f", {100 * rate / 1000 / peaks[precision]:.0f} % of the matrix product"
+                    share = f", {100 * rate / peaks[precision]:.0f} % of the matrix product"
                 print(f"{name} {precision} {batch} pair{'s' * (batch > 1)}: {taken:.2f} ms, "
-                      f"{rate / 1000:.1f} TFLOP/s{share}, {gpu.peak_memory()}",
+                      f"{rate:.1f} TFLOP/s{share}, {gpu.peak_memory()}",
                       flush=True)  # fmt: skip
                 del graph_of_call
     if args.peer:

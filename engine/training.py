@@ -31,6 +31,7 @@ from engine.validation import validate
 from engine.workers import Workers
 from reader.errors import DataError
 from reader.loader import TrainLoader
+from reader.loader_ahead import BatchesAhead
 
 ONE_PRESS = 1.0  # s within which a second Ctrl-C counts as the same
 
@@ -143,7 +144,9 @@ class _Run:
             raise UserError(f"run {self.start.run} has ended: it is at step {step} of {end}")
         if self.workers.first:
             self.snapshots.sweep()
-        with contextlib.closing(loader.batches(step)) as batches, _interruptible() as interrupted:
+        with contextlib.closing(
+            BatchesAhead(loader, step)
+        ) as batches, _interruptible() as interrupted:
             running = self._start(batches, step, end)
             while running is not None:
                 if isinstance(running, DataError):

@@ -205,8 +205,12 @@ def test_two_gpus_train_as_one(tmp_path):
         paths.append(train_on_gpus(tmp_path / gpus, gpus, steps=3))
     a, b = (arrays_of(path) for path in paths)
     for name in a:
-        bound = 5e-2 if name.startswith(("mean.", "var.")) else 1e-4
-        assert np.linalg.norm(a[name] - b[name]) <= bound * np.linalg.norm(a[name]), name
+        size, bound = np.linalg.norm(a[name]), 5e-2
+        if not name.startswith(("mean.", "var.")):
+            # Measured by how far Adam can have moved it: where a gradient is all but zero, its
+            # rounding decides the direction.
+            size, bound = 3 * 1e-4 * a[name].size ** 0.5, 2e-2
+        assert np.linalg.norm(a[name] - b[name]) <= bound * size, name
 
 
 @two_gpus

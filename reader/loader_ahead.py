@@ -1,0 +1,42 @@
+"""The next batch, made ready while the caller is busy with this one."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Iterator
+
+from reader.loader import TrainLoader
+from reader.loader_slots import Batch
+
+
+class BatchesAhead:
+    """Batches as `TrainLoader.batches` yields them, one of them fetched ahead in a thread.
+
+    Fetching copies tens of megabytes, in which Python's lock is free for the caller.
+
+    Parameters
+    ----------
+    loader : TrainLoader
+        Closed with this.
+    start_step : int
+    """
+
+    def __init__(self, loader: TrainLoader, start_step: int = 0):
+        self._loader = loader
+        self._batches: Iterator[Batch] = loader.batches(start_step)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
+        self._next: Future = self._thread.submit(next, self._batches)
+
+    def __iter__(self) -> BatchesAhead:
+        return self
+
+    def __next__(self) -> Batch:
+        batch = self._next.result()
+        self._next = self._thread.submit(next, self._batches)
+        return batch
+
+    def close(self) -> None:
+        """End the thread and the loader's workers."""
+        self._loader.close()  # from outside, as the generator may be running
+        self._thread.shutdown(wait=True)
+        self._batches.close()

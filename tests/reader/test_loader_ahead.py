@@ -1,0 +1,44 @@
+"""Batches that a thread fetches ahead."""
+
+from itertools import islice
+
+import pytest
+from trees import make_chairs
+
+from reader.chairs import Chairs
+from reader.errors import DataError
+from reader.loader import TrainLoader
+from reader.loader_ahead import BatchesAhead
+
+CROP = (48, 96)
+
+
+@pytest.fixture
+def root(tmp_path):
+    return make_chairs(tmp_path / "chairs", train=5, val=0)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_are_those_of_the_loader_and_closing_ends_it(root, workers):
+    chairs = Chairs(root)
+    with TrainLoader([(chairs, 2)], CROP, seed=3) as loader:
+        expected = [batch.names for batch in islice(loader.batches(4), 5)]
+    loader = TrainLoader([(chairs, 2)], CROP, seed=3, workers=workers)
+    ahead = BatchesAhead(loader, 4)
+    assert [batch.names for batch in islice(ahead, 5)] == expected
+    ahead.close()
+    assert not loader._pools
+
+
+def test_an_error_comes_with_the_batch_that_has_it(root):
+    (root / "data" / "00002_flow.flo").write_bytes(b"")
+    loader = TrainLoader([(Chairs(root), 1)], CROP, seed=3)
+    ahead = BatchesAhead(loader)
+    seen = []
+    with pytest.raises(DataError, match="00002_flow.flo"):
+        for batch in ahead:
+            seen += batch.names
+    ahead.close()
+    with TrainLoader([(Chairs(root), 1)], CROP, seed=3) as again:
+        batches = again.batches()
+        assert seen == [name for batch in islice(batches, len(seen)) for name in batch.names]
