@@ -1,6 +1,6 @@
 # Two commands do everything: `make demo` and `make test`. Both make the environment .venv first.
 #
-#   make demo CHECKPOINT=weights/x.params [CONFIG=MaskFlownet_S] [ENGINE=torch]
+#   make demo [CHECKPOINT=x.params CONFIG=MaskFlownet] [ENGINE=torch]
 #   make test [TESTS=tests/network] [TORCH=]
 #   make pythons          the tests on every Python 3.8 to 3.13 that is found
 #
@@ -19,6 +19,7 @@ REQUIREMENTS ?= requirements-torch.txt
 else
 REQUIREMENTS ?= requirements-base.txt
 endif
+CHECKPOINT ?= weights/e0dNov22-2053_3600.params
 CONFIG ?= MaskFlownet_S
 TESTS ?= tests
 BIN := $(VENV)/bin
@@ -27,7 +28,6 @@ INSTALLED := $(VENV)/.installed-$(ENGINE)
 .PHONY: demo test lint pythons clean
 
 demo: $(INSTALLED)
-	@test -n "$(CHECKPOINT)" || { echo "error: no weights are shipped yet, so name a checkpoint: make demo CHECKPOINT=FILE.params CONFIG=MaskFlownet_S" >&2; exit 2; }
 	@$(BIN)/python -m examples.demo $(CONFIG) -c "$(CHECKPOINT)" --engine $(ENGINE)
 
 test: $(VENV)/.tested

@@ -1,0 +1,45 @@
+"""The checkpoint that comes with the repository: found by its run id, and as good as it was."""
+
+import numpy as np
+import pytest
+
+from engine.config import load_network_config
+from engine.errors import UserError
+from engine.folders import ROOT
+from engine.halve import main as halve
+from engine.loading import load_engine, read_checkpoint
+from engine.metrics import end_point_error
+from engine.params_file import read_params
+from reader.formats import read_flow
+from reader.pictures import read_image
+
+RUN = "e0d"
+ERROR = 3.43  # px, of the example pair, whose motion is 8.56 px on average
+
+
+@pytest.mark.parametrize("engine", ["mxnet", "torch"])
+def test_the_example_pair(engine):
+    pytest.importorskip("network.mx" if engine == "mxnet" else "torch")
+    checkpoint = read_checkpoint(RUN)
+    made = load_engine(load_network_config(checkpoint.record.network), checkpoint, "", engine)
+    images = [read_image(ROOT / f"examples/example_{i}.png")[None] for i in (1, 2)]
+    label, _ = read_flow(ROOT / "examples/example_flow.png")
+    flow = made.predict(*images, mask=False, warped=False).flow[0]
+    assert end_point_error(flow, label).mean() == pytest.approx(ERROR, abs=0.01)
+
+
+def test_a_halved_checkpoint_is_the_same_to_float16(tmp_path):
+    checkpoint = read_checkpoint(RUN)
+    halve(["-c", str(checkpoint.path), "--folder", str(tmp_path)])
+    copy = read_checkpoint(tmp_path / checkpoint.path.name)
+    assert copy.record.run == checkpoint.record.run and copy.record.step == checkpoint.record.step
+    arrays = read_params(copy.path)
+    assert arrays.keys() == checkpoint.parameters.keys()
+    for name, array in arrays.items():
+        assert array.dtype == np.float16
+        np.testing.assert_array_equal(array, checkpoint.parameters[name].astype(np.float16))
+
+
+def test_halving_overwrites_nothing():
+    with pytest.raises(UserError, match="exists already"):
+        halve(["-c", RUN])
