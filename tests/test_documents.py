@@ -1,0 +1,63 @@
+"""MODEL_ZOO.md and DATASETS.md say what the code and the records say."""
+
+import math
+import re
+
+import pytest
+from trees import make_kitti
+
+from engine.folders import ROOT, WEIGHTS
+from engine.graphs import graph_of
+from engine.records import read_record
+from reader.check import list_parts
+from reader.roots import NAMES
+
+ZOO = (ROOT / "MODEL_ZOO.md").read_text(encoding="utf-8")
+DATASETS = (ROOT / "DATASETS.md").read_text(encoding="utf-8")
+NETWORKS = ("MaskFlownet_S", "MaskFlownet")
+
+
+def shipped():
+    """The checkpoints that .gitignore lets into the repository."""
+    patterns = re.findall(r"^!/weights/(.+\.\*)$", (ROOT / ".gitignore").read_text(), re.M)
+    return [path for p in patterns for path in WEIGHTS.glob(p) if path.suffix == ".params"]
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_the_zoo_has_each_network_with_its_parameters_and_products(network):
+    pytest.importorskip("torch")
+    from benchmarks.arithmetic import multiply_accumulates  # noqa: PLC0415
+
+    graph = graph_of("network", network=network, flow_multiplier=1.0, pyramid="paper")
+    parameters = sum(math.prod(shape) for shape in graph.parameters.values())
+    products = sum(multiply_accumulates(network, 448, 1024).values())
+    assert f"| {network} | {parameters:,} | {products / 1e9:.1f} |" in ZOO
+
+
+def test_the_zoo_has_each_shipped_checkpoint_as_its_record_says():
+    assert shipped()
+    for path in shipped():
+        record = read_record(path)
+        (row,) = re.findall(rf"^\| `{path.name}` .*$", ZOO, re.M)
+        for said in (
+            f"{path.stat().st_size / 1e6:.1f} MB",
+            f"| {record.network} |",
+            f"{record.step:,} x {record.data['synthetic']}",
+            f"| {record.precision} |",
+            f"{record.metrics['synthetic.val']:.3f} px",
+            f"`{record.sha256}`",
+        ):
+            assert said in row, said
+        assert record.sha256 in (WEIGHTS / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_data_set_has_a_chapter_with_its_command_and_counts(name, tmp_path):
+    (chapter,) = re.findall(rf"^## {name}:.*?(?=^## |\Z)", DATASETS, re.M | re.S)
+    assert f"`python -m reader.check {name}=DIR`" in chapter
+    if name == "kitti":
+        make_kitti(tmp_path, {2012: 1, 2015: 1}, test=1, size=(16, 32))
+    (tmp_path / "test").mkdir()
+    for part in list_parts(name, tmp_path):
+        if part.least == part.most:
+            assert re.search(rf"\b{part.least:,}\b", chapter), part.name
