@@ -13,6 +13,7 @@ from typing import Callable
 
 import numpy as np
 
+from engine.config import NetworkConfig
 from engine.errors import UserError
 from engine.folders import WEIGHTS
 from engine.params_file import OtherLayout, read_params, write_params
@@ -173,6 +174,16 @@ def match_network(checkpoint: Checkpoint, network: str, shapes: dict[str, tuple]
                 f"{checkpoint.parameters[name].shape}, the network's has {tuple(shape)}"
             )
     return checkpoint
+
+
+def check_multiplier(checkpoint: Checkpoint, config: NetworkConfig) -> None:
+    """Refuse a checkpoint whose record has another flow_multiplier than the config."""
+    trained, wanted = checkpoint.record.flow_multiplier, config.network.flow_multiplier
+    if checkpoint.record.found and trained != wanted:
+        raise UserError(
+            f"{checkpoint.path} was trained with flow_multiplier {trained}, "
+            f"but {config.path} says {wanted}"
+        )
 
 
 def save_checkpoint(path, parameters: dict, record: Record, dtype="float32") -> None:
