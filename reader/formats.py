@@ -160,6 +160,29 @@ def write_pfm(path: PathLike, flow: np.ndarray, mask: np.ndarray | None = None) 
     write_bytes(path, b"PF\n%d %d\n-1.0\n" % (width, height) + pixels.tobytes())
 
 
+def write_float_map(path: PathLike, values: np.ndarray) -> None:
+    """Write one channel as a little-endian ``.pfm``; `read_pfm` returns it as (H, W).
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+    values : np.ndarray
+        (H, W) or (H, W, 1), stored as float32.
+
+    Raises
+    ------
+    DataError
+        The file cannot be written.
+    ValueError
+        The array has another shape.
+    """
+    if values.ndim not in (2, 3) or values.shape[2:] not in ((), (1,)) or values.size == 0:
+        raise ValueError(f"a map of one channel is (H, W), not {values.shape}")
+    height, width = values.shape[:2]
+    pixels = np.asarray(values, "<f4")[::-1]
+    write_bytes(path, b"Pf\n%d %d\n-1.0\n" % (width, height) + pixels.tobytes())
+
+
 def read_kitti_png(path: PathLike) -> tuple[np.ndarray, np.ndarray]:
     """Read a KITTI flow PNG; returns and raises as `read_flow`.
 

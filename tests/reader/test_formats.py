@@ -14,6 +14,7 @@ from reader.formats import (
     read_kitti_png,
     read_pfm,
     write_flo,
+    write_float_map,
     write_flow,
     write_kitti_png,
 )
@@ -283,3 +284,13 @@ def test_real_flow_of_other_sets(shared):
         assert flow.shape == (*size, 2)
         assert (mask == 255).all()
         assert 0 < np.abs(flow).max() < 200
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (3, 5, 1)])
+def test_a_map_of_one_channel_as_pfm(tmp_path, shape):
+    values = np.random.RandomState(0).rand(*shape).astype(np.float32)
+    write_float_map(tmp_path / "x.pfm", values)
+    assert (tmp_path / "x.pfm").read_bytes().startswith(b"Pf\n5 3\n-1.0\n")
+    assert (read_pfm(tmp_path / "x.pfm") == values.reshape(3, 5)).all()
+    with pytest.raises(ValueError, match="one channel"):
+        write_float_map(tmp_path / "y.pfm", np.zeros((3, 5, 2)))
