@@ -43,6 +43,10 @@ def _whole(value, low: int = 1) -> int:
     return int(value)
 
 
+def _none_or_more(value) -> int:
+    return _whole(value, low=0)
+
+
 def _shape(value) -> tuple[int, int]:
     if not isinstance(value, list) or len(value) != 2:
         raise ValueError(f"must be [height, width] in px, not {value!r}")
@@ -130,7 +134,7 @@ class SyntheticSet:
     length: int = option(_whole, default=100000)  # training pairs
     validation_length: int = option(_whole, default=100)
     size: tuple = option(optional(_shape), default=None)  # [H, W] px; None = resize or orig_shape
-    seed: int = option(lambda value: _whole(value, low=0), default=0)
+    seed: int = option(_none_or_more, default=0)
     # Folder of pictures, relative to the config's; None = those that scikit-image ships.
     textures: str = option(optional(_text), default=None)
     scenes: SceneOptions = option(_ranges(SceneOptions), default=SceneOptions())
@@ -150,6 +154,7 @@ class DataConfig:
     validation: tuple = option(_validation, default=())
     validation_split: dict = option(_splits, default_factory=dict)
     validation_steps: int = option(_whole, default=2500)
+    validation_samples: int = option(_none_or_more, default=4)  # pairs drawn at each; 0 = off
     checkpoint_steps: int = option(_whole, default=5000)
     synthetic: SyntheticSet = option(SyntheticSet, default=SyntheticSet())
     path: Path = field(default=None)  # of the file; no key

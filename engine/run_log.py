@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import time
 from pathlib import Path
 from typing import Callable
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from engine.errors import UserError
@@ -91,6 +93,18 @@ class RunLog:
         if self._writer is not None:
             for name, value in values.items():
                 self._writer.add_scalar(name, value, step)
+
+    def picture(self, name: str, jpeg: bytes, step: int) -> None:
+        """Record a JPEG for TensorBoard, as it is: `add_image` would make a PNG, far larger."""
+        if self._writer is not None:
+            from tensorboardX.proto.summary_pb2 import Summary  # noqa: PLC0415 - as above
+
+            width, height = Image.open(io.BytesIO(jpeg)).size
+            image = Summary.Image(
+                encoded_image_string=jpeg, height=height, width=width, colorspace=3
+            )
+            summary = Summary(value=[Summary.Value(tag=name, image=image)])
+            self._writer.file_writer.add_summary(summary, step)
 
     def close(self) -> None:
         self._bar.close()
