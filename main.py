@@ -1,6 +1,7 @@
-"""Train, validate or submit MaskFlownet; `--help` explains the arguments."""
+"""Train, validate, submit or export MaskFlownet; `--help` explains the arguments."""
 
 import sys
+from pathlib import Path
 
 from engine.cli import (
     Parser,
@@ -13,11 +14,14 @@ from engine.cli import (
     run,
     whole_number,
 )
+from engine.confidence_measures import describe_confidence
 from engine.config import load_network_config
 from engine.data_config import load_data_config
 from engine.datasets import LABELLED, Roots, validation_sets
 from engine.errors import UserError
 from engine.loading import load_engine, read_checkpoint
+from engine.onnx_export import check_target, export_onnx, import_onnx
+from engine.report_options import add_report, check_report, report_name, report_options
 from engine.run_plan import Options
 from engine.run_training import train_on
 from engine.sizing import Sizing
@@ -53,7 +57,21 @@ def parse(arguments):
         help="count from step 0 in a new run that starts from the checkpoint's parameters",
     )
     add("--valid", action="store_true", help="validate the checkpoint, do not train")
+    add(
+        "--confidence",
+        action="store_true",
+        help="with --valid: predict the opposite direction, too, and measure how far the agreement "
+        "of both and the learned mask tell the true error and the occlusion; twice the time",
+    )
+    add_report(parser)
     add("--predict", action="store_true", help="write Sintel's and KITTI's test predictions")
+    add(
+        "--export_onnx",
+        type=Path,
+        metavar="FILE",
+        help="write the checkpoint as an ONNX model of the size --resize (default 448,1024), for "
+        "--batch pairs at a time (default: any number)",
+    )
     add("--steps", type=count, metavar="N", help="end the run at its step N, with a checkpoint")
     add(
         "--seed",
@@ -66,28 +84,37 @@ def parse(arguments):
     add_output_root(parser)
     add_sizing(parser)
     args = parser.parse_args(arguments)
-    if args.valid and args.predict:
-        raise UserError("--valid and --predict exclude each other")
-    if (args.valid or args.predict) and args.checkpoint is None:
-        raise UserError(f"{'--valid' if args.valid else '--predict'} needs a checkpoint: -c")
-    if not (args.valid or args.predict) and (args.resize or args.pad or args.batch):
+    given = {"--valid": args.valid, "--predict": args.predict, "--export_onnx": args.export_onnx}
+    tasks = [flag for flag, value in given.items() if value]
+    if len(tasks) > 1:
+        raise UserError(f"{' and '.join(tasks)} exclude each other")
+    check_report(args)
+    if args.confidence and not args.valid:
+        raise UserError("--confidence is for --valid; predict_new_data.py writes it as a picture")
+    if tasks and args.checkpoint is None:
+        raise UserError(f"{tasks[0]} needs a checkpoint: -c")
+    if not tasks and (args.resize or args.pad or args.batch):
         raise UserError(
-            "--resize, --pad and --batch are for --valid and --predict; "
+            "--resize, --pad and --batch are for --valid, --predict and --export_onnx; "
             "for training target_shape and batch_size of the dataset config decide"
         )
     refused = {"steps": None, "seed": None, "scale": 1.0, "shard": 1, "skip_damaged": False}
-    if args.predict:
+    if not args.valid:
         refused.update(dataset_cfg=None, debug=False)
+    if args.export_onnx:
+        refused.update(gpus="", precision=None, data_root=[], workers=0, clear_steps=False)
     for name, default in refused.items():
-        if (args.valid or args.predict) and getattr(args, name) != default:
-            raise UserError(f"--{name} is not for {'--valid' if args.valid else '--predict'}")
+        if tasks and getattr(args, name) != default:
+            raise UserError(f"--{name} is not for {tasks[0]}")
     return args
 
 
 def main(arguments):
     args = parse(arguments)
     config = load_network_config(args.config)
-    if args.valid or args.predict:
+    if args.export_onnx:
+        run_export(args, config)
+    elif args.valid or args.predict:
         refuse_torchrun("--valid" if args.valid else "--predict")
         sizing = Sizing(args.resize, args.pad)
         roots = Roots(parse_roots(args.data_root))
@@ -109,24 +136,44 @@ def run_training(args, config):
         print(f"wrote {saved}")
 
 
+def run_export(args, config):
+    sizing = Sizing(args.resize, args.pad)
+    check_target(args.export_onnx, sizing)  # before a checkpoint is read
+    import_onnx()
+    checkpoint = read_checkpoint(args.checkpoint, args.output_root / "weights")
+    print(export_onnx(args.export_onnx, config, checkpoint, sizing, args.batch).describe())
+
+
 def run_validation(args, config, checkpoint, roots, sizing):
     which = load_data_config(args.dataset_cfg) if args.dataset_cfg else LABELLED
     found = validation_sets(which, roots, config.network.class_, args.debug)
     engine = load_engine(config, checkpoint, args.gpus, args.engine, args.precision)
+    facts = {
+        "Network": config.network.class_,
+        "Checkpoint": checkpoint.path.name,
+        "Engine": f"{engine.name}, {engine.precision}",
+    }
+    folder = args.output_root / "logs" / "val"
     totals = validate(
         engine,
         found.sets,
         sizing,
         args.batch or 1,
-        args.output_root / "logs" / "val",
+        folder,
         checkpoint.record.run,
         checkpoint.record.step,
         args.workers,
         found.unions,
         found.skipped,
+        args.confidence,
+        report_options(args, facts),
     )
     for name, total in totals.items():
         print(f"{name}: epe {total['epe']:.3f} px per image, {total['epe.pooled']:.3f} pooled")
+        if args.confidence:
+            print("    " + describe_confidence(total))
+    if args.report:
+        print(f"wrote {folder / report_name(checkpoint.record.run, checkpoint.record.step)}")
 
 
 def run_submission(args, config, checkpoint, roots, sizing):

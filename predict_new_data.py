@@ -41,6 +41,13 @@ def parse(arguments):
         "0 = occluded; for both networks it is the mask of the MaskFlownet_S stage",
     )
     add("--warped", metavar="FILE", help="also write the second image, warped onto the first")
+    add(
+        "--confidence",
+        metavar="FILE",
+        help="also write how far the flow agrees with that of the opposite direction, which is "
+        "predicted, too: 1 (white) = it leads back exactly, 0.5 = just consistent, 0 = it does not "
+        "lead back, or leaves the picture",
+    )
     add("--flow", metavar="FILE", help="also write the flow to a second file, such as a .flo")
     add("--kitti", action="store_true", help="OUTPUT is a .png in KITTI's 16-bit flow format")
     add(
@@ -75,7 +82,9 @@ def open_source(args):
 def main(arguments):
     args = parse(arguments)
     source = open_source(args)
-    outputs = check_outputs(source, args.output, args.mask, args.warped, args.flow, args.kitti)
+    outputs = check_outputs(
+        source, args.output, args.mask, args.warped, args.flow, args.kitti, args.confidence
+    )
     if args.fps and not source.is_sequence:
         raise UserError("--fps is for folders and videos; a pair gives one picture")
     rate = args.fps or source.rate or Fraction(25)

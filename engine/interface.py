@@ -8,30 +8,22 @@ from typing import Callable, NamedTuple, Sequence
 
 import numpy as np
 
-from engine.checkpoint import HEAD, Checkpoint, match_network, save_checkpoint
+from engine.both_ways import submit_both_ways
+from engine.checkpoint import (
+    HEAD,
+    Checkpoint,
+    check_multiplier,
+    match_network,
+    save_checkpoint,
+)
+from engine.confidence_measures import measure_confidence
 from engine.config import NetworkConfig, Optimizer
 from engine.errors import UserError
 from engine.metrics import measure
+from engine.predictions import ConfidentPrediction, Labelled, Measured, Prediction, singles
 from engine.records import Record
 from engine.sizing import Sizing
 from network.augmentation_ranges import AugmentationRanges
-from reader.sample import Sample
-
-
-class Prediction(NamedTuple):
-    """What is predicted for N pairs, at the size of the images; None where it was not asked for."""
-
-    flow: np.ndarray  # (N, H, W, 2) float32, px, (u, v)
-    mask: np.ndarray | None  # (N, H, W, 1) float32 in [0, 1], 1 = visible in the second image
-    warped: np.ndarray | None  # (N, H, W, 3) float32 in [0, 1], image 2 aligned to image 1
-
-
-class Labelled(NamedTuple):
-    """A sample whose flow is to be measured; None where its data set has no such array."""
-
-    sample: Sample
-    occlusion: np.ndarray | None = None  # (H, W, 1) uint8, above 0 = not visible in image 2
-    noc: np.ndarray | None = None  # (H, W, 1) uint8, above 0 = valid and visible in image 2
 
 
 class TrainingSettings(NamedTuple):
@@ -205,7 +197,7 @@ class Engine(ABC):
         """
         network = self.config.network.class_
         checkpoint = match_network(checkpoint, network, self.shapes())
-        self._check_multiplier(checkpoint)
+        check_multiplier(checkpoint, self.config)
         self.rebuild(checkpoint.record)
         self.assign(checkpoint.parameters)
 
@@ -216,17 +208,9 @@ class Engine(ABC):
             self.load(checkpoint)
             return
         checkpoint = match_network(checkpoint, "MaskFlownet_S", self.shapes(HEAD))
-        self._check_multiplier(checkpoint)
+        check_multiplier(checkpoint, self.config)
         self.rebuild(replace(self.record, colour=checkpoint.record.colour))
         self.assign({HEAD + name: array for name, array in checkpoint.parameters.items()})
-
-    def _check_multiplier(self, checkpoint: Checkpoint) -> None:
-        trained, wanted = checkpoint.record.flow_multiplier, self.config.network.flow_multiplier
-        if checkpoint.record.found and trained != wanted:
-            raise UserError(
-                f"{checkpoint.path} was trained with flow_multiplier {trained}, "
-                f"but {self.config.path} says {wanted}"
-            )
 
     @abstractmethod
     def predict(
@@ -275,7 +259,9 @@ class Engine(ABC):
         self,
         batch: Sequence[Labelled],
         sizing: Sizing = Sizing(),  # noqa: B008 - frozen
-    ) -> list[dict[str, tuple[float, int]]]:
+        mask: bool = False,
+        confidence: bool = False,
+    ) -> list[Measured]:
         """Measure the flow of labelled pairs of equal size, predicted at once.
 
         Parameters
@@ -283,16 +269,24 @@ class Engine(ABC):
         batch : sequence of Labelled
         sizing : Sizing
             The size at which the network sees them.
-
-        Returns
-        -------
-        list of dict
-            The measures of each pair as `engine.metrics.measure` gives them.
+        mask : bool
+            Whether to predict the mask, too.
+        confidence : bool
+            Whether to predict the opposite direction and the mask, too, and to measure the
+            confidence: the predictions are ConfidentPredictions.
         """
         images_1 = np.stack([pair.sample.img1 for pair in batch])
         images_2 = np.stack([pair.sample.img2 for pair in batch])
-        flows = self.predict(images_1, images_2, sizing, mask=False, warped=False).flow
-        return [
-            measure(flow, pair.sample.flow, pair.sample.mask, pair.occlusion, pair.noc)
-            for flow, pair in zip(flows, batch)
-        ]
+        if confidence:
+            prediction = submit_both_ways(self, images_1, images_2, sizing, warped=False)()
+        else:
+            prediction = self.predict(images_1, images_2, sizing, mask=mask, warped=False)
+        return [_measured(single, pair) for single, pair in zip(singles(prediction), batch)]
+
+
+def _measured(prediction: Prediction | ConfidentPrediction, pair: Labelled) -> Measured:
+    truth = pair.sample.flow, pair.sample.mask, pair.occlusion, pair.noc
+    measures = measure(prediction.flow, *truth)
+    if isinstance(prediction, ConfidentPrediction):
+        measures.update(measure_confidence(prediction, *truth))
+    return Measured(measures, prediction)

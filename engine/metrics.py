@@ -16,6 +16,8 @@ SPEEDS = {"s0-10": (0, 10), "s10-40": (10, 40), "s40+": (40, np.inf)}  # px of t
 FL_PIXELS, FL_SHARE = 3.0, 0.05  # an outlier of KITTI is above both
 UNKNOWN_ABOVE = 1e9  # px, what a .flo file holds where there is no label
 POOLED = ".pooled"
+# Measures of an image as a whole, which have a mean over images and none over pixels.
+WHOLE = ("ause_confidence", "ause_mask", "ap_confidence", "ap_mask")
 
 
 def end_point_error(flow: np.ndarray, label: np.ndarray) -> np.ndarray:
@@ -24,8 +26,20 @@ def end_point_error(flow: np.ndarray, label: np.ndarray) -> np.ndarray:
     return np.sqrt(np.square(difference).sum(axis=-1))
 
 
-def _sum_and_count(values, where) -> tuple[float, int]:
+def sum_and_count(values: np.ndarray, where: np.ndarray) -> tuple[float, int]:
+    """A measure of those pixels of (H, W) at which a bool array is true."""
     return float(values[where].sum()), int(where.sum())
+
+
+def whole(value: float) -> tuple[float, int]:
+    """A measure of an image as a whole, see `WHOLE`; NaN = the image has none."""
+    return (0.0, 0) if np.isnan(value) else (value, 1)
+
+
+def valid_pixels(label: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+    """Where a label (H, W, 2) counts: (H, W) bool. See `measure`."""
+    valid = np.ones(label.shape[:2], bool) if mask is None else plane(mask)
+    return valid & (np.abs(label) <= UNKNOWN_ABOVE).all(axis=-1)  # false for NaN, too
 
 
 def measure(flow, label, mask=None, occlusion=None, noc=None) -> dict[str, tuple[float, int]]:
@@ -49,30 +63,30 @@ def measure(flow, label, mask=None, occlusion=None, noc=None) -> dict[str, tuple
         `3px`, `5px` (share of errors below); `s0-10`, `s10-40`, `s40+` (EPE by the label's length);
         `matched`, `unmatched` (EPE); `epe_noc`, `fl_noc`. Only valid pixels count in any of them.
     """
-    valid = np.ones(label.shape[:2], bool) if mask is None else _plane(mask)
-    valid = valid & (np.abs(label) <= UNKNOWN_ABOVE).all(axis=-1)  # false for NaN, too
+    valid = valid_pixels(label, mask)
     label = np.where(valid[..., None], label, 0)
     error = end_point_error(flow, label)
     speed = np.sqrt(np.square(label.astype(np.float64)).sum(axis=-1))
     # So written that a prediction that is not a number is an outlier.
     outlier = ~((error <= FL_PIXELS) | (error <= FL_SHARE * speed))
-    result = {"epe": _sum_and_count(error, valid), "fl": _sum_and_count(outlier, valid)}
+    result = {"epe": sum_and_count(error, valid), "fl": sum_and_count(outlier, valid)}
     for limit in (1, 3, 5):
-        result[f"{limit}px"] = _sum_and_count(error < limit, valid)
+        result[f"{limit}px"] = sum_and_count(error < limit, valid)
     for name, (low, high) in SPEEDS.items():
-        result[name] = _sum_and_count(error, valid & (speed >= low) & (speed < high))
+        result[name] = sum_and_count(error, valid & (speed >= low) & (speed < high))
     if occlusion is not None:
-        occluded = _plane(occlusion)
-        result["matched"] = _sum_and_count(error, valid & ~occluded)
-        result["unmatched"] = _sum_and_count(error, valid & occluded)
+        occluded = plane(occlusion)
+        result["matched"] = sum_and_count(error, valid & ~occluded)
+        result["unmatched"] = sum_and_count(error, valid & occluded)
     if noc is not None:
-        visible = valid & _plane(noc)
-        result["epe_noc"] = _sum_and_count(error, visible)
-        result["fl_noc"] = _sum_and_count(outlier, visible)
+        visible = valid & plane(noc)
+        result["epe_noc"] = sum_and_count(error, visible)
+        result["fl_noc"] = sum_and_count(outlier, visible)
     return result
 
 
-def _plane(mask) -> np.ndarray:
+def plane(mask) -> np.ndarray:
+    """(H, W) bool of a mask (H, W, 1) or (H, W): true above 0."""
     mask = np.asarray(mask)
     return (mask[..., 0] if mask.ndim == 3 else mask) > 0
 
@@ -107,9 +121,11 @@ class Totals:
         return result
 
     def pooled(self) -> dict[str, float]:
-        """Mean over all pixels of all images; NaN without any."""
+        """Mean over all pixels of all images; NaN without any. None of what is in `WHOLE`."""
         result = {}
         for name in self.names():
+            if name in WHOLE:
+                continue
             sums, counts = zip(*(image[name] for image in self.images if name in image))
             result[name] = sum(sums) / sum(counts) if sum(counts) else float("nan")
         return result
@@ -119,5 +135,7 @@ class Totals:
         result = {"images": len(self.images), "pixels": self.pixels()}
         per_image, pooled = self.per_image(), self.pooled()
         for name in self.names():
-            result[name], result[name + POOLED] = per_image[name], pooled[name]
+            result[name] = per_image[name]
+            if name in pooled:
+                result[name + POOLED] = pooled[name]
         return result

@@ -29,10 +29,12 @@ class Summary(NamedTuple):
     max_flow: float | None  # px, the scale of the colours
 
 
-def check_outputs(source, flow, mask=None, warped=None, also=None, kitti=False) -> list[Output]:
+def check_outputs(
+    source, flow, mask=None, warped=None, also=None, kitti=False, confidence=None
+) -> list[Output]:
     """Check all names at once; `also` is a second name for the flow."""
     wanted = [(flow, "flow", kitti), (also, "flow", False)]
-    wanted += [(mask, "mask", False), (warped, "warped", False)]
+    wanted += [(mask, "mask", False), (warped, "warped", False), (confidence, "confidence", False)]
     outputs = [
         check_output(path, role, source.is_sequence, in_kitti)
         for path, role, in_kitti in wanted
@@ -72,7 +74,9 @@ def predict_files(
     roles = {output.role for output in outputs}
     if max_flow is None and source.is_sequence and any(o.needs_scale for o in outputs):
         max_flow = _usual_motion(predictor, source.sample(SCALE_PAIRS))
-    stream = predictor.stream(source.pairs(), mask="mask" in roles, warped="warped" in roles)
+    stream = predictor.stream(
+        source.pairs(), **{role: role in roles for role in ("mask", "warped", "confidence")}
+    )
     largest = 0.0
     with ExitStack() as stack:
         size = (source.height, source.width)

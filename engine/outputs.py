@@ -11,14 +11,21 @@ from typing import Callable, Iterator, NamedTuple
 import numpy as np
 
 from engine.errors import UserError
-from engine.interface import Prediction
+from engine.predictions import ConfidentPrediction, Prediction
 from reader.colour import flow_to_colour
 from reader.files import atomic_path
-from reader.formats import write_flow
+from reader.formats import write_float_map, write_flow
 from reader.pictures import WRITABLE_SUFFIXES, write_image
 from reader.video_writer import VIDEO_SUFFIXES, VideoWriter
 
 ARRAYS = (".npy", ".npz")
+GREY = ("mask", "confidence")  # roles of one channel
+RAW = {
+    "flow": (".flo", ".pfm", *ARRAYS),
+    "mask": (".pfm", *ARRAYS),
+    "warped": ARRAYS,
+    "confidence": (".pfm", *ARRAYS),
+}
 NUMBERED = re.compile(r"%0?\d*d")
 FIRST_NUMBER = 1
 
@@ -27,7 +34,7 @@ class Output(NamedTuple):
     """A checked output: `role` is the field of the prediction that is written."""
 
     path: Path
-    role: str  # "flow", "mask" or "warped"
+    role: str  # "flow", "mask", "warped" or "confidence"
     suffix: str
     kitti: bool = False
 
@@ -54,9 +61,9 @@ def check_output(path, role: str, is_sequence: bool, kitti: bool = False) -> Out
     ----------
     path : str or Path
         The suffix chooses what is written: a picture (.png, .jpg, ...), raw values (.flo and .pfm
-        for flow, .npy, .npz) or a video (.mp4, .avi, .gif). For a sequence it is a video or holds a
-        number, as `flow_%04d.png` does.
-    role : {"flow", "mask", "warped"}
+        for flow, .pfm for mask and confidence, .npy, .npz) or a video (.mp4, .avi, .gif). For a
+        sequence it is a video or holds a number, as `flow_%04d.png` does.
+    role : {"flow", "mask", "warped", "confidence"}
     is_sequence : bool
         Whether several predictions will be written.
     kitti : bool
@@ -69,8 +76,7 @@ def check_output(path, role: str, is_sequence: bool, kitti: bool = False) -> Out
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    raw = (".flo", ".pfm", *ARRAYS) if role == "flow" else ARRAYS
-    known = (*WRITABLE_SUFFIXES, *raw, *VIDEO_SUFFIXES)
+    known = (*WRITABLE_SUFFIXES, *RAW[role], *VIDEO_SUFFIXES)
     if suffix not in known:
         raise UserError(
             f"cannot write {path}: the suffix of an output is one of {', '.join(known)}"
@@ -93,11 +99,11 @@ def check_output(path, role: str, is_sequence: bool, kitti: bool = False) -> Out
 
 
 def to_picture(role: str, values: np.ndarray, max_flow: float | None) -> np.ndarray:
-    """Draw a flow (H, W, 2), mask (H, W, 1) or image (H, W, 3): (H, W, 3) uint8 RGB."""
+    """Draw a flow (H, W, 2), mask or confidence (H, W, 1) or image (H, W, 3) as RGB uint8."""
     if role == "flow":
         return flow_to_colour(values, max_flow)
     picture = np.clip(np.rint(values * 255), 0, 255).astype(np.uint8)
-    return np.repeat(picture, 3, axis=2) if role == "mask" else picture
+    return np.repeat(picture, 3, axis=2) if role in GREY else picture
 
 
 @contextmanager
@@ -107,7 +113,7 @@ def writing(
     rate: Fraction | None,
     size: tuple[int, int],
     max_flow: float | None,
-) -> Iterator[Callable[[Prediction], None]]:
+) -> Iterator[Callable[[Prediction | ConfidentPrediction], None]]:
     """Open an output; the result writes one prediction per call. A video appears when complete."""
     if output.suffix in VIDEO_SUFFIXES:
         with VideoWriter(output.path, rate, *size) as video:
@@ -129,9 +135,11 @@ def writing(
 def _write_file(output: Output, path: Path, values: np.ndarray, max_flow) -> None:
     if output.suffix in WRITABLE_SUFFIXES and not output.kitti:
         picture = to_picture(output.role, values, max_flow)
-        write_image(path, picture[..., :1] if output.role == "mask" else picture)
+        write_image(path, picture[..., :1] if output.role in GREY else picture)
     elif output.role == "flow":
         write_flow(path, values)
+    elif output.suffix == ".pfm":
+        write_float_map(path, values)
     else:
         with atomic_path(path) as temporary:
             if output.suffix == ".npz":

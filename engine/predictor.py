@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 from pathlib import Path
 from typing import Iterable, Iterator
 
 import numpy as np
 
+from engine.both_ways import submit_both_ways
 from engine.checkpoint import find_checkpoint
 from engine.config import load_network_config
 from engine.errors import UserError
 from engine.folders import WEIGHTS
-from engine.interface import Engine, Prediction
+from engine.interface import Engine
 from engine.loading import ENGINES, load_engine, read_checkpoint
+from engine.predictions import ConfidentPrediction, Prediction, singles
 from engine.sizing import Sizing
 
 
@@ -90,18 +93,24 @@ class Predictor:
         loaded = read_checkpoint(checkpoint, folder)
         return cls(load_engine(settings, loaded, gpus, engine, precision), sizing, batch)
 
-    def __call__(self, image_1: np.ndarray, image_2: np.ndarray) -> Prediction:
+    def __call__(
+        self, image_1: np.ndarray, image_2: np.ndarray, confidence: bool = False
+    ) -> Prediction | ConfidentPrediction:
         """Predict a pair or a batch of pairs.
 
         Parameters
         ----------
         image_1, image_2 : (H, W, 3) or (N, H, W, 3) uint8 arrays, RGB
+        confidence : bool
+            Predict the opposite direction, too, and compare the two (`engine.confidence`), which
+            takes twice the time and memory.
 
         Returns
         -------
-        Prediction
-            flow (H, W, 2) px (u, v), mask (H, W, 1), 1 = visible, warped (H, W, 3) in [0, 1], all
-            float32; with a leading N where the input has one.
+        Prediction or, with `confidence`, ConfidentPrediction
+            flow (H, W, 2) px (u, v), mask (H, W, 1), 1 = visible, warped (H, W, 3) in [0, 1], and
+            confidence (H, W, 1) in [0, 1], above 1/2 = consistent, all float32; with a leading N
+            where the input has one.
 
         Raises
         ------
@@ -110,29 +119,36 @@ class Predictor:
         """
         image_1, image_2 = np.asarray(image_1), np.asarray(image_2)
         check_pair(image_1, image_2)
+        submit = self._submit(confidence)
         if image_1.ndim == 4:
-            return self.engine.predict(image_1, image_2, self.sizing)
-        prediction = self.engine.predict(image_1[None], image_2[None], self.sizing)
-        return Prediction(*(array[0] for array in prediction))
+            return submit(image_1, image_2, self.sizing)()
+        prediction = submit(image_1[None], image_2[None], self.sizing)()
+        return type(prediction)(*(array[0] for array in prediction))
 
     def stream(
         self,
         pairs: Iterable[tuple[np.ndarray, np.ndarray]],
         mask: bool = True,
         warped: bool = True,
-    ) -> Iterator[Prediction]:
+        confidence: bool = False,
+    ) -> Iterator[Prediction | ConfidentPrediction]:
         """Predict pairs one after the other, `batch` at a time where their sizes agree.
 
-        Yields one Prediction without batch axis for each pair, in order; never more than one batch
-        of pairs is held, or two where the engine computes one while the other is on its way.
+        Yields one Prediction without batch axis for each pair, in order, or with `confidence` one
+        ConfidentPrediction; never more than one batch of pairs is held, or two where the engine
+        computes one while the other is on its way.
         """
+        submit = self._submit(confidence)
         waiting: deque = deque()
         for images in batches(pairs, self.batch):
-            waiting.append(self.engine.submit(*images, self.sizing, mask, warped))
+            waiting.append(submit(*images, self.sizing, mask, warped))
             if len(waiting) > self.engine.ahead:
-                yield from _single(waiting.popleft()())
+                yield from singles(waiting.popleft()())
         while waiting:
-            yield from _single(waiting.popleft()())
+            yield from singles(waiting.popleft()())
+
+    def _submit(self, confidence: bool):
+        return partial(submit_both_ways, self.engine) if confidence else self.engine.submit
 
 
 def check_pair(image_1: np.ndarray, image_2: np.ndarray) -> None:
@@ -162,11 +178,6 @@ def batches(pairs, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
             waiting = []
     if waiting:
         yield _stack(waiting)
-
-
-def _single(predictions: Prediction) -> Iterator[Prediction]:
-    for i in range(len(predictions.flow)):
-        yield Prediction(*(None if array is None else array[i] for array in predictions))
 
 
 def _stack(pairs) -> tuple[np.ndarray, np.ndarray]:

@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 from typing import Mapping, NamedTuple, Sequence
 
-from engine.metrics import POOLED, means
+from engine.metrics import POOLED, WHOLE, means
 from reader.files import atomic_path
 
-HEADLINES = ("epe", "fl", "epe_noc", "fl_noc")  # the measures that the log's line holds
+# The measures that the log's line holds.
+HEADLINES = ("epe", "fl", "epe_noc", "fl_noc", "consistent", *WHOLE)
 
 
 class ImageResult(NamedTuple):

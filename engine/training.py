@@ -26,6 +26,7 @@ from engine.run_plan import (
     settings_of,
     start_of,
 )
+from engine.sample_pictures import SamplePictures, choose
 from engine.snapshots import MEAN_EPE, Snapshots, read_state
 from engine.validation import validate
 from engine.workers import Workers
@@ -220,11 +221,18 @@ class _Run:
             batch=1,
             workers=self.options.workers,
             unions={k: v for k, v in found.unions.items() if set(v) <= set(found.sets)},
+            watcher=self._samples(step),
         )
         self.log.line(log_line(step, totals))
         self.log.scalars({f"{name}/epe": total["epe"] for name, total in totals.items()}, step)
         errors = {name: float(totals[name]["epe"]) for name in found.sets}
         return {**errors, MEAN_EPE: sum(errors.values()) / len(errors)}
+
+    def _samples(self, step: int) -> SamplePictures | None:
+        """Takes the pictures of a validation, None where the config wants none."""
+        chosen = choose(self.sets.sets, self.data.validation_samples)
+        folder = self.options.logs / f"{self.start.run}.samples"
+        return SamplePictures(folder, step, chosen, self.log.picture) if chosen else None
 
     def _save(self, step: int, metrics: dict) -> Path | None:
         if not self.workers.first:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Iterator, Mapping, Sequence
 
@@ -13,6 +13,8 @@ from tqdm import tqdm
 from engine.errors import UserError
 from engine.interface import Engine, Labelled
 from engine.metrics import Totals
+from engine.report import Report
+from engine.report_options import ReportOptions, report_name
 from engine.results import ImageResult, append_log, log_line, write_csv, write_json
 from engine.sizing import Sizing
 from reader.errors import DataError
@@ -30,6 +32,9 @@ def validate(
     workers: int = 0,
     unions: Mapping[str, Sequence[str]] | None = None,
     skipped: Mapping[str, str] | None = None,
+    confidence: bool = False,
+    report: ReportOptions | None = None,
+    watcher=None,
 ) -> dict[str, dict[str, float]]:
     """Measure an engine's flow on labelled data sets and write the results.
 
@@ -60,6 +65,14 @@ def validate(
     skipped : mapping of str to str, optional
         Sets that are left out, with a sentence that says why; they are named on stderr and in the
         JSON.
+    confidence : bool
+        Predict the opposite direction, too, and measure the confidence and the learned mask
+        (`engine.confidence_measures.measure_confidence`): twice the time and memory.
+    report : ReportOptions, optional
+        Also write `RUN_STEPS.html` to the log folder: a page with tables and pictures.
+    watcher : object, optional
+        Its `add(set_name, index, pair, measured)` is called for every Labelled pair with what was
+        Measured, mask included; not beside a report.
 
     Returns
     -------
@@ -85,33 +98,57 @@ def validate(
                 raise ValueError(f"{name} joins {part}, which is not among the sets {list(sets)}")
             if part in skipped:
                 skipped[name] = skipped[part]
+    _check_sets(sets, skipped)
+    for line in _by_reason(skipped):
+        print(f"skipped {line}", file=sys.stderr)
+    if report is not None and log_folder is None:
+        raise ValueError("a report needs the folder of the log")
+    if log_folder is not None:
+        # Before hours of computing, should that not be possible.
+        Path(log_folder).mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        pictures = None
+        if report is not None:
+            pictures = stack.enter_context(Report(Path(log_folder), len(sets), report))
+        seen_by = pictures or watcher
+        results = _measure_sets(engine, sets, sizing, batch, workers, confidence, seen_by)
+        totals = _all_totals(results, unions, skipped)
+        if log_folder is not None:
+            about = {
+                "run": run,
+                "steps": steps,
+                "time": time.strftime("%Y-%m-%d %H:%M:%S"),
+                "resize": sizing.resize,
+                "pad": sizing.pad,
+                "skipped": skipped,
+            }
+            _write(Path(log_folder), about, totals, results, pictures)
+    return totals
+
+
+def _check_sets(sets: Mapping[str, object], skipped: Mapping[str, str]) -> None:
     if not sets:
         why = "; ".join(_by_reason(skipped)) or "no set is given"
         raise UserError(f"there is nothing to validate on: {why}")
     for name, dataset in sets.items():
         if not len(dataset):
             raise UserError(f"{name} has no pairs to validate on")
-    for line in _by_reason(skipped):
-        print(f"skipped {line}", file=sys.stderr)
-    results = _measure_sets(engine, sets, sizing, batch, workers)
+
+
+def _write(folder: Path, about: dict, totals, results, report: Report | None) -> None:
+    name = f"{about['run']}_{about['steps']}"
+    if report is not None:
+        report.write(folder / report_name(about["run"], about["steps"]), about, totals, results)
+    write_csv(folder / f"{name}.csv", results)
+    write_json(folder / f"{name}.json", {**about, "sets": totals})
+    append_log(folder / f"{about['run']}.val.log", log_line(about["steps"], totals))
+
+
+def _all_totals(results, unions, skipped) -> dict[str, dict[str, float]]:
     totals = {name: _totals(images) for name, images in results.items()}
     for name, parts in unions.items():
         if name not in skipped:
             totals[name] = _totals([image for part in parts for image in results[part]])
-    if log_folder is not None:
-        folder = Path(log_folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        about = {
-            "run": run,
-            "steps": steps,
-            "time": time.strftime("%Y-%m-%d %H:%M:%S"),
-            "resize": sizing.resize,
-            "pad": sizing.pad,
-            "skipped": skipped,
-        }
-        write_csv(folder / f"{run}_{steps}.csv", results)
-        write_json(folder / f"{run}_{steps}.json", {**about, "sets": totals})
-        append_log(folder / f"{run}.val.log", log_line(steps, totals))
     return totals
 
 
@@ -127,7 +164,9 @@ def _totals(images: Sequence[ImageResult]) -> dict[str, float]:
     return Totals([image.measures for image in images]).summary()
 
 
-def _measure_sets(engine, sets, sizing, batch, workers) -> dict[str, list[ImageResult]]:
+def _measure_sets(
+    engine, sets, sizing, batch, workers, confidence, watcher
+) -> dict[str, list[ImageResult]]:
     results = {}
     # disable=None: no bar where stderr is no terminal.
     with tqdm(total=sum(map(len, sets.values())), unit="pair", disable=None) as bar:
@@ -137,9 +176,13 @@ def _measure_sets(engine, sets, sizing, batch, workers) -> dict[str, list[ImageR
             # Closed at once where an error ends the loop, for that ends the workers.
             with closing(_batches(dataset, batch, workers)) as batches:
                 for pairs in batches:
-                    for pair, measures in zip(pairs, engine.validate(pairs, sizing)):
+                    measured = engine.validate(pairs, sizing, watcher is not None, confidence)
+                    for pair, result in zip(pairs, measured):
                         height, width = pair.sample.img1.shape[:2]
-                        images.append(ImageResult(pair.sample.name, height, width, measures))
+                        image = ImageResult(pair.sample.name, height, width, result.measures)
+                        if watcher is not None:
+                            watcher.add(set_name, len(images), pair, result)
+                        images.append(image)
                     bar.update(len(pairs))
     return results
 

@@ -30,12 +30,32 @@ def golden(shared, request) -> Golden:
     return request.config.stash[GOLDEN]
 
 
+ERRORS = pytest.StashKey[dict]()  # of all processes that run tests
+
+
+def pytest_configure(config):
+    config.stash[ERRORS] = {}
+
+
+def pytest_sessionfinish(session):
+    golden = session.config.stash.get(GOLDEN, None)
+    errors = golden.errors if golden is not None else {}
+    session.config.stash[ERRORS].update(errors)
+    if hasattr(session.config, "workeroutput"):  # one of several processes (pytest-xdist)
+        session.config.workeroutput["golden"] = errors
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):  # noqa: ARG001
+    node.config.stash[ERRORS].update(getattr(node, "workeroutput", {}).get("golden", {}))
+
+
 def pytest_terminal_summary(terminalreporter, config):
     """After the tests, the table of golden entries that were compared."""
-    golden = config.stash.get(GOLDEN, None)
-    if golden is not None and golden.errors:
+    errors = config.stash[ERRORS]
+    if errors:
         terminalreporter.section("golden entry: largest difference relative to its largest value")
-        for entry, error in golden.errors.items():
+        for entry, error in sorted(errors.items()):
             terminalreporter.write_line(f"{error:8.1e}  {entry}")
 
 

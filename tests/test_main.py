@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
         (["MaskFlownet_S", "--valid"], "--valid needs a checkpoint: -c"),
         (["MaskFlownet_S", "--predict"], "--predict needs a checkpoint: -c"),
         (["MaskFlownet_S", "-c", "x", "--valid", "--predict"], "exclude each other"),
+        (["MaskFlownet_S", "--confidence"], "--confidence is for --valid"),
         (["MaskFlownet_S", "-c", "fff", "--valid"], "no checkpoint fff"),
         (["MaskFlownet_S", "--resize", "64,64"], "target_shape and batch_size of the dataset"),
         (["MaskFlownet_S", "-c", ""], "name is empty"),
