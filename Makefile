@@ -1,7 +1,7 @@
 # Two commands do everything: `make demo` and `make test`. Both make the environment .venv first.
 #
 #   make demo [CHECKPOINT=x.params CONFIG=MaskFlownet] [ENGINE=torch]
-#   make test [TESTS=tests/network] [TORCH=]
+#   make test [TESTS=tests/network] [JOBS=4] [TORCH=]
 #   make pythons          the tests on every Python 3.8 to 3.13 that is found
 #
 # PYTHON chooses the interpreter. Without REQUIREMENTS the newest releases of everything are taken,
@@ -22,6 +22,7 @@ endif
 CHECKPOINT ?= weights/e0dNov22-2053_3600.params
 CONFIG ?= MaskFlownet_S
 TESTS ?= tests
+JOBS ?= 2
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-$(ENGINE)
 
@@ -31,9 +32,9 @@ demo: $(INSTALLED)
 	@$(BIN)/python -m examples.demo $(CONFIG) -c "$(CHECKPOINT)" --engine $(ENGINE)
 
 test: $(VENV)/.tested
-	@echo "Running the tests; they take about ten minutes on two cores and end with a line of counts."
+	@echo "Running the tests; they take about eight minutes on two cores and end with a line of counts."
 	@$(BIN)/python -m ruff check . && $(BIN)/python -m ruff format --check .
-	@$(BIN)/python -m pytest $(TESTS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS)
 
 lint: $(VENV)/.tested
 	$(BIN)/python -m ruff check --fix . && $(BIN)/python -m ruff format .

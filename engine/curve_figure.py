@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Sequence
 
 import numpy as np
@@ -114,12 +115,16 @@ def _draw_line(axes, line: Line) -> None:
 
 
 def _set_log(axes, panel: Panel) -> None:
-    from matplotlib.ticker import LogLocator, NullFormatter  # noqa: PLC0415
+    from matplotlib.ticker import FixedLocator, NullFormatter  # noqa: PLC0415
 
     axes.set_yscale("log")
     low, high = axes.get_ylim()
-    few = high / low > 100
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if few else (1.0, 2.0, 5.0)))
+    # matplotlib's own locator turns to crowded linear ticks where there is one of these or none.
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    digits = (1,) if high / low > 100 else (1, 2, 5) if high / low > 5 else (1, 2, 3, 4, 6)
+    ticks = [digit * 10.0**power for power in powers for digit in digits]
+    axes.yaxis.set_major_locator(FixedLocator([x for x in ticks if low <= x <= high]))
+    axes.yaxis.set_minor_locator(FixedLocator([]))
     axes.yaxis.set_major_formatter(lambda value, _: tick(value))
     axes.yaxis.set_minor_formatter(NullFormatter())
 
