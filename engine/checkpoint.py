@@ -18,6 +18,7 @@ from engine.errors import UserError
 from engine.folders import WEIGHTS
 from engine.params_file import OtherLayout, read_params, write_params
 from engine.records import Record, read_record, sha256, write_record
+from engine.run_names import as_path, find_run
 from reader.files import atomic_path
 
 HEAD = "MaskFlownet_S."  # prefix of the first stage's names in a MaskFlownet checkpoint
@@ -58,30 +59,22 @@ def find_checkpoint(name, folder: Path = WEIGHTS) -> Path:
     UserError
         There is none, or the prefix fits several runs; the message lists what there is.
     """
-    text = str(name)
-    if text.endswith(SUFFIX) or "/" in text:
-        path = Path(name)
-        if not path.is_file():
-            raise UserError(f"no checkpoint {name}: there is no such file")
+    path = as_path(name, SUFFIX, "checkpoint")
+    if path is not None:
         return path
-    prefix, _, steps = text.partition(":")
+    prefix, _, steps = str(name).partition(":")
     if not prefix:
         raise UserError("the checkpoint's name is empty: give a path or a run id")
     if steps and not steps.isdecimal():
         raise UserError(f"checkpoint {name}: what follows the colon must be a number of steps")
     runs = _runs(folder)
-    fitting = [prefix] if prefix in runs else [run for run in runs if run.startswith(prefix)]
-    if len(fitting) > 1:
-        raise UserError(f"checkpoint {name} is ambiguous: it fits {', '.join(sorted(fitting))}")
-    if not fitting:
-        there = f"it holds {', '.join(sorted(runs))}" if runs else "it holds none"
-        raise UserError(f"no checkpoint {name} in {folder}: {there}")
-    files = runs[fitting[0]]
+    run = find_run(prefix, runs, f"checkpoint {name}", f"no checkpoint {name} in {folder}")
+    files = runs[run]
     if not steps:
         return files[max(files)]
     if int(steps) not in files:
         there = ", ".join(str(step) for step in sorted(files))
-        raise UserError(f"run {fitting[0]} has no checkpoint at step {steps}: it has {there}")
+        raise UserError(f"run {run} has no checkpoint at step {steps}: it has {there}")
     return files[int(steps)]
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from engine.errors import UserError
 from engine.folders import LOGS
+from engine.run_names import as_path, find_run
 
 SUFFIX = ".log"
 # Whole lines only: the last one of a killed run may be cut anywhere.
@@ -51,22 +52,13 @@ def find_log(name, folder: Path = LOGS) -> Path:
     UserError
         There is none, or the prefix fits several runs; the message lists what there is.
     """
-    text = str(name)
-    if text.endswith(SUFFIX) or "/" in text:
-        path = Path(name)
-        if not path.is_file():
-            raise UserError(f"no log {name}: there is no such file")
+    path = as_path(name, SUFFIX, "log")
+    if path is not None:
         return path
-    if not text:
+    if not str(name):
         raise UserError("the run's name is empty: give a path or a run id")
     runs = {path.stem: path for path in sorted(Path(folder).glob(f"[!.]*{SUFFIX}"))}
-    fitting = [text] if text in runs else [run for run in runs if run.startswith(text)]
-    if len(fitting) > 1:
-        raise UserError(f"run {name} is ambiguous: it fits {', '.join(fitting)}")
-    if not fitting:
-        there = f"it holds {', '.join(runs)}" if runs else "it holds none"
-        raise UserError(f"no log of a run {name} in {folder}: {there}")
-    return runs[fitting[0]]
+    return runs[find_run(str(name), runs, f"run {name}", f"no log of a run {name} in {folder}")]
 
 
 def read_curves(path) -> Curves:
