@@ -42,7 +42,7 @@ def train(args, folder: Path, gpus: int, chairs: Path) -> float:
     command = [sys.executable, str(ROOT / "main.py"), args.config, "--engine", "torch"]
     command += ["--dataset_cfg", str(data), "-g", ",".join(map(str, range(gpus)))]
     command += ["--precision", args.precision, "--steps", str(args.steps)]
-    command += ["--workers", str(args.workers), "--data_root", f"chairs={chairs}"]
+    command += ["--workers", str(args.workers * gpus), "--data_root", f"chairs={chairs}"]
     output = folder / f"gpus{gpus}"
     command += ["--output_root", str(output)]
     if args.checkpoint:

@@ -89,12 +89,18 @@ class WholeStep(Step):
 class Training(ABC):
     """An engine's network in training: its loss, augmentation and optimiser."""
 
+    def host_memory(self, size: int) -> np.ndarray:
+        """Return (size,) bytes of memory, from which batches reach the device most quickly."""
+        return np.empty(size, np.uint8)
+
     def start(self, batch, step: int) -> Step:
         """Begin to train on one batch; the step before must have been finished.
 
         Parameters
         ----------
         batch : reader.loader.Batch
+            The same object as in the step before has the same content. Its arrays must stay as they
+            are until the result is there.
         step : int
             Steps done before; with the seed it decides all random draws.
         """

@@ -14,7 +14,7 @@ from engine.interface import NotFinite, PeerLost, Step, StepResult, Training, Tr
 from engine.torch_adam import FlatAdam, corrected_rate
 from engine.torch_gradients import Gradients, Inputs
 from engine.torch_step import CapturedStep
-from engine.torch_transfer import Download, upload
+from engine.torch_transfer import Download, page_locked, upload
 from engine.training_draws import draw_noise, draw_step
 
 PATIENCE = 5.0  # s that a step may still take after another process has ended
@@ -56,24 +56,27 @@ class TorchTraining(Training):
         self._streams = None
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # the steps have streams of their own
+            self._sent: tuple = (None, [])  # the last batch, and its tensors on the device
             self._streams = [torch.cuda.Stream(self.device) for _ in range(3)]
             self._captured = CapturedStep(
                 self.gradients, self.update, self.device, self._streams[0]
             )
 
+    def host_memory(self, size: int) -> np.ndarray:
+        return page_locked(size) if self._streams else super().host_memory(size)
+
     def start(self, batch, step: int) -> Step:
         draws = draw_step(self.settings, len(batch.names), step)
-        arrays = [batch.img1, batch.img2, batch.flow, batch.mask]
-        seeds = []
+        drawn, seeds = [], []
         if draws is not None:
-            arrays += [draws.geometry, draws.colour]
+            drawn = [draws.geometry, draws.colour]
             seeds = draws.noise_seeds
-        with self.errors(batch):
+        with self.errors(batch.names):
             if self._streams:
-                return _CUDAStep(self, batch.names, step, arrays, seeds)
+                return _CUDAStep(self, batch, step, drawn, seeds)
             if seeds:
-                arrays.append(draw_noise(seeds, self.settings.target))
-            return _CPUStep(self, batch.names, step, arrays)
+                drawn.append(draw_noise(seeds, self.settings.target))
+            return _CPUStep(self, batch, step, drawn)
 
     def step(self, batch, step: int, learning_rate: float) -> StepResult:
         started = self.start(batch, step)
@@ -120,11 +123,16 @@ class TorchTraining(Training):
             torch.cuda.synchronize(self.device)
 
 
+def _samples(batch) -> list[np.ndarray]:
+    return [batch.img1, batch.img2, batch.flow, batch.mask]
+
+
 class _CPUStep(Step):
     """A step that is computed when it is finished."""
 
-    def __init__(self, training: TorchTraining, names, step: int, arrays: list[np.ndarray]):
-        self.training, self.names, self.step = training, names, step
+    def __init__(self, training: TorchTraining, batch, step: int, drawn: list[np.ndarray]):
+        self.training, self.names, self.step = training, batch.names, step
+        arrays = [*_samples(batch), *drawn]
         self.inputs = Inputs(*(torch.from_numpy(array) for array in arrays))
 
     def finish(self, learning_rate: float) -> None:
@@ -143,11 +151,13 @@ class _CPUStep(Step):
 class _CUDAStep(Step):
     """A step that is queued on the device: its gradients at once, its update by `finish`."""
 
-    def __init__(self, training: TorchTraining, names, step: int, arrays, seeds):
-        self.training, self.names, self.step = training, names, step
+    def __init__(self, training: TorchTraining, batch, step: int, drawn, seeds):
+        self.training, self.names, self.step = training, batch.names, step
         with torch.cuda.device(training.device):
             computing, uploads, _ = training._streams
-            sent = upload(arrays, uploads, computing)
+            if training._sent[0] is not batch:  # it may be given to several steps
+                training._sent = batch, upload(_samples(batch), uploads, computing)
+            sent = [*training._sent[1], *upload(drawn, uploads, computing)]
             with torch.cuda.stream(computing):
                 self.losses = training._captured.compute_gradients(sent, seeds)
 

@@ -17,19 +17,33 @@ def upload(
 ) -> list[torch.Tensor]:
     """Bring arrays to the current GPU on the stream `copies`; `user` waits for them, the host not.
 
-    Page-locked host memory is what makes the copy asynchronous; PyTorch keeps it until the copy is
-    done, and for later use.
+    Page-locked host memory is what makes the copy asynchronous. Arrays of `page_locked` must stay
+    as they are until `user` has read them; others are copied first, into memory that PyTorch keeps
+    until it is sent, and for later use.
     """
     sent = []
     with torch.cuda.stream(copies):
         for array in arrays:
-            pinned = torch.empty(array.shape, dtype=TYPES[array.dtype], pin_memory=True)
-            pinned.numpy()[...] = array
-            sent.append(pinned.to(copies.device, non_blocking=True))
+            if _is_page_locked(array):
+                host = torch.from_numpy(array)
+            else:
+                host = torch.empty(array.shape, dtype=TYPES[array.dtype], pin_memory=True)
+                host.numpy()[...] = array
+            sent.append(host.to(copies.device, non_blocking=True))
     user.wait_stream(copies)
     for tensor in sent:
         tensor.record_stream(user)  # its memory is not given away before `user` has read it
     return sent
+
+
+def page_locked(size: int) -> np.ndarray:
+    """Return (size,) bytes of page-locked host memory, which belongs to the array."""
+    return torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
+
+
+def _is_page_locked(array: np.ndarray) -> bool:
+    flags = array.flags
+    return flags.c_contiguous and flags.writeable and torch.from_numpy(array).is_pinned()
 
 
 class Download:

@@ -146,7 +146,7 @@ class _Run:
         if self.workers.first:
             self.snapshots.sweep()
         with contextlib.closing(
-            BatchesAhead(loader, step)
+            BatchesAhead(loader, step, self.training.host_memory)
         ) as batches, _interruptible() as interrupted:
             running = self._start(batches, step, end)
             while running is not None:

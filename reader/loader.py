@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from itertools import count, islice
-from typing import Iterator, Sequence
+from typing import Callable, Iterator, Sequence
+
+import numpy as np
 
 from reader.crop import random_crop, random_flip
 from reader.errors import DataError
 from reader.loader_order import Order, sample_generator
 from reader.loader_pool import Pool
-from reader.loader_slots import Batch, Slots
+from reader.loader_slots import Batch, Ring, Slots
 from reader.resize import resize_sample
 from reader.sample import Sample
 
 __all__ = ["Batch", "TrainLoader", "ordered"]
 
+KEPT = 3  # batches that stay as they are where the caller gives the memory
 MOST_DAMAGED = 16  # samples one after the other, beyond which the folder is at fault, not a file
 
 
@@ -116,10 +119,20 @@ class TrainLoader:
     def __exit__(self, *_) -> None:
         self.close()
 
-    def batches(self, start_step: int = 0) -> Iterator[Batch]:
+    def batches(
+        self, start_step: int = 0, allocate: Callable[[int], np.ndarray] | None = None
+    ) -> Iterator[Batch]:
         """Yield the batches of the steps ``start_step``, ``start_step`` + 1, ... without end.
 
         Closing the generator ends the workers.
+
+        Parameters
+        ----------
+        start_step : int
+        allocate : callable, optional
+            Gives n bytes of memory as (n,) uint8, in which the batches then live, `KEPT` of them: a
+            batch is overwritten when the `KEPT`-th one after it is asked for. Default: every batch
+            has memory of its own and stays.
 
         Raises
         ------
@@ -136,6 +149,7 @@ class TrainLoader:
         first, given = divmod(start_step, self.echo)
         results = pool.results(self._tasks(first), size * self.prefetch)
         try:
+            ring = Ring(KEPT, slots, allocate) if allocate else None
             for number in count(first):
                 done = list(islice(results, size))
                 if pool.closed:
@@ -144,7 +158,8 @@ class TrainLoader:
                     self._note(errors, failed=name is None)
                 # Copied before the next result is asked for, which reuses the slot.
                 slot = number % (self.prefetch + 1)
-                batch = slots.take(slot, tuple(name for name, _ in done))
+                names = tuple(name for name, _ in done)
+                batch = ring.take(number, slot, names) if ring else slots.take(slot, names)
                 for _ in range(given, self.echo):
                     yield batch
                 given = 0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Iterator
+from typing import Callable, Iterator
+
+import numpy as np
 
 from reader.loader import TrainLoader
 from reader.loader_slots import Batch
@@ -19,11 +21,19 @@ class BatchesAhead:
     loader : TrainLoader
         Closed with this.
     start_step : int
+    allocate : callable, optional
+        See `TrainLoader.batches`. A batch and the one before it stay as they are until the next one
+        is asked for; the one fetched ahead is the third.
     """
 
-    def __init__(self, loader: TrainLoader, start_step: int = 0):
+    def __init__(
+        self,
+        loader: TrainLoader,
+        start_step: int = 0,
+        allocate: Callable[[int], np.ndarray] | None = None,
+    ):
         self._loader = loader
-        self._batches: Iterator[Batch] = loader.batches(start_step)
+        self._batches: Iterator[Batch] = loader.batches(start_step, allocate)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
         self._next: Future = self._thread.submit(next, self._batches)
 

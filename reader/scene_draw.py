@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -21,6 +23,28 @@ OBJECT_SIZE = (110.0, 0.55, 25.0, 280.0)  # px: median, log deviation, least, la
 STROKE = (2.0, 9.0)  # px, width of thin structures
 MAX_TURN = 0.5  # rad between the frames
 MAX_ZOOM = 0.35  # of the logarithm of the scale between the frames
+TRAVEL = (0.03, 0.15)  # logarithm of the background's scale between a travelling camera's frames
+NEARNESS = (1.0, 2.5)  # inverse depth of the objects that it sees, the background has 1
+FORWARD_SHARE = 0.8  # of the travelling cameras, the others go backward
+FOCUS = 0.15  # of the picture's size, standard deviation of the focus about the centre
+
+
+class _Travel(NamedTuple):
+    """What a camera does that travels along its line of sight and sways a little.
+
+    A surface whose depth shrinks by the factor exp(-z) grows by exp(z) about the focus of expansion
+    and keeps its shape, as far as its own depth is small beside its distance.
+    """
+
+    focus: np.ndarray  # (2,) px
+    zoom: np.ndarray  # (1 + objects,) logarithm of each layer's scale, back to front
+    turn: float  # rad, of the whole picture about the focus
+    sway: np.ndarray  # (2,) px, shift of the whole picture
+
+    def shift(self, index: int, point: np.ndarray) -> np.ndarray:
+        """(2,) px, displacement of a (2,) point at rest that belongs to a layer."""
+        arm = point - self.focus
+        return math.exp(self.zoom[index]) * _rotation(self.turn) @ arm - arm + self.sway
 
 
 def draw_layers(
@@ -39,27 +63,62 @@ def draw_layers(
         haze = 1 - math.exp(-density * depth)
         centre = placement @ [texture.shape[1] / 2, texture.shape[0] / 2, 1]
         shift = shutter * (motion.forward(centre) - centre)
-        curve = draw_layer_curve(rng, options, fog.clip(0, 1), haze)
+        curve = draw_layer_curve(rng, options, texture, fog.clip(0, 1), haze)
         return Layer(texture, placement, motion, curve, draw_blur(rng, options, shift))
 
     texture, placement = _draw_background(textures, rng, height, width)
     extent = math.sqrt(height * width)
     centre = np.array([width - 1, height - 1]) / 2
     shift = _direction(rng) * speed * math.exp(rng.normal(-0.3, 0.4))
-    camera = _draw_motion(rng, options, centre, shift, 0.4 * speed, extent, 3)
+    travel, lead, still = None, (0.0, 0.0), options
+    if options.travel_share and rng.random() < options.travel_share:
+        scale = options.motion_scale * median / SPEED[0]  # small motions stay small
+        travel = _draw_travel(rng, options, height, width, count, speed, scale)
+        still = replace(options, rotation=0, zoom=0)  # what is at rest turns and grows as a whole
+        shift, lead = travel.shift(0, centre), (travel.turn, travel.zoom[0])
+    camera = _draw_motion(rng, still, centre, shift, 0.4 * speed, extent, 3, lead)
     layers = [finish(texture, placement, camera, 1.0)]
     for index in range(count):
         texture, placement, size = _draw_object(textures, rng, height, width, unit, options)
         centre = placement @ [texture.shape[1] / 2, texture.shape[0] / 2, 1]
-        if rng.random() < options.camera_share:
-            own = speed * math.exp(rng.normal(-1.0, 0.6))
-            shift = camera.forward(centre) - centre + _direction(rng) * own
-        else:
-            own = speed * math.exp(rng.normal(0, 0.6))
-            shift = _direction(rng) * own
-        motion = _draw_motion(rng, options, centre, shift, 0.35 * own, size, 2)
+        rests = rng.random() < options.camera_share
+        own = speed * math.exp(rng.normal(-1.0 if rests else 0, 0.6))
+        shift = _direction(rng) * own
+        if travel:
+            lead = (travel.turn, travel.zoom[index + 1])
+            shift = travel.shift(index + 1, centre) + (0 if rests else shift)
+        elif rests:
+            shift = camera.forward(centre) - centre + shift
+        kind = still if rests else options
+        motion = _draw_motion(rng, kind, centre, shift, 0.35 * own, size, 2, lead)
         layers.append(finish(texture, placement, motion, 1 - (index + 1) / (count + 1)))
     return layers
+
+
+def _draw_travel(
+    rng: np.random.Generator,
+    options: SceneOptions,
+    height: int,
+    width: int,
+    count: int,
+    speed: float,
+    scale: float,
+) -> _Travel:
+    """Draw how the background and `count` objects, back to front, pass a travelling camera.
+
+    `scale` is the factor on the expansion, `speed` in px what sway and turn follow.
+    """
+    size = np.array([width, height])
+    focus = (size - 1) / 2 + rng.normal(0, FOCUS, 2) * size
+    zoom = scale * rng.uniform(*TRAVEL) * (1 if rng.random() < FORWARD_SHARE else -1)
+    nearness = np.concatenate([[1.0], np.sort(rng.uniform(*NEARNESS, count))])
+    turn = options.rotation * rng.normal(0, 0.2 * speed / math.sqrt(height * width))
+    return _Travel(
+        focus,
+        np.clip(np.clip(zoom, -MAX_ZOOM, MAX_ZOOM) * nearness, -MAX_ZOOM, MAX_ZOOM),
+        float(np.clip(turn, -MAX_TURN, MAX_TURN)),
+        rng.normal(0, 0.2 * speed, 2),
+    )
 
 
 def _draw_background(
@@ -143,15 +202,17 @@ def _draw_motion(
     change: float,
     size: float,
     waves: int,
+    lead: tuple[float, float] = (0.0, 0.0),
 ) -> Motion:
     """Draw the motion of a surface of `size` px about `centre`.
 
     `shift` is what its centre does; rotation, zoom and shear move its edge by about `change` px
-    each, the deformation by about as much.
+    each, the deformation by about as much. `lead` is the rotation in rad and the logarithm of the
+    scale that it has before its own are added.
     """
     strength = 2 * change / size
-    turn = np.clip(options.rotation * rng.normal(0, strength), -MAX_TURN, MAX_TURN)
-    zoom = np.clip(options.zoom * rng.normal(0, strength), -MAX_ZOOM, MAX_ZOOM)
+    turn = np.clip(lead[0] + options.rotation * rng.normal(0, strength), -MAX_TURN, MAX_TURN)
+    zoom = np.clip(lead[1] + options.zoom * rng.normal(0, strength), -MAX_ZOOM, MAX_ZOOM)
     uneven = np.clip(options.zoom * rng.normal(0, 0.3 * strength), -0.1, 0.1)
     shear = np.clip(options.deformation * rng.normal(0, 0.3 * strength), -0.1, 0.1)
     linear = _rotation(turn) * np.exp([zoom + uneven, zoom - uneven]) @ [[1, shear], [0, 1]]

@@ -9,9 +9,11 @@ SHARES = (
     "cutout_share",
     "camera_share",
     "small_motion_share",
+    "travel_share",
     "defocus_share",
     "motion_blur_share",
     "fog_share",
+    "plain_share",
 )
 
 
@@ -36,6 +38,7 @@ class SceneOptions:
     motion_scale: float = 1.0  # factor on every motion, 1: median about 10 px
     small_motion_share: float = 0.14  # scenes whose motion is about 1 px
     camera_share: float = 0.5  # objects that move with the background, plus a little
+    travel_share: float = 0.0  # scenes seen by a camera that travels forward or backward
     rotation: float = 1.0  # strength of the rotations between the frames
     zoom: float = 1.0  # strength of the scale changes between the frames
     deformation: float = 1.0  # strength of the non-rigid part of the motion
@@ -45,6 +48,7 @@ class SceneOptions:
     defocus_share: float = 0.15  # layers out of focus
     motion_blur_share: float = 0.15  # scenes with an exposure long enough to blur what moves
     fog_share: float = 0.1  # scenes with haze that thickens with depth
+    plain_share: float = 0.0  # layers with little texture, such as walls, sky and road
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -10,6 +10,7 @@ import numpy as np
 
 from reader.scene_options import SceneOptions
 
+PLAIN = (0.1, 0.4)  # contrast that a plain layer keeps
 MAX_BLUR = 9  # px, side of the largest kernel; OpenCV's direct filter is fast up to here
 LEVELS = np.arange(256) / 255.0
 # Quantiles of the normal distribution: bytes drawn at random, looked up here, are normal noise.
@@ -42,9 +43,24 @@ def draw_tone(rng: np.random.Generator, strength: float) -> Tone:
 
 
 def draw_layer_curve(
-    rng: np.random.Generator, options: SceneOptions, fog: np.ndarray, haze: float
+    rng: np.random.Generator,
+    options: SceneOptions,
+    texture: np.ndarray,
+    fog: np.ndarray,
+    haze: float,
 ) -> np.ndarray:
-    """Draw a layer's look-up table: its own tone, then `haze` (0..1) of the fog's colour.
+    """Draw a layer's look-up table: its own tone, plain or not, then the fog.
+
+    Parameters
+    ----------
+    rng : np.random.Generator
+    options : SceneOptions
+    texture : np.ndarray
+        (h, w, 3) or (h, w, 4) uint8; a plain layer keeps little but its mean colour.
+    fog : np.ndarray
+        (3,) colour of the fog, 0..1.
+    haze : float
+        Share of the fog in what is seen, 0..1.
 
     Returns
     -------
@@ -52,7 +68,17 @@ def draw_layer_curve(
         (1, 256, 3) uint8, as cv2.LUT takes it.
     """
     curve = draw_tone(rng, 0.6 * options.photometric).curve()
+    if options.plain_share and rng.random() < options.plain_share:
+        mean = _mean_colour(texture, curve)
+        curve = mean + rng.uniform(*PLAIN) * (curve - mean)
     return table(curve * (1 - haze) + fog * haze)
+
+
+def _mean_colour(texture: np.ndarray, curve: np.ndarray) -> np.ndarray:
+    """(3,) what a (256, 3) curve makes of the mean grey levels of an RGB or RGBA texture."""
+    alpha = texture[..., 3].copy() if texture.shape[2] == 4 else None
+    mean = cv2.mean(texture, alpha)[:3]
+    return np.array([np.interp(mean[i], np.arange(256), curve[:, i]) for i in range(3)])
 
 
 def draw_blur(

@@ -166,6 +166,8 @@ def _check_record(folder: Path, dataset: Synthetic) -> None:
             raise DataError(f"cannot read {path}: {error}") from error
         if not isinstance(found, dict):
             raise DataError(f"{path}: not a record of a synthetic set")
+        if isinstance(found.get("options"), dict):  # options that did not exist yet were off
+            found["options"] = {**asdict(SceneOptions()), **found["options"]}
         keys = [key for key in record if found.get(key) != record[key]]
         if keys:
             raise DataError(f"{folder}: holds a synthetic set with other {', '.join(keys)}")

@@ -2,12 +2,13 @@
 
 from itertools import islice
 
+import numpy as np
 import pytest
 from trees import make_chairs
 
 from reader.chairs import Chairs
 from reader.errors import DataError
-from reader.loader import TrainLoader
+from reader.loader import KEPT, TrainLoader
 from reader.loader_ahead import BatchesAhead
 
 CROP = (48, 96)
@@ -28,6 +29,34 @@ def test_batches_are_those_of_the_loader_and_closing_ends_it(root, workers):
     assert [batch.names for batch in islice(ahead, 5)] == expected
     ahead.close()
     assert not loader._pools
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_in_the_callers_memory_a_batch_outlives_the_next_one(root, workers):
+    """As a step still reads its batch while the next one is asked for."""
+    chairs = Chairs(root)
+    with TrainLoader([(chairs, 2)], CROP, seed=3) as loader:
+        expected = list(islice(loader.batches(), 7))
+    given = []
+
+    def allocate(size):
+        given.append(np.full(size, 77, np.uint8))
+        return given[-1]
+
+    ahead = BatchesAhead(TrainLoader([(chairs, 2)], CROP, seed=3, workers=workers), 0, allocate)
+    before = None
+    for number in range(7):
+        batch = next(ahead)
+        ahead._next.result()  # the third one has been fetched, too
+        for one, wanted in ((before, number - 1), (batch, number)):
+            if one is not None:
+                assert one.names == expected[wanted].names
+                for array, right in zip(one[:4], expected[wanted][:4]):
+                    assert any(np.may_share_memory(array, memory) for memory in given)
+                    np.testing.assert_array_equal(array, right)
+        before = batch
+    ahead.close()
+    assert len(given) == KEPT
 
 
 def test_an_error_comes_with_the_batch_that_has_it(root):

@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from reader.scene_draw import draw_layers
+from reader.scene_draw import MAX_ZOOM, NEARNESS, TRAVEL, draw_layers
 from reader.scene_motion import ACCURACY, Box
-from reader.scene_options import SceneOptions
+from reader.scene_options import SHARES, SceneOptions
+from reader.scene_photometry import draw_layer_curve
 from reader.scenes import render_scene
 from reader.textures import Textures
 
@@ -87,8 +88,9 @@ def test_a_scene_does_not_depend_on_opencv_threads(textures):
     assert digests[0] == digests[1] == digests[2]
 
 
-def test_drawn_motions_invert_to_the_stated_accuracy(textures):
-    options = SceneOptions(motion_scale=2, deformation=3)
+@pytest.mark.parametrize("travel", [0, 1])
+def test_drawn_motions_invert_to_the_stated_accuracy(textures, travel):
+    options = SceneOptions(motion_scale=2, deformation=3, travel_share=travel)
     box = Box(0, 0, 128, 96)
     pixels = np.stack(np.meshgrid(np.arange(128.0), np.arange(96.0)), axis=-1)
     for seed in range(10):
@@ -112,9 +114,10 @@ def misfit(scene, extra=0.0):
     return np.linalg.lstsq(slope[inner], (img1 - warped)[inner], rcond=None)[0]
 
 
+@pytest.mark.parametrize("travel", [0, 1])
 @pytest.mark.parametrize("index", range(8))
-def test_label_moves_frame_2_onto_frame_1(smooth, index):
-    scene = render_scene(smooth, 0, index, 320, 448, CLEAN)
+def test_label_moves_frame_2_onto_frame_1(smooth, index, travel):
+    scene = render_scene(smooth, 0, index, 320, 448, replace(CLEAN, travel_share=travel))
     assert np.abs(misfit(scene)).max() < 0.02
     assert misfit(scene, extra=0.1) == pytest.approx([-0.1, -0.1], abs=0.03)  # it can fail
 
@@ -143,24 +146,94 @@ def test_motion_has_heavy_tails(textures):
     assert (np.median(size, axis=(1, 2)) < 2).mean() > 0.05
 
 
-CHANGES = {
-    "min_objects": 9,
-    "max_objects": 20,
-    "object_scale": 1.5,
-    "thin_share": 1.0,
-    "cutout_share": 1.0,
-    "motion_scale": 2.0,
-    "small_motion_share": 1.0,
-    "camera_share": 1.0,
-    "rotation": 0.0,
-    "zoom": 0.0,
-    "deformation": 0.0,
-    "photometric": 0.0,
-    "noise": 0.0,
-    "defocus_share": 1.0,
-    "motion_blur_share": 1.0,
-    "fog_share": 1.0,
-}
+def test_scenes_are_those_of_before(smooth):
+    # Taken before travel_share and plain_share were added: a set of a seed stays the same set.
+    for seed, expected in enumerate([(-0.209506, 0.564413), (6.119010, 0.016723)]):
+        rng = np.random.default_rng(seed)
+        last = draw_layers(smooth, rng, *SIZE, SceneOptions())[-1]
+        assert (last.motion.offset[0], rng.random()) == pytest.approx(expected, abs=1e-5)
+
+
+RIGID = replace(CLEAN, travel_share=1, small_motion_share=0, deformation=0)
+
+
+def travelled(textures, seed, **options):
+    """Layers of a scene without deformation, and the logarithm of their scales."""
+    options = replace(RIGID, **options)
+    layers = draw_layers(textures, np.random.default_rng(seed), *SIZE, options)
+    return layers, np.array([np.log(np.linalg.det(la.motion.linear)) / 2 for la in layers])
+
+
+def test_travelling_forward_or_backward_expands_about_a_focus(smooth):
+    alone = replace(RIGID, min_objects=0, max_objects=0, rotation=0)
+    pixels, rates, focuses = np.moveaxis(np.indices(SIZE)[::-1], 0, -1), [], []
+    for index in range(40):
+        flow = render_scene(smooth, 0, index, *SIZE, alone).flow
+        divergence = np.gradient(flow[..., 0], axis=1) + np.gradient(flow[..., 1], axis=0)
+        assert np.ptp(divergence) < 1e-3
+        rates.append(divergence.mean() / 2)
+        assert TRAVEL[0] < abs(np.log(1 + rates[-1])) < TRAVEL[1]
+        focus = (pixels - flow / rates[-1]).reshape(-1, 2)  # the same wherever it is seen from
+        assert np.ptp(focus, axis=0).max() < 0.05
+        focuses.append(focus[0] / [SIZE[1] - 1, SIZE[0] - 1] - 0.5)
+    assert 0.6 < np.mean(np.array(rates) > 0) < 0.95
+    assert np.abs(np.median(focuses, axis=0)).max() < 0.12
+    assert 0.05 < np.median(np.abs(focuses)) < 0.25
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_nearer_things_at_rest_expand_more_about_the_same_focus(smooth, seed):
+    def misses(layers):
+        # p -> f + L (p - f) + s: its offset is (1 - L) f + s, with f and s those of all layers.
+        rows = [np.hstack([np.eye(2) - la.motion.linear, np.eye(2)]) for la in layers]
+        offsets = np.concatenate([la.motion.offset for la in layers])
+        found = np.linalg.lstsq(np.concatenate(rows), offsets, rcond=None)[0]
+        return np.abs(np.concatenate(rows) @ found - offsets).max()
+
+    layers, zoom = travelled(smooth, seed, camera_share=1, min_objects=6)
+    assert (np.diff(zoom / zoom[0], append=NEARNESS[1]) > 0).all()
+    assert np.ptp([np.arctan2(*la.motion.linear[::-1, 0]) for la in layers]) < 1e-9  # one turn
+    assert misses(layers) < 1e-6
+    assert misses(travelled(smooth, seed, camera_share=1, motion_scale=5)[0]) < 1e-6
+    moving = {"camera_share": 0, "rotation": 0, "zoom": 0, "min_objects": 6}
+    assert misses(travelled(smooth, seed, **moving)[0]) > 0.5  # px
+
+
+def test_travel_stays_bounded_and_follows_the_scale_of_motion(smooth):
+    for seed in range(6):
+        assert np.abs(travelled(smooth, seed, motion_scale=20)[1]).max() <= MAX_ZOOM + 0.02
+        assert travelled(smooth, seed, motion_scale=0)[1] == pytest.approx(0)
+        half = travelled(smooth, seed, motion_scale=0.5)[1][0]
+        assert 2 * half == pytest.approx(travelled(smooth, seed)[1][0])
+        assert abs(travelled(smooth, seed, small_motion_share=1)[1][0]) < 0.02
+
+
+def test_plain_layers_keep_their_colour_and_little_contrast(smooth):
+    alone = replace(CLEAN, min_objects=0, max_objects=0)
+    for index in range(8):
+        pair = (replace(alone, plain_share=share) for share in (0, 1))
+        images = [render_scene(smooth, 0, index, *SIZE, options).img1 for options in pair]
+        detail = [cv2.Laplacian(image, cv2.CV_64F).std() for image in images]
+        assert 0.08 < detail[1] / detail[0] < 0.45
+    texture = np.uint8([[[40, 100, 200, 255], [0, 0, 0, 0]]])  # only what is opaque has a say
+    plain = replace(CLEAN, plain_share=1)
+    curve = draw_layer_curve(np.random.default_rng(0), plain, texture, np.zeros(3), 0)[0]
+    assert curve[[40, 100, 200], range(3)].tolist() == [40, 100, 200]
+
+
+@pytest.mark.parametrize("name", ["travel_share", "plain_share"])
+def test_new_shares_are_reproducible_and_draw_nothing_at_0(smooth, name):
+    def digests(**kw):
+        return [digest(render_scene(smooth, 1, i, 64, 96, SceneOptions(**kw))) for i in range(4)]
+
+    assert digests(**{name: 0}) == digests()
+    assert digests(**{name: 0.5}) == digests(**{name: 0.5})
+    assert digests(**{name: 1}) != digests()
+
+
+CHANGES = {"min_objects": 9, "max_objects": 20, "object_scale": 1.5, "motion_scale": 2.0}
+CHANGES.update(dict.fromkeys(["rotation", "zoom", "deformation", "photometric", "noise"], 0.0))
+CHANGES.update(dict.fromkeys(SHARES, 1.0))
 
 
 def test_every_option_is_listed_here():
@@ -205,6 +278,8 @@ def test_direction_of_the_main_options(smooth):
     [
         {"noise": -1},
         {"thin_share": 1.5},
+        {"travel_share": 1.5},
+        {"plain_share": -0.1},
         {"zoom": float("nan")},
         {"min_objects": 2.5},
         {"min_objects": 5, "max_objects": 4},

@@ -1,0 +1,163 @@
+"""Errors of one or several checkpoints on synthetic scenes kind by kind, as a markdown table.
+
+    python -m benchmarks.scene_kinds CONFIG -c CHECKPOINT [-c CHECKPOINT] [--textures DIR]
+
+A kind turns one difficulty of the scenes up and leaves the others at their defaults, so that the
+table says what a training set lacks. All kinds have the same seed, one that no config trains on.
+EPE is the mean over images of each image's mean over its pixels; in % of the mean flow length, and
+over those pixels alone that are visible in the second image.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Iterable, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from engine.cli import Parser, add_devices, count, height_width, run, whole_number
+from engine.errors import UserError, nearest
+from engine.metrics import Totals, measure
+from engine.predictor import Predictor
+from reader.scene_options import SceneOptions
+from reader.scenes import check_arguments
+from reader.synthetic import Synthetic
+
+KINDS = {
+    "standard": SceneOptions(),
+    "large motion": SceneOptions(motion_scale=2.5),
+    "small motion": SceneOptions(small_motion_share=1),
+    "thin": SceneOptions(thin_share=1, min_objects=6),
+    "deforming": SceneOptions(deformation=3),
+    "turning": SceneOptions(rotation=3),
+    "zooming": SceneOptions(zoom=4),
+    "lighting": SceneOptions(photometric=2.5),
+    "noise": SceneOptions(noise=12),
+    "motion blur": SceneOptions(motion_blur_share=1),
+    "out of focus": SceneOptions(defocus_share=1),
+    "fog": SceneOptions(fog_share=1),
+    "crowded": SceneOptions(min_objects=15, max_objects=20),
+    "travelling": SceneOptions(travel_share=1),
+    "plain": SceneOptions(plain_share=0.7),
+}
+
+
+class Row(NamedTuple):
+    """A line of the table; `errors` has a column for each checkpoint."""
+
+    kind: str
+    length: float  # px, of the true flow
+    errors: np.ndarray  # (3, checkpoints): EPE in px, in % of the length, px where visible
+
+
+def chosen(text: str | None) -> list[str]:
+    """The kinds of a comma-separated list, all of them without one.
+
+    Raises
+    ------
+    UserError
+        There is no such kind, or none is named.
+    """
+    if text is None:
+        return list(KINDS)
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in KINDS:
+            hint = nearest(name, KINDS)
+            raise UserError(f"no kind {name!r}{hint}: there are {', '.join(KINDS)}")
+    return list(dict.fromkeys(names))
+
+
+def measured(kind: str, scenes: Iterable, predictors: Iterable[Predictor]) -> Row:
+    """The errors of every predictor on the same scenes."""
+    predictors = list(predictors)
+    totals = [Totals() for _ in predictors]
+    lengths = []
+    for scene in scenes:
+        lengths.append(float(np.linalg.norm(scene.flow.astype(np.float64), axis=2).mean()))
+        for total, predictor in zip(totals, predictors):
+            found = predictor(scene.img1, scene.img2).flow
+            total.add(measure(found, scene.flow, occlusion=scene.occlusion))
+    length = float(np.mean(lengths))
+    means = [total.per_image() for total in totals]
+    errors = [(m["epe"], 100 * m["epe"] / length, m["matched"]) for m in means]
+    return Row(kind, length, np.array(errors).T)
+
+
+def over_kinds(rows: list[Row]) -> Row:
+    """Every column's mean, all kinds counting the same."""
+    length = float(np.mean([row.length for row in rows]))
+    return Row(f"mean of {len(rows)}", length, np.mean([row.errors for row in rows], axis=0))
+
+
+def table(rows: list[Row], names: Iterable[str]) -> str:
+    heads = ["kind", "mean flow, px"]
+    for name in names:
+        heads += [f"{name}: EPE, px", "% of the flow", "EPE where visible, px"]
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
+    for row in rows:
+        cells = [row.kind, f"{row.length:.2f}"]
+        for epe, share, visible in row.errors.T:
+            cells += [f"{epe:.3f}", f"{share:.1f}", f"{visible:.3f}"]
+        lines.append(cells)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def load(args) -> dict[str, Predictor]:
+    """The checkpoints by what heads their columns: their names without folder, where unique."""
+    loaded: dict[str, Predictor] = {}
+    for checkpoint in dict.fromkeys(args.checkpoint):
+        stem = Path(checkpoint).stem
+        loaded[checkpoint if stem in loaded else stem] = Predictor.load(
+            args.config, checkpoint, args.gpus, engine=args.engine, precision=args.precision
+        )
+    return loaded
+
+
+def main(arguments):
+    parser = Parser(prog="scene_kinds.py", description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("config", metavar="CONFIG", help="network config, such as MaskFlownet_S")
+    add("-c", "--checkpoint", action="append", required=True, help="may be given several times")
+    add("--count", type=count, default=12, metavar="N", help="scenes of a kind (default 12)")
+    add(
+        "--size",
+        type=height_width,
+        default=(384, 512),
+        metavar="H,W",
+        help="height and width of the scenes in px (default 384,512)",
+    )
+    add("--seed", type=whole_number, default=1234567, help="of all kinds (default 1234567)")
+    add("--textures", metavar="DIR", help="pictures (default: those that scikit-image ships)")
+    add("--kinds", metavar="NAMES", help=f"comma-separated, of: {', '.join(KINDS)} (default: all)")
+    add_devices(parser)
+    args = parser.parse_args(arguments)
+    kinds = chosen(args.kinds)
+    try:
+        check_arguments(args.seed, 0, *args.size)
+    except ValueError as error:
+        raise UserError(f"--size: {error}") from error
+    sets = {
+        kind: Synthetic(args.count, *args.size, args.seed, args.textures, KINDS[kind])
+        for kind in kinds
+    }
+    predictors = load(args)
+    rows = []
+    with tqdm(total=len(sets) * args.count, unit="scene", disable=None) as bar:
+        for kind, scenes in sets.items():
+            bar.set_description(kind)
+            rendered = _counted((scenes.scene(i) for i in range(len(scenes))), bar)
+            rows.append(measured(kind, rendered, predictors.values()))
+    print(table([*rows, over_kinds(rows)], predictors))
+
+
+def _counted(scenes: Iterable, bar: tqdm):
+    for scene in scenes:
+        yield scene
+        bar.update()
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
