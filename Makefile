@@ -1,6 +1,6 @@
 # Two commands do everything: `make demo` and `make test`. Both make the environment .venv first.
 #
-#   make demo [CHECKPOINT=x.params CONFIG=MaskFlownet] [ENGINE=torch]
+#   make demo [CHECKPOINT=x.params CONFIG=MaskFlownet_S] [ENGINE=torch]
 #   make test [TESTS=tests/network] [JOBS=4] [TORCH=]
 #   make pythons          the tests on every Python 3.8 to 3.13 that is found
 #
@@ -19,8 +19,8 @@ REQUIREMENTS ?= requirements-torch.txt
 else
 REQUIREMENTS ?= requirements-base.txt
 endif
-CHECKPOINT ?= weights/e0dNov22-2053_3600.params
-CONFIG ?= MaskFlownet_S
+CHECKPOINT ?= weights/720Nov22-2346_2300.params
+CONFIG ?= MaskFlownet
 TESTS ?= tests
 JOBS ?= 2
 BIN := $(VENV)/bin
