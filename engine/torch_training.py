@@ -56,7 +56,6 @@ class TorchTraining(Training):
         self._streams = None
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # the steps have streams of their own
-            self._sent: tuple = (None, [])  # the last batch, and its tensors on the device
             self._streams = [torch.cuda.Stream(self.device) for _ in range(3)]
             self._captured = CapturedStep(
                 self.gradients, self.update, self.device, self._streams[0]
@@ -155,9 +154,7 @@ class _CUDAStep(Step):
         self.training, self.names, self.step = training, batch.names, step
         with torch.cuda.device(training.device):
             computing, uploads, _ = training._streams
-            if training._sent[0] is not batch:  # it may be given to several steps
-                training._sent = batch, upload(_samples(batch), uploads, computing)
-            sent = [*training._sent[1], *upload(drawn, uploads, computing)]
+            sent = upload([*_samples(batch), *drawn], uploads, computing)
             with torch.cuda.stream(computing):
                 self.losses = training._captured.compute_gradients(sent, seeds)
 

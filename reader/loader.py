@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from contextlib import closing
 from itertools import count, islice
 from typing import Callable, Iterator, Sequence
 
@@ -17,7 +19,7 @@ from reader.sample import Sample
 
 __all__ = ["Batch", "TrainLoader", "ordered"]
 
-KEPT = 3  # batches that stay as they are where the caller gives the memory
+IN_USE = 2  # batches that the caller may still read when it asks for the next one
 MOST_DAMAGED = 16  # samples one after the other, beyond which the folder is at fault, not a file
 
 
@@ -28,8 +30,8 @@ class TrainLoader:
     data set is gone through in passes of its own; an incomplete last batch of a pass is filled from
     the next one. What a batch holds depends on the seed and the step alone: training resumes at
     step s by ``batches(s)``. A sample is read, resized where ``resize`` is given, cropped at random
-    and flipped with probability 1/2. At most ``prefetch`` + 1 batches are in memory besides those
-    that the caller keeps.
+    and flipped with probability 1/2. At most ``prefetch`` + ``echo`` batches are in memory
+    besides those that the caller keeps.
 
     Parameters
     ----------
@@ -53,9 +55,10 @@ class TrainLoader:
         that a single process with ``world`` times the samples of each part would get, and this
         process gets part number ``rank`` of every data set's share.
     echo : int
-        Steps that each batch is given to, one after the other, where reading is slower than
-        training and the augmentation makes something new of it (Choi et al., "Faster Neural
-        Network Training with Data Echoing", 2019).
+        Steps that each batch is given to, where reading is slower than training and the
+        augmentation makes something new of it (Choi et al., "Faster Neural Network Training with
+        Data Echoing", 2019). They are ``echo`` + 1 steps apart, with other batches between them;
+        of the first ones some are given to fewer.
     share : (int, int)
         (i, n): of each batch described so far only the i-th of n equal slices is loaded, in the
         order of the batch, for several processes that split one batch.
@@ -130,9 +133,9 @@ class TrainLoader:
         ----------
         start_step : int
         allocate : callable, optional
-            Gives n bytes of memory as (n,) uint8, in which the batches then live, `KEPT` of them: a
-            batch is overwritten when the `KEPT`-th one after it is asked for. Default: every batch
-            has memory of its own and stays.
+            Gives n bytes of memory as (n,) uint8, in which all batches then live. `IN_USE` batches
+            stay as they are until the next one is there, which may overwrite older ones. Default:
+            every batch has memory of its own and stays.
 
         Raises
         ------
@@ -141,15 +144,25 @@ class TrainLoader:
         WorkerError
             A worker process died.
         """
+        period, phase = divmod(start_step, self.echo)
+        with closing(self._loaded(period, allocate)) as loaded:
+            recent = deque(islice(loaded, self.echo - 1), maxlen=self.echo)
+            for batch in loaded:
+                recent.append(batch)
+                for age in range(phase, self.echo):
+                    yield recent[-1 - age]
+                phase = 0
+
+    def _loaded(self, first: int, allocate) -> Iterator[Batch]:
+        """Yield the batches number ``first``, ``first`` + 1, ..., each once."""
         size = len(self.rows)
         slots = Slots(self.prefetch + 1, size, *self.original, shared=self.workers > 0)
         arguments = (self.datasets, self.original, self.resize, self.seed, slots)
         pool = Pool(self.workers, _Loading, arguments)
         self._pools.append(pool)
-        first, given = divmod(start_step, self.echo)
         results = pool.results(self._tasks(first), size * self.prefetch)
         try:
-            ring = Ring(KEPT, slots, allocate) if allocate else None
+            ring = Ring(self.echo + IN_USE, slots, allocate) if allocate else None
             for number in count(first):
                 done = list(islice(results, size))
                 if pool.closed:
@@ -159,10 +172,7 @@ class TrainLoader:
                 # Copied before the next result is asked for, which reuses the slot.
                 slot = number % (self.prefetch + 1)
                 names = tuple(name for name, _ in done)
-                batch = ring.take(number, slot, names) if ring else slots.take(slot, names)
-                for _ in range(given, self.echo):
-                    yield batch
-                given = 0
+                yield ring.take(number, slot, names) if ring else slots.take(slot, names)
         finally:
             pool.close()
             self._pools.remove(pool)

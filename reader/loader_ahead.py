@@ -23,7 +23,7 @@ class BatchesAhead:
     start_step : int
     allocate : callable, optional
         See `TrainLoader.batches`. A batch and the one before it stay as they are until the next one
-        is asked for; the one fetched ahead is the third.
+        is asked for, although that one has been fetched.
     """
 
     def __init__(

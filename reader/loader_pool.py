@@ -60,8 +60,9 @@ class Pool:
     def __init__(self, workers: int, make: Callable[..., Callable], arguments: tuple = ()):
         if workers < 0:
             raise ValueError(f"a number of workers is at least 0, not {workers}")
-        self.closed = False
+        self.closed = self._ended = False
         self._lock = threading.Lock()
+        self._closing = threading.Lock()
         self._pending: deque = deque()
         self._executor = self._local = None
         if workers:
@@ -121,12 +122,16 @@ class Pool:
             return bool(self._pending)
 
     def close(self) -> None:
-        """End the workers once the samples in their hands are finished."""
+        """End the workers once the samples in their hands are finished; any thread may call it."""
         with self._lock:
             self.closed = True
         if self._executor:
             self._stop.value = True
-            self._executor.shutdown(wait=True)
+            # Two threads that shut an executor down at once write to a pipe that one has closed.
+            with self._closing:
+                if not self._ended:
+                    self._executor.shutdown(wait=True)
+                    self._ended = True
 
 
 @contextmanager

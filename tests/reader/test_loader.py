@@ -270,10 +270,16 @@ def test_ordered_damaged(tmp_path):
         next(samples)
 
 
-def test_echo_gives_each_batch_to_that_many_steps_from_any_step_on(chairs):
-    plain = take([(chairs, 3)], 3)
-    echoed = take([(chairs, 3)], 6, echo=2)
-    assert_same(echoed, [batch for batch in plain for _ in "12"])
-    assert_same(take([(chairs, 3)], 3, start=3, echo=2), echoed[3:])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_echo_gives_each_batch_to_several_steps_apart_from_any_step_on(chairs, workers):
+    plain = take([(chairs, 3)], 6)
+    order = [2, 1, 0, 3, 2, 1, 4, 3, 2, 5, 4, 3]  # batch 2 has its turn in steps 0, 4 and 8
+    echoed = [plain[number] for number in order]
+    assert_same(take([(chairs, 3)], 12, echo=3, workers=workers), echoed)
+    for start in (1, 3, 5):
+        assert_same(take([(chairs, 3)], 12 - start, start=start, echo=3), echoed[start:])
+
+
+def test_echo_is_at_least_one(chairs):
     with pytest.raises(ValueError, match="at least one step, not to 0"):
         TrainLoader([(chairs, 3)], CROP, echo=0)

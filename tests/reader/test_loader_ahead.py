@@ -8,7 +8,7 @@ from trees import make_chairs
 
 from reader.chairs import Chairs
 from reader.errors import DataError
-from reader.loader import KEPT, TrainLoader
+from reader.loader import IN_USE, TrainLoader
 from reader.loader_ahead import BatchesAhead
 
 CROP = (48, 96)
@@ -31,21 +31,22 @@ def test_batches_are_those_of_the_loader_and_closing_ends_it(root, workers):
     assert not loader._pools
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_in_the_callers_memory_a_batch_outlives_the_next_one(root, workers):
+@pytest.mark.parametrize(("workers", "echo"), [(0, 1), (2, 1), (0, 2), (2, 3)])
+def test_in_the_callers_memory_a_batch_outlives_the_next_one(root, workers, echo):
     """As a step still reads its batch while the next one is asked for."""
     chairs = Chairs(root)
-    with TrainLoader([(chairs, 2)], CROP, seed=3) as loader:
-        expected = list(islice(loader.batches(), 7))
+    with TrainLoader([(chairs, 2)], CROP, seed=3, echo=echo) as loader:
+        expected = list(islice(loader.batches(), 15))
     given = []
 
     def allocate(size):
         given.append(np.full(size, 77, np.uint8))
         return given[-1]
 
-    ahead = BatchesAhead(TrainLoader([(chairs, 2)], CROP, seed=3, workers=workers), 0, allocate)
+    loader = TrainLoader([(chairs, 2)], CROP, seed=3, workers=workers, echo=echo)
+    ahead = BatchesAhead(loader, 0, allocate)
     before = None
-    for number in range(7):
+    for number in range(15):
         batch = next(ahead)
         ahead._next.result()  # the third one has been fetched, too
         for one, wanted in ((before, number - 1), (batch, number)):
@@ -56,7 +57,7 @@ def test_in_the_callers_memory_a_batch_outlives_the_next_one(root, workers):
                     np.testing.assert_array_equal(array, right)
         before = batch
     ahead.close()
-    assert len(given) == KEPT
+    assert len(given) == echo + IN_USE
 
 
 def test_an_error_comes_with_the_batch_that_has_it(root):
