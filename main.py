@@ -19,7 +19,7 @@ from engine.config import load_network_config
 from engine.data_config import load_data_config
 from engine.datasets import LABELLED, Roots, validation_sets
 from engine.errors import UserError
-from engine.loading import load_engine, read_checkpoint
+from engine.loading import ENGINES, load_engine, read_checkpoint
 from engine.onnx_export import check_target, export_onnx, import_onnx
 from engine.report_options import add_report, check_report, report_name, report_options
 from engine.run_plan import Options
@@ -102,7 +102,8 @@ def parse(arguments):
     if not args.valid:
         refused.update(dataset_cfg=None, debug=False)
     if args.export_onnx:
-        refused.update(gpus="", precision=None, data_root=[], workers=0, clear_steps=False)
+        refused.update(gpus="", engine=ENGINES[0], precision=None)
+        refused.update(data_root=[], workers=0, clear_steps=False)
     for name, default in refused.items():
         if tasks and getattr(args, name) != default:
             raise UserError(f"--{name} is not for {tasks[0]}")

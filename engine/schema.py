@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from engine.errors import UserError, nearest
+from reader.unique_yaml import RepeatedKey, load_yaml
 
 
 def option(check, **kwargs):
@@ -24,7 +25,10 @@ def read_yaml(path) -> dict:
         reason = getattr(error, "strerror", None) or "it is not a text file"
         raise UserError(f"cannot read {path}: {reason}") from error
     try:
-        content = yaml.safe_load(text)
+        content = load_yaml(text)
+    except RepeatedKey as error:
+        line = error.problem_mark.line + 1
+        raise UserError(f"{path}: {error.problem}, for the second time at line {line}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no such day
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""

@@ -9,6 +9,7 @@ from typing import Iterable, Mapping
 import yaml
 
 from reader.errors import DataError
+from reader.unique_yaml import load_yaml
 
 NAMES = ("chairs", "things3d", "sintel", "kitti", "hd1k", "pairs")
 TEXTURES = "textures"  # the pictures that synthetic scenes are made of; has a root like a data set
@@ -91,7 +92,7 @@ def read_paths(paths_file: str | os.PathLike) -> dict[str, Path]:
     """
     try:
         with open(paths_file, encoding="utf-8") as file:
-            content = yaml.safe_load(file)
+            content = load_yaml(file.read())
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{paths_file} cannot be read as a list of roots: {reason}") from error

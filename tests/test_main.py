@@ -28,6 +28,10 @@ ROOT = Path(__file__).resolve().parents[1]
         (["MaskFlownet_S", "-c", ""], "name is empty"),
         (["MaskFlownet_S", "-c", "x", "--valid", "--steps", "3"], "--steps is not for --valid"),
         (["MaskFlownet_S", "-c", "x", "--predict", "--debug"], "--debug is not for --predict"),
+        (
+            ["MaskFlownet_S", "-c", "x", "--export_onnx", "x.onnx", "--engine", "torch"],
+            "--engine is not for --export_onnx",
+        ),
         (["MaskFlownet_S", "--scale", "1e305"], "above 1000"),
         (["MaskFlownet_X"], "no config MaskFlownet_X"),
         (["chairs"], "is no network config"),

@@ -58,6 +58,8 @@ def test_values_of_one_schedule():
         (GOOD.replace("{learning", "{wd: heavy, learning"), "optimizer.wd must be a number"),
         ("network: {class: [", "not valid YAML at line"),
         ("x: 2020-13-45\n", "not valid YAML"),
+        (GOOD + "network: {class: MaskFlownet}\n", "the key network stands twice, for the second"),
+        ("network:\n  class: MaskFlownet\n  class: x\n", "key class stands twice.* at line 3$"),
         ("[" * 3000, "not valid YAML"),
         (GOOD.replace("10,", ".inf,"), "finite number"),
         (GOOD.replace("5.0e-5", ".nan"), "finite number"),

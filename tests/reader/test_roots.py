@@ -75,6 +75,7 @@ def test_unknown_names_are_errors(folders):
         ("chairs:\n", "chairs"),
         ("- chairs\n", "NAME: FOLDER"),
         ("chairs: [one\n", "cannot be read"),
+        ("chairs: one\nchairs: two\n", "cannot be read.*chairs stands twice"),
         ("chairs: !!python/object/apply:os.getcwd []\n", "cannot be read"),
         ("[1, 2]: one\n", "cannot be read|no data set"),
     ],
