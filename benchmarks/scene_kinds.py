@@ -107,12 +107,15 @@ def table(rows: list[Row], names: Iterable[str]) -> str:
 
 def load(args) -> dict[str, Predictor]:
     """The checkpoints by what heads their columns: their names without folder, where unique."""
-    loaded: dict[str, Predictor] = {}
-    for checkpoint in dict.fromkeys(args.checkpoint):
-        stem = Path(checkpoint).stem
-        loaded[checkpoint if stem in loaded else stem] = Predictor.load(
+    given = list(dict.fromkeys(args.checkpoint))
+    stems = [Path(checkpoint).stem for checkpoint in given]
+    heads = [c if stems.count(stem) > 1 else stem for c, stem in zip(given, stems)]
+    loaded = {
+        head: Predictor.load(
             args.config, checkpoint, args.gpus, engine=args.engine, precision=args.precision
         )
+        for head, checkpoint in zip(heads, given)
+    }
     return loaded
 
 

@@ -107,7 +107,13 @@ def main(arguments: list[str]) -> None:
         required=True,
         help="run id, unique prefix, prefix:steps or path of a .params; give it several times",
     )
-    add("--folder", type=Path, default=WEIGHTS, metavar="DIR", help="(default: weights)")
+    add(
+        "--folder",
+        type=Path,
+        default=WEIGHTS,
+        metavar="DIR",
+        help="where to write (default: weights)",
+    )
     args = parser.parse_args(arguments)
     paths = [find_checkpoint(name) for name in args.checkpoint]
     resolved = [path.resolve() for path in paths]

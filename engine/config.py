@@ -71,7 +71,7 @@ def find_config(name, folder: Path = CONFIGS) -> Path:
             return candidate
     known = sorted(path.name for path in folder.glob("*.yaml"))
     raise UserError(
-        f"no config {name}: neither a file nor one of {', '.join(known)}{nearest(name, known)}"
+        f"no config {name}{nearest(name, known)} (neither a file nor one of {', '.join(known)})"
     )
 
 

@@ -22,7 +22,13 @@ def main(arguments: list[str]) -> None:
     )
     add = parser.add_argument
     add("-c", "--checkpoint", required=True, help="run id, unique prefix, or path of a .params")
-    add("--folder", type=Path, default=WEIGHTS, metavar="DIR", help="(default: weights)")
+    add(
+        "--folder",
+        type=Path,
+        default=WEIGHTS,
+        metavar="DIR",
+        help="where to write (default: weights)",
+    )
     args = parser.parse_args(arguments)
     checkpoint = read_checkpoint(args.checkpoint)
     path = args.folder / checkpoint.path.name

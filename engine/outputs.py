@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import contextmanager
 from fractions import Fraction
@@ -72,14 +73,14 @@ def check_output(path, role: str, is_sequence: bool, kitti: bool = False) -> Out
     Raises
     ------
     UserError
-        The suffix is unknown or does not fit, or the folder does not exist.
+        The suffix is unknown or does not fit, or the folder cannot be written to.
     """
     path = Path(path)
     suffix = path.suffix.lower()
     known = (*WRITABLE_SUFFIXES, *RAW[role], *VIDEO_SUFFIXES)
     if suffix not in known:
         raise UserError(
-            f"cannot write {path}: the suffix of an output is one of {', '.join(known)}"
+            f"cannot write {path}: the suffix of the {role} is one of {', '.join(known)}"
         )
     if kitti and suffix != ".png":
         raise UserError(f"cannot write {path}: --kitti writes a .png")
@@ -95,6 +96,8 @@ def check_output(path, role: str, is_sequence: bool, kitti: bool = False) -> Out
         raise UserError(f"cannot write {path}: its folder {path.parent} does not exist")
     if path.is_dir():
         raise UserError(f"cannot write {path}: it is a folder")
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"cannot write {path}: its folder {path.parent} may not be written to")
     return Output(path, role, suffix, kitti)
 
 

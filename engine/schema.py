@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import sys
 from pathlib import Path
 
 import yaml
@@ -83,8 +83,9 @@ def parse(cls, content, source, where: str = ""):
 def number(value, low=None, above=None) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"must be a number, not {value!r}{_exponent_hint(value)}")
-    if not math.isfinite(value):
-        raise ValueError(f"must be a finite number, not {value}")
+    if not abs(value) <= sys.float_info.max:  # NaN, infinity, an integer beyond every float
+        shown = value if isinstance(value, float) else "one of that many digits"
+        raise ValueError(f"must be a finite number, not {shown}")
     if (low is not None and value < low) or (above is not None and value <= above):
         bound = f"at least {low}" if low is not None else f"above {above}"
         raise ValueError(f"must be {bound}, not {value}")

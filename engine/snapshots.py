@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from pathlib import Path
 
 import numpy as np
@@ -72,12 +73,16 @@ class Snapshots:
         return sorted(int(stem) for stem in stems if stem.isdecimal())
 
     def best(self) -> tuple[int, float] | None:
-        """Step and mean EPE of the best checkpoint that was validated, None without any."""
+        """Step and mean EPE of the best checkpoint that was validated, None without any.
+
+        An EPE that is not finite, as of a set without one valid pixel, is none.
+        """
         scores = []
         for step in self.steps():
             record = self._record(step)
-            if record is not None and MEAN_EPE in record.metrics:
-                scores.append((record.metrics[MEAN_EPE], step))
+            score = None if record is None else record.metrics.get(MEAN_EPE)
+            if score is not None and math.isfinite(score):
+                scores.append((score, step))
         return None if not scores else min(scores)[::-1]
 
     def _record(self, step: int) -> Record | None:

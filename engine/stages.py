@@ -56,7 +56,10 @@ def load_schedule(name) -> tuple[Path, list[Stage]]:
         The file or one of its configs is missing or wrong.
     """
     path = find_config(name)
-    entries = parse(Schedule, read_yaml(path), path).stages
+    content = read_yaml(path)
+    if "stages" not in content and {"network", "dataset"} & set(content):
+        raise UserError(f"{path} is no schedule of stages but the config of a single one")
+    entries = parse(Schedule, content, path).stages
     stages = [parse(Stage, entry, path, f"stages[{i}]") for i, entry in enumerate(entries, 1)]
     for stage in stages:
         load_network_config(stage.network)

@@ -131,53 +131,64 @@ class _Run:
         self.config, self.data, self.options = config, data, options
         self.start, self.log, self.sets, self.content = start, log, sets, content
         self.workers = workers
+        self.step = start.step
+        self.saved: tuple = (None, None)  # at which step in this call, and the path
+        self._resume = f"-c {start.run}"
         self.snapshots = Snapshots(options.weights, start.run)
         self.validation_steps = scaled(data.validation_steps, options.scale)
         self.checkpoint_steps = scaled(data.checkpoint_steps, options.scale)
 
     def __call__(self, loader: TrainLoader, end: int) -> Path | None:
-        step, saved, noted = self.start.step, (None, None), 0  # saved: at which step, the path
-        schedule = self.config.optimizer.learning_rate
-        self._announce(step, end)
-        if self.config.network.class_ == "MaskFlownet" and not (step or self.start.parent):
+        self._announce(self.step, end)
+        if self.config.network.class_ == "MaskFlownet" and not (self.step or self.start.parent):
             self.log.line("warning: without -c the frozen head is untrained, fit for --debug alone")
-        if step >= end:
-            raise UserError(f"run {self.start.run} has ended: it is at step {step} of {end}")
+        if self.step >= end:
+            raise UserError(f"run {self.start.run} has ended: it is at step {self.step} of {end}")
         if self.workers.first:
             self.snapshots.sweep()
-        with contextlib.closing(
-            BatchesAhead(loader, step, self.training.host_memory)
-        ) as batches, _interruptible() as interrupted:
-            running = self._start(batches, step, end)
-            while running is not None:
-                if isinstance(running, DataError):
-                    raise running
-                rate = rate_at(schedule, step, self.options.scale)
-                try:
-                    if self.workers.agree(interrupted()) and step > self.start.step:
-                        break
-                    running.finish(rate)
-                    running, finished = self._start(batches, step + 1, end), running
-                    result = finished.result()
-                except PeerLost as error:
-                    raise PeerLost(self._rescue(step, saved[0])) from error
-                step += 1
-                for sentence in loader.skipped[noted:]:
-                    self.log.line(f"skipped a damaged sample: {sentence}")
-                noted = len(loader.skipped)
-                self.log.step(step, result.loss, result.epe, rate)
-                metrics = {}
-                if self.sets and (step % self.validation_steps == 0 or step == end):
-                    metrics = self._validate(step)
-                best = self.snapshots.best() if metrics else None
-                is_best = metrics and (best is None or metrics[MEAN_EPE] < best[1])
-                if step == end or is_best or step % self.checkpoint_steps == 0:
-                    saved = step, self._save(step, metrics)
-        if step < end:
-            if saved[0] != step:
-                saved = step, self._save(step, {})
-            self.log.line(f"interrupted at step {step}; -c {self.start.run} goes on from there")
-        return saved[1]
+        # A press of Ctrl-C counts until all is saved.
+        with _interruptible() as interrupted:
+            try:
+                ahead = BatchesAhead(loader, self.step, self.training.host_memory)
+                with contextlib.closing(ahead) as batches:
+                    self._train(batches, loader, end, interrupted)
+            except PeerLost as error:
+                raise PeerLost(self._rescue()) from error
+            except DataError:  # also that a process which loads them died
+                if self._save_rest():
+                    self.log.line(f"ended at step {self.step}, from which {self._resume} goes on")
+                raise
+            if self.step < end:
+                self._save_rest()
+                self.log.line(f"interrupted at step {self.step}; {self._resume} goes on from there")
+        return self.saved[1]
+
+    def _train(self, batches, loader: TrainLoader, end: int, interrupted) -> None:
+        """Train until the end or an interruption; `step` and `saved` tell what was reached."""
+        schedule, noted = self.config.optimizer.learning_rate, 0
+        running = self._start(batches, self.step, end)
+        while running is not None:
+            if isinstance(running, DataError):
+                raise running
+            rate = rate_at(schedule, self.step, self.options.scale)
+            if self.workers.agree(interrupted()) and self.step > self.start.step:
+                return
+            running.finish(rate)
+            running, finished = self._start(batches, self.step + 1, end), running
+            result = finished.result()
+            self.step += 1
+            skipped = loader.skipped[noted:]
+            noted += len(skipped)
+            for sentence in skipped:
+                self.log.line(f"skipped a damaged sample: {sentence}")
+            self.log.step(self.step, result.loss, result.epe, rate)
+            metrics = {}
+            if self.sets and (self.step % self.validation_steps == 0 or self.step == end):
+                metrics = self._validate(self.step)
+            best = self.snapshots.best() if metrics else None
+            is_best = metrics and (best is None or metrics[MEAN_EPE] < best[1])
+            if self.step == end or is_best or self.step % self.checkpoint_steps == 0:
+                self._save(metrics)
 
     def _start(self, batches, step: int, end: int) -> Step | DataError | None:
         """Start the step that follows `step` steps, if there is one, while the device is at work.
@@ -191,17 +202,21 @@ class _Run:
         except DataError as error:
             return error
 
-    def _rescue(self, step: int, saved: int | None) -> str:
+    def _rescue(self) -> str:
         """Save what was reached before another process ended; how the run can go on."""
         if not self.workers.first:
             return ""
-        if step not in {self.start.step, saved}:
-            self._save(step, {})
-            saved = step
-        self.log.line(f"ended at step {step}, because another process ended")
-        if saved is None:
+        self._save_rest()
+        self.log.line(f"ended at step {self.step}, because another process ended")
+        if self.saved[0] is None:
             return "nothing was saved in this call"
-        return f"-c {self.start.run} goes on from step {saved}"
+        return f"{self._resume} goes on from step {self.saved[0]}"
+
+    def _save_rest(self) -> bool:
+        """Save the steps since the last checkpoint; whether there is one of this call."""
+        if self.step not in {self.start.step, self.saved[0]}:
+            self._save({})
+        return self.saved[0] is not None
 
     def _announce(self, step: int, end: int) -> None:
         verb = "goes on" if step else "starts"
@@ -234,14 +249,15 @@ class _Run:
         folder = self.options.logs / f"{self.start.run}.samples"
         return SamplePictures(folder, step, chosen, self.log.picture) if chosen else None
 
-    def _save(self, step: int, metrics: dict) -> Path | None:
+    def _save(self, metrics: dict) -> None:
         if not self.workers.first:
-            return None
+            self.saved = self.step, None
+            return
         base, settings = self.engine.record, self.config.network
         record = replace(
             Record(settings.class_, base.pyramid, base.colour, settings.flow_multiplier),
             run=self.start.run,
-            step=step,
+            step=self.step,
             parent=self.start.parent,
             seed=self.start.seed,
             engine=self.engine.name,
@@ -251,7 +267,8 @@ class _Run:
             data=dict(self.data.dataset),
             metrics=metrics,
         )
-        return self.snapshots.save(step, self.engine.parameters(), self.training.state(), record)
+        parameters, state = self.engine.parameters(), self.training.state()
+        self.saved = self.step, self.snapshots.save(self.step, parameters, state, record)
 
 
 @contextlib.contextmanager

@@ -117,6 +117,7 @@ def scene() -> Composition:
 
 def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parent
+    folder.mkdir(parents=True, exist_ok=True)
     made = scene()
     write_image(folder / "example_1.png", made.img1)
     write_image(folder / "example_2.png", made.img2)

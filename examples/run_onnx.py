@@ -8,6 +8,7 @@ second one. The model comes from ``python main.py CONFIG -c CHECKPOINT --export_
 """
 
 import argparse
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -68,6 +69,9 @@ def main():
         parser.add_argument(name)
     parser.add_argument("--mask", help="where to write the mask, a picture")
     args = parser.parse_args()
+    for name in (args.model, args.image_1, args.image_2):
+        if not Path(name).is_file():
+            parser.error(f"there is no file {name}")
     image_1, image_2 = read_image(args.image_1), read_image(args.image_2)
     if image_1.shape != image_2.shape:
         parser.error("the pictures differ in size")

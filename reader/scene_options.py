@@ -17,6 +17,10 @@ SHARES = (
 )
 
 
+MOST_OBJECTS = 254  # layers and the background are numbered in bytes
+LEAST_SCALE = 0.05  # objects of 1 px; below, textures would be enlarged beyond all memory
+
+
 @dataclass(frozen=True)
 class SceneOptions:
     """Difficulty of the scenes; every share is a probability, every strength has 1 as its default.
@@ -61,5 +65,8 @@ class SceneOptions:
                 raise ValueError(f"scene option {field.name} is {value}, it must be {limit}")
         if self.min_objects > self.max_objects:
             raise ValueError(f"scene option min_objects is above max_objects ({self.max_objects})")
-        if self.object_scale == 0:
-            raise ValueError("scene option object_scale is 0, it must be above 0")
+        if self.max_objects > MOST_OBJECTS:
+            raise ValueError(f"scene option max_objects is above {MOST_OBJECTS}")
+        if self.object_scale < LEAST_SCALE:
+            limit = f"it must be at least {LEAST_SCALE}"
+            raise ValueError(f"scene option object_scale is {self.object_scale}, {limit}")

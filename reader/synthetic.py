@@ -153,6 +153,8 @@ def write_chairs(dataset: Synthetic, folder: str | Path, validation_every: int =
     numbers = range(1, len(dataset) + 1)
     lines = ["2" if validation_every and n % validation_every == 0 else "1" for n in numbers]
     write_bytes(folder / SPLIT_FILE, ("\n".join(lines) + "\n").encode("ascii"))
+    held_out = lines.count("2")
+    print(f"{folder}: {len(lines) - held_out} pairs for training, {held_out} for validation")
 
 
 def _check_record(folder: Path, dataset: Synthetic) -> None:

@@ -170,9 +170,10 @@ def test_submissions_of_the_last_checkpoint(finished, place, capsys):
         assert read_flow(flows / f"{stem}_kitti/{year}/000000_10.png")[0].shape == (*SIZE, 2)
 
 
-def test_every_shipped_schedule_loads():
-    path, stages = load_schedule("six_stages")
-    assert path == CONFIGS / "six_stages.yaml"
+@pytest.mark.parametrize("name", ["six_stages", "synthetic_stages"])
+def test_every_shipped_schedule_loads(name):
+    path, stages = load_schedule(name)
+    assert path == CONFIGS / f"{name}.yaml"
     assert len(stages) == 6
 
 
@@ -183,6 +184,7 @@ def test_every_shipped_schedule_loads():
         ("stages: [{network: MaskFlownet.yaml}]", r"stages\[1\].dataset is missing"),
         ("stages: [{network: X.yaml, dataset: chairs.yaml}]", "no config X.yaml"),
         ("stage: []", "unknown key stage, did you mean 'stages'"),
+        ("dataset: chairs", "s.yaml is no schedule of stages but the config of a single one"),
     ],
 )
 def test_wrong_schedules_are_one_sentence(tmp_path, capsys, text, message):

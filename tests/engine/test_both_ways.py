@@ -121,5 +121,5 @@ def test_the_program(random_checkpoints, tmp_path, capsys):
     assert "c.png" in capsys.readouterr().out
     assert read_image(tmp_path / "c.png").shape == (*SIZE, 3)
     assert run(predict_new_data.main, [*line, "--confidence", f"{tmp_path}/c.flo"]) == 2
-    assert "suffix of an output is one of" in capsys.readouterr().err
+    assert "suffix of the confidence is one of" in capsys.readouterr().err
     assert run(predict_new_data.main, [*line, "--confidence", f"{tmp_path}/x.flo"]) == 2

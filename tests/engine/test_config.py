@@ -63,6 +63,7 @@ def test_values_of_one_schedule():
         ("[" * 3000, "not valid YAML"),
         (GOOD.replace("10,", ".inf,"), "finite number"),
         (GOOD.replace("5.0e-5", ".nan"), "finite number"),
+        (GOOD.replace("5.0e-5", "9" * 400), "finite number, not one of that many digits"),
         ("- network\n", "does not hold keys and values"),
         ("dataset: chairs\n", "is no network config"),
         ("network: {class: MaskFlownet}\noptimizer: fast\n", "optimizer must hold keys"),

@@ -103,9 +103,9 @@ def test_a_video_that_fails_leaves_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("name", "role", "sequence", "kitti", "message"),
     [
-        ("x.webm", "flow", False, False, "suffix of an output is one of"),
-        ("x", "flow", False, False, "suffix of an output"),
-        ("x.flo", "mask", False, False, "suffix of an output"),
+        ("x.webm", "flow", False, False, "suffix of the flow is one of"),
+        ("x", "flow", False, False, "suffix of the flow"),
+        ("x.flo", "mask", False, False, "suffix of the mask"),
         ("x.mp4", "flow", False, False, "a pair gives one picture"),
         ("x.png", "flow", True, False, r"numbered name such as x_%04d\.png"),
         ("x_%d_%d.png", "flow", True, False, "numbered name"),

@@ -81,6 +81,14 @@ def test_the_newest_three_and_the_best_are_kept(tmp_path):
     assert names == {f"{RUN}_{step}{end}" for step in (2, 4, 5, 6) for end in ends}
 
 
+def test_an_error_that_is_no_number_is_not_the_best(tmp_path):
+    snapshots = Snapshots(tmp_path, RUN)
+    for step, epe in ((1, float("nan")), (2, 5.0), (3, 1.0), *((step, 3.0) for step in (4, 5, 6))):
+        save(snapshots, step, epe)
+    assert snapshots.best() == (3, 1.0)
+    assert snapshots.steps() == [3, 4, 5, 6]
+
+
 def test_runs_do_not_prune_each_other(tmp_path):
     other = Snapshots(tmp_path, "abdJan01-0000")
     save(other, 1)

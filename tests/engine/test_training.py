@@ -1,5 +1,6 @@
 """Training runs: logs, records, stops, decay, the frozen head, damaged data."""
 
+import multiprocessing
 import os
 import re
 import signal
@@ -23,6 +24,7 @@ from engine.run_plan import Options, rate_at, scaled
 from engine.snapshots import Snapshots, state_path
 from reader.errors import DataError
 from reader.formats import write_flo
+from reader.synthetic import Synthetic
 from tests.training_runs import NETWORK, train_in, write_configs
 from tests.trees import make_chairs
 
@@ -91,6 +93,62 @@ def test_ctrl_c_saves_and_ends(tmp_path):
     log = (tmp_path / "logs/abcJan01-0000.log").read_text()
     assert f"interrupted at step {step}; -c abcJan01-0000 goes on" in log
     assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_ctrl_c_twice_at_once_counts_once_until_all_is_saved(tmp_path, monkeypatch):
+    """As a hurried hand presses it, or torchrun repeats the terminal's."""
+    write_configs(tmp_path)
+    write = Snapshots.save
+
+    def press(self, *args):
+        os.kill(os.getpid(), signal.SIGINT)  # the second one, while the first one's is saved
+        return write(self, *args)
+
+    monkeypatch.setattr(Snapshots, "save", press)
+    log = tmp_path / "logs/abcJan01-0000.log"
+
+    def interrupt():
+        while not log.exists() or "steps=1," not in log.read_text():
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    path = train_in(tmp_path, steps=90, run="abcJan01-0000")
+    thread.join()
+    assert load_checkpoint(path).record.step >= 1
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_steps_before_an_error_of_the_data_are_saved(tmp_path, monkeypatch, killed):
+    """A reading process that is killed, and a pair of the validation that cannot be read."""
+    log, shown = tmp_path / "logs/abcJan01-0000.log", Synthetic.__getitem__
+    write_configs(tmp_path, validation=[] if killed else ["synthetic"], checkpoint_steps=50)
+
+    def kill():
+        while not log.exists() or "steps=2," not in log.read_text():
+            time.sleep(0.02)
+        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+
+    def damaged(self, index):
+        if index < 2:  # the held-out pairs come first
+            raise DataError("the pair cannot be read")
+        return shown(self, index)
+
+    monkeypatch.setattr(Synthetic, "__getitem__", damaged)
+    thread = threading.Thread(target=kill if killed else lambda: None)
+    thread.start()
+    with pytest.raises(DataError, match="process that loads the data died|pair cannot be read"):
+        train_in(tmp_path, steps=90, run="abcJan01-0000", workers=int(killed))
+    thread.join()
+    record = load_checkpoint(tmp_path / "weights" / read_last(log)).record
+    assert record.step >= 2 if killed else record.step == 4
+
+
+def read_last(log) -> str:
+    """Name of the checkpoint from which the log says that the run goes on."""
+    said = re.search(r"ended at step (\d+), from which -c (\S+) goes on", log.read_text())
+    return f"{said[2]}_{said[1]}.params"
 
 
 def test_lesson_20_intervals_are_independent_and_the_best_is_kept(tmp_path):

@@ -15,6 +15,7 @@ pytestmark = pytest.mark.gpu
 SLOPE = 0.1
 # dtype of the maps, precision of float32 products, bound relative to the largest value
 PRECISIONS = [("float32", "ieee", 1e-5), ("float32", "tf32", 3e-3), ("bfloat16", "tf32", 2e-2)]
+TF32 = PRECISIONS[1]
 CASES = [  # N, C, H, W, K, stride, dilation, slope
     (2, 20, 6, 8, 18, 1, 1, SLOPE),
     (1, 3, 8, 6, 16, 2, 1, SLOPE),
@@ -35,11 +36,9 @@ def exact_reference(monkeypatch):
     torch.manual_seed(0)
 
 
-@pytest.fixture(params=PRECISIONS, ids=lambda p: "-".join(p[:2]))
-def arithmetic(request, kernels):
+def arithmetic_and_bound(kernels, dtype, precision, bound):
     from engine.kernels.convolution_autograd import Arithmetic  # noqa: PLC0415 - needs Triton
 
-    dtype, precision, bound = request.param
     if kernels.type == "cpu" and precision != "ieee":
         pytest.skip("the interpreter computes in float32")
     return Arithmetic(getattr(torch, dtype), precision), bound
@@ -49,18 +48,23 @@ def compare(results, expected, inputs, bound):
     """Results and, for one random gradient of them, the gradients of all inputs."""
     for ours, theirs in zip(results, expected):
         assert relative(ours, theirs) < bound
-    towards = [torch.randn_like(result) for result in expected]
+    towards = [torch.randn(result.shape).to(result) for result in expected]
     ours = torch.autograd.grad(results, inputs, [t.to(r.dtype) for t, r in zip(towards, results)])
     for index, pair in enumerate(zip(ours, torch.autograd.grad(expected, inputs, towards))):
         assert relative(*pair) < 2 * bound, index
 
 
 def leaf(*shape, device, scale=1.0):
-    return (torch.randn(shape, device=device) * scale).requires_grad_()
+    # Drawn on the CPU: the same numbers on every GPU.
+    return (torch.randn(shape) * scale).to(device).requires_grad_()
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_a_convolution(case, arithmetic, kernels):
+@pytest.mark.parametrize(
+    ("arithmetic", "case"),
+    # TF32 and float32 differ in their products alone: one case with a split sum, one without.
+    [(p, case) for p in PRECISIONS for case in (CASES if p != TF32 else CASES[::3])],
+)
+def test_a_convolution(arithmetic, case, kernels):
     from engine.torch_fusion.gpu_operators import ConvolutionOperator  # noqa: PLC0415
 
     n, c, h, w, k, stride, dilation, slope = case
@@ -69,7 +73,7 @@ def test_a_convolution(case, arithmetic, kernels):
         leaf(k, c, 3, 3, device=kernels, scale=c**-0.5),
         leaf(k, device=kernels),
     ]
-    arithmetic, bound = arithmetic
+    arithmetic, bound = arithmetic_and_bound(kernels, *arithmetic)
     attrs = {"stride": stride, "dilation": dilation, "slope": slope}
     result = ConvolutionOperator(arithmetic)(inputs, attrs)
     assert result.dtype == arithmetic.dtype
@@ -101,10 +105,11 @@ def test_packed_weights_follow_the_parameters(kernels):
     assert trained.requires_grad
 
 
+@pytest.mark.parametrize("arithmetic", PRECISIONS)
 def test_a_dense_block(arithmetic, kernels):
     from engine.kernels.convolution_autograd import BlockSpec, DenseBlock, Head  # noqa: PLC0415
 
-    arithmetic, bound = arithmetic
+    arithmetic, bound = arithmetic_and_bound(kernels, *arithmetic)
     # Where little precision lets values round to the other side of the kink, there is none.
     slope = SLOPE if bound < 1e-4 else 1.0
     parts = [leaf(2, c, 5, 6, device=kernels) for c in (9, 4, 2)]
@@ -155,31 +160,64 @@ def test_upsampling(factor, kernels):
     compare([upsample(x, factor)], [wide[:, :, :-1, :-1]], [x], 1e-5)
 
 
-@pytest.mark.parametrize(("precision", "bound"), [("tf32", 2e-2), ("bf16", 6e-2)])
+OFF_GRID = (0.45, -0.45)  # moves samples by .14, .28, .56, ... of each level's pixels
+
+
+def draw_parameters(module):
+    """Biases as of a trained network, and flows that differ little from one off the grid.
+
+    So little precision moves few samples to another cell, where the gradient of a flow jumps.
+    """
+    module.initialise(0)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if name.endswith("pred_flow6.bias"):
+                parameter.copy_(torch.tensor(OFF_GRID))
+            elif name.endswith("bias") and "pred_flow" not in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.05)
+            elif "pred_flow" in name or "dc_conv7" in name:
+                parameter.mul_(0.1)
+
+
+# Bounds are about three times what networks differed by whose operands were rounded on a CPU, over
+# several draws: outputs .013 and .017, gradients .004 and .011. Samples a pixel off: gradients .02.
+# Triton's TF32 cuts off the last bits of operands: a bias of about 7e-4 for each layer.
+@pytest.mark.parametrize(
+    ("precision", "bound", "gradient_bound"), [("tf32", 4e-2, 1.2e-2), ("bf16", 6e-2, 3e-2)]
+)
 @pytest.mark.parametrize("network", ["MaskFlownet_S", "MaskFlownet"])
-def test_a_whole_network(network, precision, bound, kernels):
+def test_a_whole_network(network, precision, bound, gradient_bound, kernels):
     if kernels.type == "cpu":
         pytest.skip("too slow to interpret")
     from engine.graphs import graph_of  # noqa: PLC0415
+    from engine.torch_fusion import computing  # noqa: PLC0415
     from engine.torch_fusion.gpu import GPUNetwork  # noqa: PLC0415
     from engine.torch_graph.module import GraphModule  # noqa: PLC0415
 
     graph = graph_of("network", network=network, flow_multiplier=1.0, pyramid="paper")
     plain, fused = GraphModule(graph), GPUNetwork(graph, precision)
-    plain.initialise(0)
+    draw_parameters(plain)
     fused.load_state_dict(plain.state_dict())
     plain, fused = plain.to(kernels), fused.to(kernels)
-    images = [torch.rand(2, 3, 128, 192, device=kernels) - 0.5 for _ in range(2)]
+    generator = torch.Generator().manual_seed(2)
+    images = [torch.rand(2, 3, 128, 192, generator=generator) - 0.5 for _ in range(2)]
+    images = [image.to(kernels) for image in images]
     towards = None
     found = []
-    for module in (plain, fused):
-        outputs = module(*images)
-        towards = towards or [torch.randn_like(output) for output in outputs]
-        total = sum((output * t).sum() for output, t in zip(outputs, towards))
-        found.append((outputs, torch.autograd.grad(total, list(module.parameters()))))
+    for module, arithmetic in ((plain, "float32"), (fused, precision)):
+        with computing(arithmetic):
+            outputs = module(*images)
+            if towards is None:
+                towards = [torch.randn(o.shape, generator=generator).to(kernels) for o in outputs]
+            total = sum((output * t).sum() for output, t in zip(outputs, towards))
+            found.append((outputs, torch.autograd.grad(total, list(module.parameters()))))
     (outputs, gradients), (ours, our_gradients) = found
     for mine, theirs in zip(ours, outputs):
-        assert relative(mine, theirs) < bound
+        # The mean is a bias, which hides what the kernels compute.
+        mean = theirs.mean((2, 3), keepdim=True)
+        assert relative(mine - mean, theirs - mean) < bound
     # Kinks of activations and samplings let single gradients differ; their directions agree.
-    mine, theirs = (torch.cat([g.flatten() for g in gs]) for gs in (our_gradients, gradients))
-    assert F.cosine_similarity(mine, theirs, dim=0) > 1 - bound
+    pairs = zip(our_gradients, gradients)
+    agreement = [F.cosine_similarity(a.flatten(), b.flatten(), dim=0) for a, b in pairs]
+    assert torch.stack(agreement).mean() > 1 - gradient_bound
