@@ -55,6 +55,9 @@ class Optimizer:
     q: float = option(optional(positive), default=None)
     # Weight decay of the weights, not of the biases.
     wd: float = option(lambda value: number(value, low=0), default=0.0)
+    # Adam's. The gradients of masks and of the coarsest level are as small as 1e-9 to 1e-7, above
+    # all with q: at the default, the published one, they are trained more slowly than the rest.
+    epsilon: float = option(positive, default=1e-8)
 
 
 @dataclass(frozen=True)

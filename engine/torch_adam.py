@@ -8,7 +8,7 @@ from typing import Mapping, Sequence
 import numpy as np
 import torch
 
-BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
+BETA_1, BETA_2 = 0.9, 0.999
 ALIGNMENT = 64  # floats: every parameter begins where kernels read fastest
 
 
@@ -27,11 +27,18 @@ class FlatAdam:
         Weight decay, of weights and not of biases: this times the weight is added to its gradient.
     extra : int
         Numbers behind the gradients that are summed over the processes with them.
+    epsilon : float
+        Gradients that are not far above it move a parameter less than others do.
     """
 
     def __init__(
-        self, parameters: Mapping[str, torch.nn.Parameter], decay: float = 0.0, extra: int = 0
+        self,
+        parameters: Mapping[str, torch.nn.Parameter],
+        decay: float = 0.0,
+        extra: int = 0,
+        epsilon: float = 1e-8,
     ):
+        self.epsilon = epsilon
         # Weights first, so that those that decay are one stretch.
         ordered = sorted(parameters, key=lambda name: name.endswith("bias"))
         self.decay, self.parameters = decay, {name: parameters[name] for name in ordered}
@@ -85,7 +92,7 @@ class FlatAdam:
         self.means.mul_(torch.where(wanted, BETA_1, 1.0)).add_(gradients, alpha=1 - BETA_1)
         self.variances.mul_(torch.where(wanted, BETA_2, 1.0))
         self.variances.addcmul_(gradients, gradients, value=1 - BETA_2)
-        change = self.variances.sqrt().add_(EPSILON)
+        change = self.variances.sqrt().add_(self.epsilon)
         torch.div(self.means, change, out=change)
         self.values.sub_(change.mul_(torch.where(wanted, rate, 0.0)))
 

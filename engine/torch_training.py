@@ -47,7 +47,8 @@ class TorchTraining(Training):
             parameter.requires_grad_(not name.startswith(HEAD))
             if parameter.requires_grad:
                 trained[name] = parameter
-        self.adam = FlatAdam(trained, settings.optimizer.wd, extra=REPORTED)
+        optimizer = settings.optimizer
+        self.adam = FlatAdam(trained, optimizer.wd, REPORTED, optimizer.epsilon)
         self.gradients = Gradients(
             self.network, self.adam, settings, engine.precision, engine.record.colour
         )

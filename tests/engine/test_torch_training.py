@@ -162,7 +162,9 @@ def test_processes_draw_their_rows_of_one_batch(tmp_path):
     assert abs(noise.std() - 1) < 0.01
 
 
-def test_flat_adam_is_the_written_formula():
+@pytest.mark.parametrize(("epsilon", "size"), [(1e-8, 1.0), (1e-12, 1e-8)])
+def test_flat_adam_is_the_written_formula(epsilon, size):
+    """With gradients of common size, and so small that epsilon decides what becomes of them."""
     rng = np.random.default_rng(0)
     shapes = {"b.bias": (5,), "a.weight": (5, 3, 3, 3), "c.weight": (ALIGNMENT,)}
     values = {name: rng.normal(size=shape) for name, shape in shapes.items()}
@@ -170,25 +172,25 @@ def test_flat_adam_is_the_written_formula():
         name: torch.nn.Parameter(torch.tensor(array, dtype=torch.float32))
         for name, array in values.items()
     }
-    adam = FlatAdam(parameters, decay=0.1, extra=2)
+    adam = FlatAdam(parameters, decay=0.1 * size, extra=2, epsilon=epsilon)
     means, variances = (dict.fromkeys(shapes, 0.0) for _ in range(2))
     for step in range(3):
-        gradients = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+        gradients = {name: size * rng.normal(size=shape) for name, shape in shapes.items()}
         adam.set_gradients(
             [torch.tensor(gradients[n], dtype=torch.float32) for n in adam.parameters]
         )
         rate = torch.tensor(corrected_rate(0.01, step))
         adam.update(rate, torch.tensor(True))
         for name in shapes:
-            g = gradients[name] + (0.1 * values[name] if name.endswith("weight") else 0)
+            g = gradients[name] + (0.1 * size * values[name] if name.endswith("weight") else 0)
             means[name] = 0.9 * means[name] + 0.1 * g
             variances[name] = 0.999 * variances[name] + 0.001 * g * g
             factor = np.sqrt(1 - 0.999 ** (step + 1)) / (1 - 0.9 ** (step + 1))
-            values[name] -= 0.01 * factor * means[name] / (np.sqrt(variances[name]) + 1e-8)
+            values[name] -= 0.01 * factor * means[name] / (np.sqrt(variances[name]) + epsilon)
             assert np.allclose(parameters[name].detach().numpy(), values[name], atol=1e-6), name
         assert parameters["a.weight"].data_ptr() % 64 == 0
     state = adam.state()
-    assert np.allclose(state["mean.b.bias"], means["b.bias"], atol=1e-6)
+    assert np.allclose(state["mean.b.bias"], means["b.bias"], atol=1e-6 * size)
     with pytest.raises(KeyError):
         adam.load_state({})
 
