@@ -22,12 +22,13 @@ from engine.errors import UserError
 from engine.interface import PeerLost
 from engine.torch_distributed import join
 from engine.torch_engine import TorchEngine
-from engine.training import train
+from engine.training import ONE_PRESS, train
 from reader.errors import DataError
-from reader.loader_pool import Context
+from reader.loader_pool import Context, allow_ctrl_c
 
 GRACE = 20.0  # s in which the others may save a checkpoint after one has died
 HOST = "127.0.0.1"
+INTERRUPTED = 130  # exit code of a process that Ctrl-C ended while there was nothing to save
 
 
 def train_on_devices(
@@ -35,8 +36,8 @@ def train_on_devices(
 ) -> Path | None:
     """As `engine.training.train`, with a process for each device; they share each batch.
 
-    Ctrl-C saves and ends; a second one ends at once. When a process dies, the first one saves what
-    it has reached, if it lives, and all end.
+    Ctrl-C saves and ends; a second one, or one before training begins, ends at once. When a
+    process dies, the first one saves what it has reached, if it lives, and all end.
 
     Parameters
     ----------
@@ -62,16 +63,17 @@ def train_on_devices(
         for rank in range(len(devices)):
             receiver, sender = context.Pipe(duplex=False)
             process = context.Process(target=_train_one, args=(rank, sender, *arguments))
+            processes.append(process)
             process.start()
             sender.close()
-            processes.append(process)
             reports.append(receiver)
         with _forwarded_ctrl_c(processes):
             first = _wait(processes, lost)
     finally:
         for process in processes:
-            process.kill()
-            process.join()
+            if process.pid is not None:
+                process.kill()
+                process.join()
     return _outcome(devices, processes, [_received(report) for report in reports], first)
 
 
@@ -88,6 +90,8 @@ def _wait(processes, lost) -> int | None:
             if process.sentinel in ended:
                 process.join()
                 del running[rank]
+                if process.exitcode == INTERRUPTED:
+                    raise KeyboardInterrupt
                 if process.exitcode and first is None:
                     first, since, lost.value = rank, time.monotonic(), 1
     return first
@@ -120,11 +124,17 @@ def _outcome(devices, processes, reports, first: int | None) -> Path | None:
 @contextmanager
 def _forwarded_ctrl_c(processes) -> Iterator[None]:
     """Tell the first process of the first Ctrl-C, which is enough; the second one ends all."""
+    first = None
 
     def forward(number, frame):
-        signal.signal(signal.SIGINT, before)
-        if processes[0].is_alive():
-            os.kill(processes[0].pid, signal.SIGINT)
+        nonlocal first
+        if first is None:
+            first = time.monotonic()
+            if processes[0].is_alive():
+                os.kill(processes[0].pid, signal.SIGINT)
+        elif time.monotonic() - first > ONE_PRESS:
+            signal.signal(signal.SIGINT, before)
+            signal.raise_signal(signal.SIGINT)
 
     if threading.current_thread() is not threading.main_thread():  # no other may handle signals
         yield
@@ -154,12 +164,16 @@ def _train_one(rank, sender, port, names, lost, precision, config, data, checkpo
         torch.set_num_threads(max(1, torch.get_num_threads() // len(names)))
     code = 2
     try:
+        if rank == 0:  # it tells the others
+            allow_ctrl_c()
         store = dist.TCPStore(HOST, port, is_master=False)
         workers = join(device, rank, len(names), is_lost=lambda: bool(lost.value), store=store)
         engine = TorchEngine(config, [device], options.seed or 0, precision, workers)
         report = ("done", train(engine, config, data, checkpoint, options, workers))
         engine.close()
         code = 0
+    except KeyboardInterrupt:
+        os._exit(INTERRUPTED)
     except PeerLost as error:
         report = ("lost", error.advice)
     except (UserError, DataError) as error:

@@ -13,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
+from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, Callable, Iterable, Iterator
 
@@ -26,10 +27,13 @@ class WorkerError(DataError):
 
 
 class _Process(SpawnProcess):
-    """A worker that does not run the main script again, which may import MXNet and use a GPU."""
+    """A process that does not run the main script again, which may import MXNet and use a GPU.
+
+    Ctrl-C is kept from it, from its very beginning, until it calls `allow_ctrl_c`.
+    """
 
     def start(self) -> None:
-        with _hidden_main():
+        with _ctrl_c_later(), _hidden_main(), _ctrl_c_blocked():
             super().start()
 
 
@@ -134,19 +138,44 @@ class Pool:
                     self._ended = True
 
 
+_hiding = threading.Lock()
+
+
 @contextmanager
 def _hidden_main() -> Iterator[None]:
     """Keep ``multiprocessing`` from finding the script that a new process would import first."""
     main = sys.modules["__main__"]
     names = ("__file__", "__spec__")
-    hidden = {name: getattr(main, name) for name in names if hasattr(main, name)}
-    for name in hidden:
-        setattr(main, name, None)
+    with _hiding:  # a second thread would find them hidden, and leave them so
+        hidden = {name: getattr(main, name) for name in names if hasattr(main, name)}
+        for name in hidden:
+            setattr(main, name, None)
+        try:
+            yield
+        finally:
+            for name, value in hidden.items():
+                setattr(main, name, value)
+
+
+@contextmanager
+def _ctrl_c_blocked() -> Iterator[None]:
+    """Block SIGINT, which a process that is started inside inherits."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    # The first process would start it otherwise, which unblocks the signal.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        for name, value in hidden.items():
-            setattr(main, name, value)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def allow_ctrl_c() -> None:
+    """Let Ctrl-C reach this process, started by `Context`; one that came before comes now."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 @contextmanager

@@ -5,6 +5,7 @@
 import os
 import re
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -12,10 +13,12 @@ import pytest
 
 pytest.importorskip("torch", reason="PyTorch is not installed: requirements-torch.txt")
 
+import engine.torch_launch
 from engine.checkpoint import load_checkpoint
 from engine.errors import UserError
 from engine.loading import read_checkpoint
 from engine.params_file import read_params
+from reader.loader_pool import Context
 from tests.torch_runs import RUN, arrays_of, largest_difference, start, train_torch_in
 from tests.training_runs import write_configs
 
@@ -37,15 +40,21 @@ def wait_for_step(program, folder, step, run=RUN) -> list[int]:
     while f"steps={step}," not in log_of(folder, run):
         assert program.poll() is None, program.communicate()
         time.sleep(0.02)
+    return children_of(program)[-2:]  # the first one may be multiprocessing's own
+
+
+def children_of(program) -> list[int]:
     children = Path(f"/proc/{program.pid}/task/{program.pid}/children").read_text().split()
-    return sorted(map(int, children))[-2:]  # the first one may be multiprocessing's own
+    return sorted(map(int, children))
 
 
-def end_of(program, within):
-    """Wait for a program; exit code and both outputs."""
-    started = time.monotonic()
-    output, errors = program.communicate(timeout=120)
-    assert time.monotonic() - started < within
+def end_of(program):
+    """Wait for a program, which is ended if it hangs; exit code and both outputs."""
+    try:
+        output, errors = program.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        program.kill()  # and with it those that it has started
+        raise
     return program.returncode, output, errors
 
 
@@ -75,7 +84,7 @@ def test_two_machines_train_as_one_with_the_double_batch(tmp_path):
     }
     programs = [start(tmp_path / "two", 0, 2, RANK=str(rank), **shared) for rank in range(2)]
     for program in programs:
-        code, _, errors = end_of(program, within=60)
+        code, _, errors = end_of(program)
         assert code == 0, errors
     alone = train_torch_in(tmp_path / "one", steps=2, run=RUN)
     (written,) = (tmp_path / "two/weights").glob("*_2.params")
@@ -94,7 +103,7 @@ def test_torchrun_on_one_machine(tmp_path):
         *("--output_root", tmp_path, "--engine", "torch"),
         module="torch.distributed.run",
     )
-    code, output, errors = end_of(program, within=60)
+    code, output, errors = end_of(program)
     assert code == 0, errors
     assert len(re.findall(r"^wrote ", output, re.MULTILINE)) == 1
     (path,) = (tmp_path / "weights").glob("*_2.params")
@@ -106,7 +115,7 @@ def test_a_process_that_is_killed_ends_the_run_with_a_checkpoint(tmp_path):
     program = start(tmp_path, 2, LONG)
     _, second = wait_for_step(program, tmp_path, 3)
     os.kill(second, signal.SIGKILL)
-    code, _, errors = end_of(program, within=10)
+    code, _, errors = end_of(program)
     assert code == 2
     (sentence,) = errors.strip().splitlines()
     said = re.search(
@@ -128,7 +137,7 @@ def test_when_the_first_process_is_killed_its_newest_checkpoint_stays(tmp_path):
     program = start(tmp_path, 2, LONG)
     first, _ = wait_for_step(program, tmp_path, 3)
     os.kill(first, signal.SIGKILL)
-    code, _, errors = end_of(program, within=10)
+    code, _, errors = end_of(program)
     assert code == 2
     assert "number 0) was ended by SIGKILL: -c with the run's id goes on" in errors
     assert arrays_of(read_checkpoint("abc", tmp_path / "weights").path)
@@ -139,10 +148,44 @@ def test_ctrl_c_saves_and_ends_all(tmp_path):
     program = start(tmp_path, 2, LONG)
     wait_for_step(program, tmp_path, 2)
     os.killpg(program.pid, signal.SIGINT)  # as a terminal does
-    code, _, errors = end_of(program, within=10)
+    code, _, errors = end_of(program)
     assert (code, errors) == (0, "")
     (step,) = re.findall(r"interrupted at step (\d+)", log_of(tmp_path))
     assert read_checkpoint("abc", tmp_path / "weights").record.step == int(step) >= 2
+
+
+def test_ctrl_c_while_the_processes_start_ends_all_at_once(tmp_path):
+    write_configs(tmp_path)
+    program = start(tmp_path, 2, LONG)
+    while len(children_of(program)) < 3:  # both and multiprocessing's own
+        assert program.poll() is None, program.communicate()
+        time.sleep(0.001)
+    time.sleep(0.1)  # the second one has just been started
+    os.killpg(program.pid, signal.SIGINT)
+    code, _, errors = end_of(program)
+    assert (code, errors) == (130, "interrupted\n")
+    assert not log_of(tmp_path)
+
+
+def test_a_second_ctrl_c_counts_only_after_a_while(monkeypatch):
+    """A human presses twice, and torchrun repeats what the terminal has sent already."""
+    before, reached = signal.signal(signal.SIGINT, signal.default_int_handler), None
+    process = Context().Process(target=time.sleep, args=(60,))
+    process.start()
+    try:
+        with pytest.raises(KeyboardInterrupt), engine.torch_launch._forwarded_ctrl_c([process]):
+            for _ in range(3):
+                signal.raise_signal(signal.SIGINT)
+            monkeypatch.setattr(engine.torch_launch, "ONE_PRESS", 0.0)
+            time.sleep(0.01)
+            reached = True
+            signal.raise_signal(signal.SIGINT)
+            reached = False
+        assert reached
+    finally:
+        process.kill()
+        process.join()
+        signal.signal(signal.SIGINT, before)
 
 
 def test_what_is_wrong_is_told_once(tmp_path, capfd):

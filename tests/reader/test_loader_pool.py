@@ -5,8 +5,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import tracemalloc
+from collections import deque
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -16,9 +19,13 @@ from trees import make_chairs
 
 from reader.chairs import Chairs
 from reader.loader import TrainLoader, ordered
-from reader.loader_pool import Pool, WorkerError
+from reader.loader_pool import Context, Pool, WorkerError
 
+LONG = 60  # s, more than anything here needs on a loaded machine
 proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks /proc who is alive")
+masks = pytest.mark.skipif(
+    not hasattr(signal, "pthread_sigmask"), reason="signals cannot be blocked on this system"
+)
 ROOT = Path(__file__).resolve().parent.parent.parent
 # It ends by itself in any case. Python 3.8 may notice a signal only after a sleep, hence many.
 SCRIPT = """
@@ -36,6 +43,16 @@ for step, batch in enumerate(islice(loader.batches(), 2)):
         for _ in range({sleeps}):
             time.sleep(0.1)
 """
+STARTING = """
+import os, signal
+from reader.loader_pool import Context
+signal.signal(signal.SIGINT, signal.default_int_handler)
+process = Context().Process(target=print, args=("done",))
+process.start()
+os.kill(process.pid, signal.SIGINT)
+process.join()
+print(process.exitcode, signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +64,25 @@ def workers_of(before):
     return [child for child in multiprocessing.active_children() if child not in before]
 
 
-def wait_for(condition, seconds=10):
-    end = time.monotonic() + seconds
+def wait_for(condition):
+    end = time.monotonic() + LONG
     while not condition() and time.monotonic() < end:
         time.sleep(0.02)
     return condition()
+
+
+def begin(action) -> Future:
+    """Do it in a thread, so that a test does not hang with it."""
+    future = Future()
+
+    def work():
+        try:
+            future.set_result(action())
+        except Exception as error:
+            future.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    return future
 
 
 def test_killed_worker_is_a_sentence(chairs):
@@ -60,11 +91,8 @@ def test_killed_worker_is_a_sentence(chairs):
         batches = loader.batches()
         next(batches)
         os.kill(workers_of(before)[0].pid, signal.SIGKILL)
-        start = time.monotonic()
         with pytest.raises(WorkerError, match="died"):
-            for _ in islice(batches, 1000):
-                pass
-        assert time.monotonic() - start < 10
+            begin(lambda: deque(islice(batches, 1000), maxlen=0)).result(LONG)
     assert not workers_of(before)
 
 
@@ -73,9 +101,8 @@ def test_closing_the_generator_ends_the_workers(chairs):
     batches = TrainLoader([(chairs, 2)], (64, 128), workers=1, prefetch=50).batches()
     next(batches)
     assert len(workers_of(before)) == 1
-    start = time.monotonic()
-    batches.close()
-    assert not workers_of(before) and time.monotonic() - start < 3
+    begin(batches.close).result(LONG)
+    assert not workers_of(before)
 
 
 def test_closing_the_loader_ends_its_generators(chairs):
@@ -115,6 +142,95 @@ class Negative:
         return -number
 
 
+class Late(Negative):
+    def __init__(self, path):
+        wait_for(path.exists)
+
+
+def test_two_threads_may_close_at_once():
+    """One of them shuts the executor down; both return when that is done."""
+    pool = Pool(1, Negative)
+    assert next(pool.results([(1,), (2,)], ahead=2)) == -1
+    shutdown, begun, ended = pool._executor.shutdown, [], []
+    second = threading.Event()
+
+    def slow_shutdown(wait):
+        begun.append(1)
+        if len(begun) == 2:
+            second.set()
+        second.wait(0.5)
+        shutdown(wait=wait)
+        ended.append(1)
+
+    pool._executor.shutdown = slow_shutdown
+
+    def close():
+        pool.close()
+        return len(ended)
+
+    closing = [begin(close), begin(close)]
+    assert [future.result(LONG) for future in closing] == [1, 1]
+    assert len(begun) == 1
+
+
+def test_the_result_of_a_task_that_closing_skipped_is_not_yielded(tmp_path):
+    pool, taken = Pool(1, Late, (tmp_path / "go",)), []
+
+    def tasks():
+        taken.append(1)
+        yield (1,)
+
+    results = begin(lambda: list(pool.results(tasks(), ahead=1)))
+    assert wait_for(lambda: taken)
+    closing = begin(pool.close)
+    assert wait_for(lambda: pool._stop.value)
+    (tmp_path / "go").touch()
+    assert results.result(LONG) == []
+    closing.result(LONG)
+
+
+def test_the_main_script_stays_hidden_while_two_threads_start_processes(monkeypatch):
+    main = sys.modules["__main__"]
+    monkeypatch.setattr(main, "__file__", "the script", raising=False)
+    events = first_inside, second_inside, first_done = [threading.Event() for _ in range(3)]
+    seen = []
+
+    def in_first():
+        first_inside.set()
+        second_inside.wait(0.3)  # which it only gets if nothing keeps it out
+
+    def in_second():
+        second_inside.set()
+        first_done.wait(LONG)
+        seen.append(main.__file__)
+
+    first, second = (
+        Context().Process(target=print, kwargs={"end": Pickled(action)})
+        for action in (in_first, in_second)
+    )
+    starting = begin(first.start)
+    assert first_inside.wait(LONG)
+    other = begin(second.start)
+    starting.result(LONG)
+    first_done.set()
+    other.result(LONG)
+    for process in (first, second):
+        process.join(LONG)
+    assert all(event.is_set() for event in events)
+    assert seen == [None] and main.__file__ == "the script"
+
+
+class Pickled:
+    """Does something when it is sent to a new process, where it is an empty string."""
+
+    def __init__(self, action):
+        self.action = action
+
+    def __reduce__(self):
+        self.action()
+        return (str, ())
+
+
 @contextmanager
 def running(*arguments):
     """Run Python in a process group of its own, of which nothing is left afterwards."""
@@ -139,7 +255,7 @@ def test_script_without_guard_runs_once(chairs, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(f"import sys; sys.path.insert(0, {str(ROOT)!r})" + SCRIPT.format(sleeps=0))
     with running(script, chairs.root) as process:
-        output, errors = process.communicate(timeout=20)
+        output, errors = process.communicate(timeout=LONG)
     assert (process.returncode, errors) == (0, "")
     assert output.count("main") == 1
 
@@ -150,9 +266,59 @@ def test_ctrl_c_leaves_nothing_behind(chairs):
         assert process.stdout.readline() == "main\n"
         (worker,) = map(int, process.stdout.readline().split())
         os.killpg(process.pid, signal.SIGINT)
-        errors = process.communicate(timeout=20)[1]
+        errors = process.communicate(timeout=LONG)[1]
         assert errors.count("Traceback") == 1 and errors.rstrip().endswith("KeyboardInterrupt")
         assert wait_for(lambda: not alive(worker))
+
+
+@masks
+def test_ctrl_c_does_not_end_a_process_that_starts():
+    """Not even the first one, with which multiprocessing starts a helper that changes the mask."""
+    with running("-c", STARTING) as process:
+        output, errors = process.communicate(timeout=LONG)
+    assert (output, errors) == ("done\n0 False\n", "")
+
+
+@masks
+def test_ctrl_c_comes_once_a_process_has_been_started():
+    """Half a process could be neither ended nor waited for."""
+
+    def press():
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    end = threading.Event()
+    other = begin(lambda: end.wait(LONG))  # a thread whose mask lets the signal in
+    process = Context().Process(target=print, kwargs={"end": Pickled(press)})
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            process.start()
+        process.join(LONG)
+        assert process.exitcode == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+        end.set()
+        other.result(LONG)
+
+
+@masks
+def test_ctrl_c_while_workers_start_is_ignored():
+    before = multiprocessing.active_children()
+    pool = Pool(2, Negative)
+    try:
+        results = begin(lambda: list(pool.results(((n,) for n in range(4)), ahead=4)))
+
+        def press():
+            for worker in workers_of(before):
+                with suppress(ProcessLookupError):
+                    os.kill(worker.pid, signal.SIGINT)
+            return results.done()
+
+        assert wait_for(press)
+        assert results.result() == [0, -1, -2, -3]
+    finally:
+        pool.close()
 
 
 @proc
@@ -161,7 +327,7 @@ def test_workers_end_when_their_parent_is_killed(chairs):
         process.stdout.readline()
         (worker,) = map(int, process.stdout.readline().split())
         process.kill()
-        process.communicate(timeout=20)
+        process.communicate(timeout=LONG)
         assert wait_for(lambda: not alive(worker))
 
 
@@ -184,7 +350,7 @@ def test_ctrl_c_while_tasks_are_given_out_comes_once_all_are():
             list(results)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
         assert taken == list(range(7)), "the task was not given out"
-        assert [future.result(10) for future in pool._pending] == [-2, -3, -4, -5, -6]
+        assert [future.result(LONG) for future in pool._pending] == [-2, -3, -4, -5, -6]
     finally:
         signal.signal(signal.SIGINT, before)
         pool.close()
