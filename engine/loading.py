@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from engine.config import NetworkConfig
 from engine.errors import UserError
 from engine.folders import WEIGHTS
 from engine.interface import Engine
-from engine.workers import Workers
+from engine.workers import ServerWorkers, Workers
 
 ENGINES = ("mxnet", "torch")
 PRECISIONS = ("float32", "tf32", "bf16")
@@ -60,9 +61,13 @@ def make_engine(
     from engine.mxnet_engine import MXNetEngine  # noqa: PLC0415
 
     devices = contexts(gpus)
-    kvstore = mx.kv.create("dist_sync") if distributed else None
-    workers = Workers(kvstore.rank, kvstore.num_workers) if distributed else Workers()
-    return MXNetEngine(config, devices, seed, kvstore), workers
+    workers = Workers()
+    if distributed:
+        kvstore = mx.kv.create("dist_sync")
+        workers = ServerWorkers(
+            kvstore.rank, kvstore.num_workers, kvstore=kvstore, votes=mx.nd.zeros(2)
+        )
+    return MXNetEngine(config, devices, seed, workers), workers
 
 
 def _make_torch_engine(config, gpus: str, seed: int, distributed: bool, precision: str | None):
@@ -146,4 +151,12 @@ def load_engine(
     """An engine for prediction with the parameters of a checkpoint, or of its head."""
     made, _ = make_engine(config, gpus, engine=engine, precision=precision)
     made.load(checkpoint)
+    record = made.record
+    if config.network.class_ == "MaskFlownet" and not checkpoint.record.found:
+        # Weights of another pyramid would give a somewhat worse flow and no error.
+        print(
+            f"note: there is no record beside {checkpoint.path}, so it is taken for one of the "
+            f"authors' (pyramid: {record.pyramid}); shipped files come with theirs, a .yaml",
+            file=sys.stderr,
+        )
     return made

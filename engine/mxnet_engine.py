@@ -10,6 +10,7 @@ from engine.interface import Engine, Prediction, TrainingSettings
 from engine.mxnet_training import MXNetTraining
 from engine.records import Record
 from engine.sizing import Sizing
+from engine.workers import Workers
 from network.layers import SLOPE, Upsample, Warp
 from network.maskflownet import MaskFlownet, MaskFlownet_S
 from network.mx import mx
@@ -45,17 +46,23 @@ class MXNetEngine(Engine):
         A batch is split evenly over them.
     seed : int
         Of the initial parameters.
-    kvstore : mx.kv.KVStore, optional
-        Where several worker processes train together.
+    workers : Workers
+        Of a run with several worker processes.
     """
 
     name = "mxnet"
 
-    def __init__(self, config: NetworkConfig, contexts: list, seed: int = 0, kvstore=None):
+    def __init__(
+        self,
+        config: NetworkConfig,
+        contexts: list,
+        seed: int = 0,
+        workers: Workers = Workers(),  # noqa: B008 - frozen
+    ):
         self.config = config
         self.contexts = contexts
         self.devices = len(contexts)
-        self.kvstore = kvstore
+        self.workers = workers
         self._seed = seed
         settings = config.network
         self.rebuild(
@@ -80,15 +87,10 @@ class MXNetEngine(Engine):
             structural[name].set_data(nd.array(array))
 
     def training(self, settings: TrainingSettings) -> MXNetTraining:
-        return MXNetTraining(self, settings, self.kvstore)
+        return MXNetTraining(self, settings)
 
     def close(self) -> None:
-        if self.kvstore is not None:
-            # Frees it, which tells the servers that this worker has ended; the interpreter's exit
-            # would wait for them for ever.
-            self.kvstore.__del__()
-            self.kvstore.handle = None
-            self.kvstore = None
+        self.workers.close()
 
     def _structural_parameters(self):
         # Gluon's own way to these names is private; save_parameters writes the same ones.

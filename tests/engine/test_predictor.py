@@ -82,3 +82,15 @@ def test_prototype_on_middlebury(shared):
         images = (read_image(folder / f"frame1{i}.png") for i in (0, 1))
         total, count = measure(predictor(*images).flow, *read_flow(folder / "flow10.flo"))["epe"]
         assert total / count == pytest.approx(expected, abs=0.01), name
+
+
+@pytest.mark.parametrize(("network", "noted"), [("MaskFlownet", True), ("MaskFlownet_S", False)])
+def test_a_file_without_record_is_taken_for_one_of_the_authors_aloud(
+    random_checkpoints, capsys, network, noted
+):
+    """As shipped weights copied without theirs would give a worse flow and no error."""
+    path = random_checkpoints["MaskFlownet"]
+    Predictor.load(network, str(path))
+    said = capsys.readouterr().err
+    assert (f"no record beside {path}" in said) == noted
+    assert said.count("\n") == noted
