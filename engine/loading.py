@@ -12,7 +12,7 @@ from engine.config import NetworkConfig
 from engine.errors import UserError
 from engine.folders import WEIGHTS
 from engine.interface import Engine
-from engine.workers import ServerWorkers, Workers
+from engine.workers import Workers
 
 ENGINES = ("mxnet", "torch")
 PRECISIONS = ("float32", "tf32", "bf16")
@@ -61,13 +61,9 @@ def make_engine(
     from engine.mxnet_engine import MXNetEngine  # noqa: PLC0415
 
     devices = contexts(gpus)
-    workers = Workers()
-    if distributed:
-        kvstore = mx.kv.create("dist_sync")
-        workers = ServerWorkers(
-            kvstore.rank, kvstore.num_workers, kvstore=kvstore, votes=mx.nd.zeros(2)
-        )
-    return MXNetEngine(config, devices, seed, workers), workers
+    kvstore = mx.kv.create("dist_sync") if distributed else None
+    workers = Workers(kvstore.rank, kvstore.num_workers) if distributed else Workers()
+    return MXNetEngine(config, devices, seed, kvstore), workers
 
 
 def _make_torch_engine(config, gpus: str, seed: int, distributed: bool, precision: str | None):

@@ -10,7 +10,6 @@ from engine.interface import Engine, Prediction, TrainingSettings
 from engine.mxnet_training import MXNetTraining
 from engine.records import Record
 from engine.sizing import Sizing
-from engine.workers import Workers
 from network.layers import SLOPE, Upsample, Warp
 from network.maskflownet import MaskFlownet, MaskFlownet_S
 from network.mx import mx
@@ -46,23 +45,17 @@ class MXNetEngine(Engine):
         A batch is split evenly over them.
     seed : int
         Of the initial parameters.
-    workers : Workers
-        Of a run with several worker processes.
+    kvstore : mx.kv.KVStore, optional
+        Where several worker processes train together.
     """
 
     name = "mxnet"
 
-    def __init__(
-        self,
-        config: NetworkConfig,
-        contexts: list,
-        seed: int = 0,
-        workers: Workers = Workers(),  # noqa: B008 - frozen
-    ):
+    def __init__(self, config: NetworkConfig, contexts: list, seed: int = 0, kvstore=None):
         self.config = config
         self.contexts = contexts
         self.devices = len(contexts)
-        self.workers = workers
+        self.kvstore = kvstore
         self._seed = seed
         settings = config.network
         self.rebuild(
@@ -87,10 +80,15 @@ class MXNetEngine(Engine):
             structural[name].set_data(nd.array(array))
 
     def training(self, settings: TrainingSettings) -> MXNetTraining:
-        return MXNetTraining(self, settings)
+        return MXNetTraining(self, settings, self.kvstore)
 
     def close(self) -> None:
-        self.workers.close()
+        if self.kvstore is not None:
+            # Frees it, which tells the servers that this worker has ended; the interpreter's exit
+            # would wait for them for ever.
+            self.kvstore.__del__()
+            self.kvstore.handle = None
+            self.kvstore = None
 
     def _structural_parameters(self):
         # Gluon's own way to these names is private; save_parameters writes the same ones.

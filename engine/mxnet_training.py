@@ -7,7 +7,6 @@ import numpy as np
 from engine.errors import UserError
 from engine.interface import NotFinite, StepResult, Training, TrainingSettings
 from engine.training_draws import Draws, draw_noise, draw_step
-from engine.workers import ServerWorkers
 from network.augmentation import ColourAugmentation, GeometryAugmentation
 from network.losses import EndPointError, MultiscaleEPE
 from network.maskflownet import MaskFlownet
@@ -24,10 +23,12 @@ class MXNetTraining(Training):
     ----------
     engine : MXNetEngine
     settings : TrainingSettings
+    kvstore : mx.kv.KVStore, optional
+        Of a run with several worker processes; each has a batch of its own.
     """
 
-    def __init__(self, engine, settings: TrainingSettings):
-        self.contexts, self.workers = engine.contexts, engine.workers
+    def __init__(self, engine, settings: TrainingSettings, kvstore=None):
+        self.contexts = engine.contexts
         self.network = engine.network
         self.settings = settings
         self.colour_order = engine.record.colour
@@ -44,10 +45,10 @@ class MXNetTraining(Training):
         self.geometry, self.colour = GeometryAugmentation(settings.target), ColourAugmentation()
         for block in (self.loss, self.metric, self.geometry, self.colour):
             block.hybridize()
-        self._make_trainer(steps=0)
+        self._make_trainer(kvstore, steps=0)
 
-    def _make_trainer(self, steps: int) -> None:
-        workers = self.workers
+    def _make_trainer(self, kvstore, steps: int) -> None:
+        self.kvstore = kvstore
         self.trainer = mx.gluon.Trainer(
             list(self.trained.values()),
             mx.optimizer.Adam(
@@ -56,7 +57,7 @@ class MXNetTraining(Training):
                 begin_num_update=steps,
                 **ADAM,
             ),
-            kvstore=workers.kvstore if isinstance(workers, ServerWorkers) else "device",
+            kvstore=kvstore or "device",
             # The state stays here, where it can be saved as arrays.
             update_on_kvstore=False,
         )
@@ -74,11 +75,11 @@ class MXNetTraining(Training):
                 losses.append(self.loss(label, mask, *flows))
             errors.append(self.metric(flows[-1], label, mask))
         values = np.concatenate([loss.asnumpy() for loss in losses])
-        names = [name for name, value in zip(batch.names, values) if not np.isfinite(value)]
-        # Before the gradients, for which all workers wait.
-        if self.workers.agree(bool(names)):
-            where = f"for the samples {', '.join(names)}" if names else "in another worker"
-            raise NotFinite(f"the loss is not finite at step {step + 1}, {where}")
+        if not np.isfinite(values).all():
+            names = [name for name, value in zip(batch.names, values) if not np.isfinite(value)]
+            raise NotFinite(
+                f"the loss is not finite at step {step + 1}, for the samples {', '.join(names)}"
+            )
         # Only now: a backward pass over flows that are NaN has crashed MXNet.
         mx.autograd.backward(losses)
         self.trainer.set_learning_rate(learning_rate)
@@ -132,7 +133,7 @@ class MXNetTraining(Training):
             raise UserError(
                 "the optimiser's state does not fit the network: it belongs to another checkpoint"
             )
-        self._make_trainer(step)
+        self._make_trainer(self.kvstore, step)
         for context, updater in zip(self.contexts, self.trainer._updaters):
             for index, parameter in enumerate(self.trainer._params):
                 name = self._name_of(parameter)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
 
 from engine.errors import UserError
-from engine.interface import PeerLost
 
 # Of what `torchrun` sets, the names that say where a process stands.
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -71,58 +69,3 @@ class Workers:
 
     def close(self) -> None:
         """Part from the others."""
-
-
-# The gluon Trainer counts its keys from 0; MXNet multiplies a key by 9973 in 32 bits.
-VOTE_KEY = 100_000
-STOPPING, LEAVING = 0, 1
-
-
-@dataclass(frozen=True)
-class ServerWorkers(Workers):
-    """Processes that meet on MXNet's parameter server, each with a batch of its own.
-
-    The server answers a push when all workers have pushed, and then holds the sum, so that every
-    vote must be cast by all of them. One that leaves early casts a last vote, which tells the
-    others wherever they vote next.
-
-    Attributes
-    ----------
-    kvstore : mx.kv.KVStore
-        Of the type `dist_sync`.
-    votes : mx.nd.NDArray
-        (2,) float32, zeros at first, then the sums of the last vote: workers that want to stop,
-        and workers that have left.
-    """
-
-    kvstore: Any = None
-    votes: Any = None
-
-    def __post_init__(self):
-        self.kvstore.init(VOTE_KEY, self.votes)
-
-    def agree(self, stop: bool) -> bool:
-        self._vote(STOPPING, stop)
-        if self.lost():
-            raise PeerLost
-        return bool(self.votes[STOPPING].asscalar())
-
-    def lost(self) -> bool:
-        return bool(self.votes[LEAVING].asscalar())
-
-    def close(self) -> None:
-        if self.kvstore.handle is None:
-            return
-        if not self.lost():
-            self._vote(LEAVING, True)
-        # Frees it, which tells the servers that this worker has ended; the interpreter's exit
-        # would wait for them for ever.
-        self.kvstore.__del__()
-        self.kvstore.handle = None
-
-    def _vote(self, choice: int, value: bool) -> None:
-        self.votes[:] = 0
-        self.votes[choice] = float(value)
-        self.kvstore.push(VOTE_KEY, self.votes)
-        self.kvstore.pull(VOTE_KEY, out=self.votes)
-        self.votes.wait_to_read()
