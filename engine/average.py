@@ -17,7 +17,7 @@ from typing import Iterable
 import numpy as np
 
 from engine.checkpoint import Checkpoint, find_checkpoint, save_checkpoint
-from engine.cli import Parser, run
+from engine.cli import Parser, add_folder, run
 from engine.errors import UserError
 from engine.folders import LOGS, WEIGHTS
 from engine.loading import read_checkpoint
@@ -107,13 +107,7 @@ def main(arguments: list[str]) -> None:
         required=True,
         help="run id, unique prefix, prefix:steps or path of a .params; give it several times",
     )
-    add(
-        "--folder",
-        type=Path,
-        default=WEIGHTS,
-        metavar="DIR",
-        help="where to write (default: weights)",
-    )
+    add_folder(parser)
     args = parser.parse_args(arguments)
     paths = [find_checkpoint(name) for name in args.checkpoint]
     resolved = [path.resolve() for path in paths]

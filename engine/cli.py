@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Callable, NoReturn
 
 from engine.errors import UserError
-from engine.folders import ROOT
+from engine.folders import ROOT, WEIGHTS
 from engine.loading import ENGINES, PRECISIONS
 from reader.errors import DataError
 
@@ -124,6 +124,17 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         default=0,
         metavar="N",
         help="processes that read data ahead (default 0: the program itself reads)",
+    )
+
+
+def add_folder(parser: argparse.ArgumentParser) -> None:
+    """Add `--folder` of the tools that write a checkpoint."""
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=WEIGHTS,
+        metavar="DIR",
+        help="where to write (default: weights)",
     )
 
 

@@ -6,12 +6,10 @@ python -m engine.halve -c CHECKPOINT [--folder DIR]
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from engine.checkpoint import save_checkpoint
-from engine.cli import Parser, run
+from engine.cli import Parser, add_folder, run
 from engine.errors import UserError
-from engine.folders import WEIGHTS
 from engine.loading import read_checkpoint
 
 
@@ -22,13 +20,7 @@ def main(arguments: list[str]) -> None:
     )
     add = parser.add_argument
     add("-c", "--checkpoint", required=True, help="run id, unique prefix, or path of a .params")
-    add(
-        "--folder",
-        type=Path,
-        default=WEIGHTS,
-        metavar="DIR",
-        help="where to write (default: weights)",
-    )
+    add_folder(parser)
     args = parser.parse_args(arguments)
     checkpoint = read_checkpoint(args.checkpoint)
     path = args.folder / checkpoint.path.name

@@ -74,18 +74,25 @@ def test_lesson_16_weight_decay_moves_weights_and_not_biases(tmp_path):
         assert same == name.endswith("bias"), name
 
 
+def at_step(folder, step, action) -> threading.Thread:
+    """Do something in a thread once the run's log has a step."""
+    log = folder / "logs/abcJan01-0000.log"
+
+    def wait():
+        while not log.exists() or f"steps={step}," not in log.read_text():
+            time.sleep(0.02)
+        action()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
 def test_ctrl_c_saves_and_ends(tmp_path):
     write_configs(tmp_path)
     before = signal.getsignal(signal.SIGINT)
 
-    def interrupt():
-        log = tmp_path / "logs/abcJan01-0000.log"
-        while not log.exists() or "steps=1," not in log.read_text():
-            time.sleep(0.02)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=interrupt)
-    thread.start()
+    thread = at_step(tmp_path, 1, lambda: os.kill(os.getpid(), signal.SIGINT))
     path = train_in(tmp_path, steps=90, run="abcJan01-0000")
     thread.join()
     step = load_checkpoint(path).record.step
@@ -105,15 +112,7 @@ def test_ctrl_c_twice_at_once_counts_once_until_all_is_saved(tmp_path, monkeypat
         return write(self, *args)
 
     monkeypatch.setattr(Snapshots, "save", press)
-    log = tmp_path / "logs/abcJan01-0000.log"
-
-    def interrupt():
-        while not log.exists() or "steps=1," not in log.read_text():
-            time.sleep(0.02)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=interrupt)
-    thread.start()
+    thread = at_step(tmp_path, 1, lambda: os.kill(os.getpid(), signal.SIGINT))
     path = train_in(tmp_path, steps=90, run="abcJan01-0000")
     thread.join()
     assert load_checkpoint(path).record.step >= 1
@@ -126,9 +125,8 @@ def test_steps_before_an_error_of_the_data_are_saved(tmp_path, monkeypatch, kill
     write_configs(tmp_path, validation=[] if killed else ["synthetic"], checkpoint_steps=50)
 
     def kill():
-        while not log.exists() or "steps=2," not in log.read_text():
-            time.sleep(0.02)
-        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+        if killed:
+            os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
 
     def damaged(self, index):
         if index < 2:  # the held-out pairs come first
@@ -136,8 +134,7 @@ def test_steps_before_an_error_of_the_data_are_saved(tmp_path, monkeypatch, kill
         return shown(self, index)
 
     monkeypatch.setattr(Synthetic, "__getitem__", damaged)
-    thread = threading.Thread(target=kill if killed else lambda: None)
-    thread.start()
+    thread = at_step(tmp_path, 2, kill)
     with pytest.raises(DataError, match="process that loads the data died|pair cannot be read"):
         train_in(tmp_path, steps=90, run="abcJan01-0000", workers=int(killed))
     thread.join()
