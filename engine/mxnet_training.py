@@ -13,7 +13,6 @@ from network.maskflownet import MaskFlownet
 from network.mx import mx
 
 nd = mx.nd
-ADAM = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
 
 
 class MXNetTraining(Training):
@@ -53,9 +52,11 @@ class MXNetTraining(Training):
             list(self.trained.values()),
             mx.optimizer.Adam(
                 learning_rate=1.0,  # set before every step
+                beta1=0.9,
+                beta2=0.999,
+                epsilon=self.settings.optimizer.epsilon,
                 wd=self.settings.optimizer.wd,
                 begin_num_update=steps,
-                **ADAM,
             ),
             kvstore=kvstore or "device",
             # The state stays here, where it can be saved as arrays.

@@ -74,6 +74,19 @@ def test_lesson_16_weight_decay_moves_weights_and_not_biases(tmp_path):
         assert same == name.endswith("bias"), name
 
 
+def test_epsilon_of_the_config_bounds_the_steps_of_adam(tmp_path):
+    """The first step of a weight is rate x g / (|g| + epsilon / sqrt(1 - beta2)): none for 1e6."""
+    trained = []
+    for epsilon in (1e-8, 1e6):
+        folder = tmp_path / str(epsilon)
+        network = {**NETWORK, "optimizer": {**NETWORK["optimizer"], "epsilon": epsilon}}
+        write_configs(folder, network)
+        trained.append(read_params(train_in(folder, steps=1)))
+    change = max(np.abs(trained[0][name] - trained[1][name]).max() for name in trained[0])
+    rate = NETWORK["optimizer"]["learning_rate"][0][1]
+    assert 0.9 * rate < change < 1.1 * rate
+
+
 def at_step(folder, step, action) -> threading.Thread:
     """Do something in a thread once the run's log has a step."""
     log = folder / "logs/abcJan01-0000.log"
