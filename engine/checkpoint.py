@@ -48,6 +48,27 @@ class Checkpoint:
             self, parameters=parameters, record=replace(self.record, network="MaskFlownet_S")
         )
 
+    def with_head(self, head: Checkpoint) -> Checkpoint:
+        """This MaskFlownet checkpoint with the first stage of another checkpoint.
+
+        Raises
+        ------
+        UserError
+            This one is of MaskFlownet_S, or the two disagree about colours or the unit of flow.
+        """
+        if self.record.network != "MaskFlownet":
+            raise UserError(f"{self.path} is a checkpoint of MaskFlownet_S: it has no second stage")
+        for key in ("colour", "flow_multiplier"):
+            ours, its = getattr(self.record, key), getattr(head.record, key)
+            if ours != its:
+                raise UserError(
+                    f"{self.path} and {head.path} do not fit: {key} is {ours} and {its}"
+                )
+        if head.record.network == "MaskFlownet":
+            head = head.head()
+        first = {HEAD + name: array for name, array in head.parameters.items()}
+        return replace(self, parameters={**self.parameters, **first})
+
 
 def find_checkpoint(name, folder: Path = WEIGHTS) -> Path:
     """Path of a checkpoint given as path, run id, unique prefix of one, or `prefix:steps`.

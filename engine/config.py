@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Iterable
 
 from engine.errors import UserError, nearest
 from engine.folders import CONFIGS
@@ -18,6 +19,12 @@ def _loss_weights(value):
     if not isinstance(value, list) or len(value) != len(LOSS_WEIGHTS):
         raise ValueError(f"must be a list of {len(LOSS_WEIGHTS)} numbers, coarse to fine")
     return tuple(number(weight, low=0) for weight in value)
+
+
+def _beginnings(value):
+    if not isinstance(value, list) or not value or not all(v and type(v) is str for v in value):
+        raise ValueError("must be a list of names of parameters, or of what they begin with")
+    return tuple(value)
 
 
 def _schedule(value):
@@ -58,6 +65,27 @@ class Optimizer:
     # Adam's. The gradients of masks and of the coarsest level are as small as 1e-9 to 1e-7, above
     # all with q: at the default, the published one, they are trained more slowly than the rest.
     epsilon: float = option(positive, default=1e-8)
+    # Beginnings of the names of parameters: only these are trained, the others stay as they are.
+    trained: tuple = option(optional(_beginnings), default=None)
+
+    def chosen(self, names: Iterable[str]) -> set[str]:
+        """Those of the parameters `names` that are trained.
+
+        Raises
+        ------
+        UserError
+            One of the beginnings in `trained` fits none of them.
+        """
+        names = set(names)
+        if self.trained is None:
+            return names
+        for beginning in self.trained:
+            if not any(name.startswith(beginning) for name in names):
+                raise UserError(
+                    f"optimizer.trained: no parameter to train has a name that begins with "
+                    f"{beginning}"
+                )
+        return {name for name in names if name.startswith(self.trained)}
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from engine.checkpoint import HEAD
 from engine.errors import UserError
 from engine.interface import NotFinite, StepResult, Training, TrainingSettings
 from engine.training_draws import Draws, draw_noise, draw_step
 from network.augmentation import ColourAugmentation, GeometryAugmentation
 from network.losses import EndPointError, MultiscaleEPE
-from network.maskflownet import MaskFlownet
 from network.mx import mx
 
 nd = mx.nd
@@ -31,11 +31,12 @@ class MXNetTraining(Training):
         self.network = engine.network
         self.settings = settings
         self.colour_order = engine.record.colour
-        network = self.network
-        if isinstance(network, MaskFlownet):
-            network.MaskFlownet_S.collect_params().setattr("grad_req", "null")
-        structural = network._collect_params_with_prefix()
-        self.trained = {n: p for n, p in structural.items() if p.grad_req != "null"}
+        structural = self.network._collect_params_with_prefix()
+        # The head of a MaskFlownet stays as it is.
+        chosen = settings.optimizer.chosen(n for n in structural if not n.startswith(HEAD))
+        for name, parameter in structural.items():
+            parameter.grad_req = "write" if name in chosen else "null"
+        self.trained = {n: p for n, p in structural.items() if n in chosen}
         for name, parameter in self.trained.items():
             parameter.wd_mult = 0.0 if name.endswith("bias") else 1.0
         optimizer = settings.optimizer

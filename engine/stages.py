@@ -11,14 +11,16 @@ from pathlib import Path
 
 import yaml
 
+from engine.checkpoint import Checkpoint
 from engine.config import find_config, load_network_config
 from engine.data_config import load_data_config
+from engine.datasets import TEXTURES
 from engine.errors import UserError
-from engine.loading import ENGINES, read_checkpoint
+from engine.loading import ENGINES, import_torch, read_checkpoint
 from engine.run_log import new_run_id
 from engine.run_plan import Options, end_of
 from engine.run_training import train_on
-from engine.schema import option, parse, read_yaml
+from engine.schema import option, optional, parse, read_yaml
 from engine.snapshots import Snapshots
 from engine.workers import refuse_torchrun
 from reader.files import atomic_path
@@ -30,10 +32,33 @@ def _name(value) -> str:
     return value
 
 
+def _flag(value) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"must be true or false, not {value!r}")
+    return value
+
+
+def _stage_number(value) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"must be the number of a stage, the first being 1, not {value!r}")
+    return value
+
+
 @dataclass(frozen=True)
 class Stage:
     network: str = option(_name)
     dataset: str = option(_name)
+    # Begins levels 6 and 5 anew: engine/coarse_levels.py.
+    coarse_levels: bool = option(_flag, default=False)
+    # An earlier stage of MaskFlownet whose second stage this one goes on with; its first is that of
+    # the stage before this one.
+    second_stage: int = option(optional(_stage_number), default=None)
+
+    def key(self) -> list:
+        """What a call must repeat to go on."""
+        start = {"coarse_levels": self.coarse_levels, "second_stage": self.second_stage}
+        start = {name: value for name, value in start.items() if value}
+        return [self.network, self.dataset, *([start] if start else [])]
 
 
 def _stages(value) -> tuple:
@@ -61,9 +86,20 @@ def load_schedule(name) -> tuple[Path, list[Stage]]:
         raise UserError(f"{path} is no schedule of stages but the config of a single one")
     entries = parse(Schedule, content, path).stages
     stages = [parse(Stage, entry, path, f"stages[{i}]") for i, entry in enumerate(entries, 1)]
-    for stage in stages:
-        load_network_config(stage.network)
+    kinds: list[str] = []
+    for number, stage in enumerate(stages, 1):
+        kind = load_network_config(stage.network).network.class_
         load_data_config(stage.dataset)
+        where = f"{path}: stages[{number}]"
+        if stage.coarse_levels and (kind != "MaskFlownet_S" or number == 1):
+            raise UserError(f"{where}.coarse_levels is for a later stage of MaskFlownet_S")
+        if stage.second_stage is not None:
+            earlier = kinds[: number - 1][stage.second_stage - 1 : stage.second_stage]
+            if kind != "MaskFlownet" or earlier != ["MaskFlownet"]:
+                raise UserError(
+                    f"{where}.second_stage is for MaskFlownet, and names an earlier stage of it"
+                )
+        kinds.append(kind)
     return path, stages
 
 
@@ -109,7 +145,7 @@ def run_stages(
         "debug": options.debug,
         "shard": options.shard,
         "checkpoint": checkpoint,
-        "stages": [[stage.network, stage.dataset] for stage in stages],
+        "stages": [stage.key() for stage in stages],
     }
     if state and {key: state.get(key) for key in wanted} != wanted:
         raise UserError(
@@ -122,9 +158,9 @@ def run_stages(
         if number == len(state["runs"]):
             state["runs"].append(_free_run(options))
             _write(state_file, state)
-        parent = finished[-1] if finished else checkpoint
         run = state["runs"][number]
-        finished.append(_run_stage(stage, run, parent, options, (gpus, engine, precision)))
+        parents = finished or [checkpoint]
+        finished.append(_run_stage(stage, run, parents, options, (gpus, engine, precision)))
         print(f"stage {number + 1} of {len(stages)} has ended: {finished[-1]}", flush=True)
     return finished
 
@@ -139,9 +175,28 @@ def _write(path: Path, content: dict) -> None:
         temporary.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
 
-def _run_stage(stage: Stage, run: str, parent, options: Options, executor: tuple) -> Path:
+def _start(stage: Stage, parents: list, options: Options, textures) -> Checkpoint | None:
+    """What a stage begins with: the last of its parents, changed as the schedule says."""
+    if parents[-1] is None:
+        return None
+    checkpoint = read_checkpoint(parents[-1], options.weights)
+    if stage.second_stage is not None:
+        first = read_checkpoint(parents[stage.second_stage - 1], options.weights)
+        return replace(first.with_head(checkpoint), path=checkpoint.path)
+    if stage.coarse_levels:
+        import_torch()
+        from engine.coarse_levels import restart_coarse_levels  # noqa: PLC0415
+
+        if checkpoint.record.network == "MaskFlownet":
+            checkpoint = checkpoint.head()
+        return restart_coarse_levels(checkpoint, textures)
+    return checkpoint
+
+
+def _run_stage(stage: Stage, run: str, parents: list, options: Options, executor: tuple) -> Path:
     """Start, go on with, or skip a stage; its last checkpoint."""
     config, data = load_network_config(stage.network), load_data_config(stage.dataset)
+    textures = options.roots.look_up(TEXTURES) or data.textures
     snapshots = Snapshots(options.weights, run)
     end = end_of(config, options)
     reached = snapshots.steps()
@@ -150,7 +205,7 @@ def _run_stage(stage: Stage, run: str, parent, options: Options, executor: tuple
     if reached:
         checkpoint, clear = read_checkpoint(snapshots.path(reached[-1])), False
     else:
-        checkpoint, clear = read_checkpoint(parent, options.weights) if parent else None, True
+        checkpoint, clear = _start(stage, parents, options, textures), True
     options = replace(options, run=run, clear_steps=clear)
     train_on(config, data, checkpoint, options, *executor)
     last = snapshots.path(end)

@@ -41,13 +41,12 @@ class TorchTraining(Training):
         self.engine, self.settings, self.workers = engine, settings, engine.workers
         (self.network,) = engine.networks
         self.device = engine.torch_devices[0]
-        trained = {}
-        for name, parameter in self.network.named_parameters():
-            # The head of a MaskFlownet stays as it is.
-            parameter.requires_grad_(not name.startswith(HEAD))
-            if parameter.requires_grad:
-                trained[name] = parameter
-        optimizer = settings.optimizer
+        optimizer, parameters = settings.optimizer, dict(self.network.named_parameters())
+        # The head of a MaskFlownet stays as it is.
+        chosen = optimizer.chosen(name for name in parameters if not name.startswith(HEAD))
+        for name, parameter in parameters.items():
+            parameter.requires_grad_(name in chosen)
+        trained = {name: p for name, p in parameters.items() if name in chosen}
         self.adam = FlatAdam(trained, optimizer.wd, REPORTED, optimizer.epsilon)
         self.gradients = Gradients(
             self.network, self.adam, settings, engine.precision, engine.record.colour

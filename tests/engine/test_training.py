@@ -14,6 +14,7 @@ import yaml
 
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.config import load_network_config
+from engine.data_config import load_data_config
 from engine.datasets import Roots
 from engine.errors import UserError
 from engine.interface import NotFinite
@@ -21,13 +22,15 @@ from engine.loading import read_checkpoint
 from engine.params_file import read_params
 from engine.records import Record
 from engine.run_plan import Options, rate_at, scaled
+from engine.run_training import train_on
 from engine.snapshots import Snapshots, state_path
 from reader.errors import DataError
 from reader.formats import write_flo
 from reader.synthetic import Synthetic
-from tests.training_runs import NETWORK, train_in, write_configs
+from tests.training_runs import NETWORK, options, train_in, write_configs
 from tests.trees import make_chairs
 
+LOADED = ((load_network_config, "network.yaml"), (load_data_config, "data.yaml"))
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -85,6 +88,28 @@ def test_epsilon_of_the_config_bounds_the_steps_of_adam(tmp_path):
     change = max(np.abs(trained[0][name] - trained[1][name]).max() for name in trained[0])
     rate = NETWORK["optimizer"]["learning_rate"][0][1]
     assert 0.9 * rate < change < 1.1 * rate
+
+
+@pytest.mark.parametrize("engine", ["mxnet", "torch"])
+def test_chosen_parameters_alone_are_trained(tmp_path, engine):
+    if engine == "torch":
+        pytest.importorskip("torch", reason="PyTorch is not installed: requirements-torch.txt")
+    chosen = ["conv6", "upfeat5", "pred_flow5.weight"]
+    for beginnings in (None, chosen, ["conv7"]):
+        folder = tmp_path / str(beginnings and beginnings[0])
+        optimizer = {**NETWORK["optimizer"], "trained": beginnings}
+        write_configs(folder, {**NETWORK, "optimizer": optimizer})
+    config, data = (load(tmp_path / "None" / name) for load, name in LOADED)
+    first = train_on(config, data, None, options(tmp_path / "None", steps=1), engine=engine)
+    start = read_checkpoint(first)
+    config, data = (load(tmp_path / "conv6" / name) for load, name in LOADED)
+    again = options(tmp_path / "conv6", steps=2, clear_steps=True)
+    found = read_params(train_on(config, data, start, again, engine=engine))
+    moved = {n for n, array in start.parameters.items() if (found[n] != array).any()}
+    assert moved == {n for n in found if n.startswith(tuple(chosen))}
+    config = load_network_config(tmp_path / "conv7/network.yaml")
+    with pytest.raises(UserError, match="trained: no parameter .* begins with conv7"):
+        train_on(config, data, start, again, engine=engine)
 
 
 def at_step(folder, step, action) -> threading.Thread:
