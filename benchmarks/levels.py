@@ -58,7 +58,7 @@ def load(config, name: str, device: torch.device) -> tuple[GraphModule, str]:
 
 
 def flows(network: GraphModule, colour: str, scene, device: torch.device) -> list[np.ndarray]:
-    """The five flows of a scene at its size, (H, W, 2), px, (u, v), bilinear between cells."""
+    """The five flows of a scene at its size, (H, W, 2), px, (u, v), enlarged as the network does."""
     images = [torch.from_numpy(image[None]).to(device) for image in (scene.img1, scene.img2)]
     with torch.no_grad():
         outputs = network(*centred([to_float(image) for image in images], colour))[: len(LEVELS)]
@@ -67,13 +67,22 @@ def flows(network: GraphModule, colour: str, scene, device: torch.device) -> lis
 
 
 def enlarged(flow: np.ndarray) -> np.ndarray:
-    return cv2.resize(flow, SIZE[::-1], interpolation=cv2.INTER_LINEAR)
+    """Bilinear, aligned to the first sample, the edge held."""
+    for axis, size in enumerate(SIZE):
+        count = flow.shape[axis]
+        place = np.arange(size) * (count / size)
+        low = place.astype(int)
+        high = np.minimum(low + 1, count - 1)
+        share = np.expand_dims(place - low, tuple(i for i in range(3) if i != axis))
+        flow = flow.take(low, axis) * (1 - share) + flow.take(high, axis) * share
+    return flow
 
 
 def reduced(flow: np.ndarray, level: int) -> np.ndarray:
-    """The mean flow of a level's cells, enlarged again."""
+    """The mean flow of a level's cells, enlarged again from their centres."""
     size = tuple(side // 2**level for side in SIZE[::-1])
-    return enlarged(cv2.resize(flow, size, interpolation=cv2.INTER_AREA))
+    cells = cv2.resize(flow, size, interpolation=cv2.INTER_AREA)
+    return cv2.resize(cells, SIZE[::-1], interpolation=cv2.INTER_LINEAR)
 
 
 def main(arguments):
