@@ -58,7 +58,7 @@ def load(config, name: str, device: torch.device) -> tuple[GraphModule, str]:
 
 
 def flows(network: GraphModule, colour: str, scene, device: torch.device) -> list[np.ndarray]:
-    """The five flows of a scene at its size, (H, W, 2), px, (u, v), enlarged as the network does."""
+    """The five flows of a scene at its size, (H, W, 2), px, (u, v); enlarged as by the network."""
     images = [torch.from_numpy(image[None]).to(device) for image in (scene.img1, scene.img2)]
     with torch.no_grad():
         outputs = network(*centred([to_float(image) for image in images], colour))[: len(LEVELS)]

@@ -9,20 +9,18 @@ networks have no batch statistics that would have to be measured anew for the me
 from __future__ import annotations
 
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Iterable
 
 import numpy as np
 
-from engine.checkpoint import Checkpoint, find_checkpoint, save_checkpoint
+from engine.checkpoint import Checkpoint, find_checkpoint
 from engine.cli import Parser, add_folder, run
+from engine.derived import save_derived
 from engine.errors import UserError
-from engine.folders import LOGS, WEIGHTS
 from engine.loading import read_checkpoint
 from engine.records import Record
-from engine.run_log import new_run_id
 
 SETTINGS = ("network", "pyramid", "colour", "flow_multiplier")  # what the parameters mean
 
@@ -33,8 +31,8 @@ def average(checkpoints: Iterable[Checkpoint]) -> tuple[dict[str, np.ndarray], R
     Returns
     -------
     (dict of str to float32 array, Record)
-        The parameters, and the record of the checkpoint with the most steps. Its `parent` names all
-        of them; it has no metrics, as nobody measured the mean.
+        The parameters, and the record of the checkpoint with the most steps, whose `parent` names
+        all of them.
 
     Raises
     ------
@@ -58,11 +56,7 @@ def average(checkpoints: Iterable[Checkpoint]) -> tuple[dict[str, np.ndarray], R
     if len(records) < 2:
         raise UserError("a mean needs at least two checkpoints: give -c several times")
     record = replace(
-        max(records, key=lambda record: record.step or 0),
-        parent=f"mean of {', '.join(names)}",
-        time=time.strftime("%Y-%m-%d %H:%M:%S"),
-        metrics={},
-        sha256=None,
+        max(records, key=lambda record: record.step or 0), parent=f"mean of {', '.join(names)}"
     )
     return {k: (v / len(records)).astype(np.float32) for k, v in sums.items()}, record
 
@@ -88,12 +82,6 @@ def _check(checkpoint: Checkpoint, first: Path, record: Record, arrays: dict) ->
             )
 
 
-def is_taken(run: str, folder: Path) -> bool:
-    """Whether a run of this id has a checkpoint in `folder` or `weights/`, or a log."""
-    folders = (folder, WEIGHTS)
-    return any(any(f.glob(f"{run}_*")) for f in folders) or (LOGS / f"{run}.log").exists()
-
-
 def main(arguments: list[str]) -> None:
     parser = Parser(
         prog="python -m engine.average",
@@ -115,11 +103,7 @@ def main(arguments: list[str]) -> None:
         if resolved.count(path.resolve()) > 1:
             raise UserError(f"{path} is given twice: each checkpoint counts once")
     parameters, record = average(map(read_checkpoint, paths))
-    name = new_run_id(lambda run: is_taken(run, args.folder))
-    path = args.folder / f"{name}_{record.step}.params"
-    args.folder.mkdir(parents=True, exist_ok=True)
-    save_checkpoint(path, parameters, replace(record, run=name))
-    print(f"{path}: {record.parent}")
+    save_derived(args.folder, parameters, record, record.parent)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from the first step. Needs PyTorch.
 from __future__ import annotations
 
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,13 +19,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from engine.average import is_taken
-from engine.checkpoint import Checkpoint, save_checkpoint
+from engine.checkpoint import Checkpoint
 from engine.cli import Parser, add_folder, run
+from engine.derived import save_derived
 from engine.errors import UserError
 from engine.graphs import graph_of
 from engine.loading import read_checkpoint
-from engine.run_log import new_run_id
 from engine.torch_graph.module import SLOPE, GraphModule
 from engine.torch_prediction import centred, to_float
 from reader.synthetic import Synthetic
@@ -205,18 +203,8 @@ def main(arguments: list[str]) -> None:
     if checkpoint.record.network == "MaskFlownet":
         checkpoint = checkpoint.head()
     found = restart_coarse_levels(checkpoint, args.textures)
-    record = replace(
-        found.record,
-        parent=f"{checkpoint.path.stem}, coarse levels begun anew",
-        time=time.strftime("%Y-%m-%d %H:%M:%S"),
-        metrics={},
-        sha256=None,
-    )
-    name = new_run_id(lambda run: is_taken(run, args.folder))
-    path = args.folder / f"{name}_{record.step}.params"
-    args.folder.mkdir(parents=True, exist_ok=True)
-    save_checkpoint(path, found.parameters, replace(record, run=name))
-    print(f"{path}: {record.parent}")
+    parent = f"{checkpoint.path.stem}, coarse levels begun anew"
+    save_derived(args.folder, found.parameters, found.record, parent)
 
 
 if __name__ == "__main__":

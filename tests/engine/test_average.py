@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from engine.average import average, is_taken, main
+from engine.average import average, main
 from engine.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from engine.cli import run
+from engine.derived import is_taken
 from engine.errors import UserError
 from engine.folders import WEIGHTS
 from engine.loading import read_checkpoint
