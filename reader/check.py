@@ -19,6 +19,7 @@ from reader.kitti import Kitti, held_years
 from reader.pairs import Pairs
 from reader.roots import NAMES, find_root, parse_roots
 from reader.sintel import PASSES, Sintel
+from reader.synthetic import RECORD_FILE
 from reader.things3d import Things3D
 
 
@@ -92,9 +93,12 @@ def list_parts(name: str, root: Path) -> list[Part]:
         The root does not hold the data set.
     """
     if name == "chairs":
+        sizes = {"train": (22232, 22232), "val": (640, 640)}
+        if (root / RECORD_FILE).is_file():  # a synthetic set, of any length
+            sizes = {"all": (1, None)}
         return [
-            Part("chairs/train", lambda: Chairs(root, "train"), 22232, 22232),
-            Part("chairs/val", lambda: Chairs(root, "val"), 640, 640),
+            Part(f"chairs/{split}", lambda s=split: Chairs(root, s), *counts)
+            for split, counts in sizes.items()
         ]
     if name == "things3d":
         return _things3d_parts(root)

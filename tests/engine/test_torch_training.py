@@ -22,20 +22,17 @@ from engine.torch_adam import ALIGNMENT, FlatAdam, corrected_rate
 from engine.torch_engine import TorchEngine
 from engine.training_draws import draw_noise, draw_step
 from reader.loader_slots import Batch
-from tests.torch_runs import RUN, arrays_of, largest_difference, start, train_torch_in
+from tests.torch_runs import RUN, largest_difference, start, train_torch_in, training_differences
 from tests.training_runs import NETWORK, train_in, write_configs
 
 CPU = torch.device("cpu")
 
 
-def assert_same_training(path_a, path_b, moments):
-    """Equal but for the order of sums: parameters to 1e-4, Adam's moments to another bound."""
-    a, b = arrays_of(path_a), arrays_of(path_b)
-    assert set(a) == set(b)
-    for name in a:
-        bound = moments if name.startswith(("mean.", "var.")) else 1e-4
-        error = np.linalg.norm(a[name] - b[name]) / max(np.linalg.norm(b[name]), 1e-12)
-        assert error < bound, (name, error)
+def assert_same_training(path_a, path_b, parameters, moments):
+    """Equal but for the order of sums. A step at this rate moves the parameters by some 3e-3."""
+    found = training_differences(path_a, path_b)
+    assert found["parameters"] < parameters
+    assert max(found["mean"], found["var"]) < moments
 
 
 def test_both_engines_train_the_same_and_go_on_with_each_other(tmp_path, random_checkpoints):
@@ -55,11 +52,10 @@ def test_both_engines_train_the_same_and_go_on_with_each_other(tmp_path, random_
         paths[name] = train(tmp_path, steps=4, **{**begin, "run": f"{name}Jan02-0000"})
     records = [load_checkpoint(path).record for path in paths.values()]
     assert [record.engine for record in records] == ["torch", "mxnet", "mxnet", "torch"]
-    assert_same_training(*ones, moments=1e-3)
+    assert_same_training(*ones, parameters=1e-5, moments=1e-3)
     reference = paths.pop("aaa")
     for path in paths.values():
-        # Where an activation is next to its kink, rounding decides about its gradient.
-        assert_same_training(path, reference, moments=1e-2)
+        assert_same_training(path, reference, parameters=1e-4, moments=2e-2)
 
 
 def test_ten_torch_steps_are_five_a_kill_and_five_bit_for_bit(tmp_path):

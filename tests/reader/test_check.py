@@ -9,6 +9,7 @@ import pytest
 
 from reader.check import check, main
 from reader.errors import DataError
+from reader.synthetic import Synthetic, write_chairs
 from tests import trees
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -51,6 +52,14 @@ def test_counts_are_compared(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "chairs/train: 6 pairs, FAULTY" in out
     assert f"{tmp_path} has 2 pairs where 640 are expected" in out
+
+
+def test_a_synthetic_set_may_have_any_length(tmp_path, capsys):
+    write_chairs(Synthetic(3, 64, 64), tmp_path, validation_every=2)
+    assert main([f"chairs={tmp_path}", "--decode"]) == 0
+    assert "chairs/all: 3 pairs, ok" in capsys.readouterr().out
+    (tmp_path / "data/00002_flow.flo").unlink()
+    assert main([f"chairs={tmp_path}"]) == 1
 
 
 @pytest.mark.parametrize("make", [trees.make_things3d_subset, trees.make_things3d_full])

@@ -35,7 +35,8 @@ PRECISIONS = [
 def relative(a, b) -> float:
     a, b = torch.as_tensor(a).detach().double().cpu(), torch.as_tensor(b).detach().double().cpu()
     assert a.shape == b.shape
-    return float((a - b).abs().max() / b.abs().max().clamp(min=1e-2))
+    # Where terms of order 1 cancel, what is left is their rounding, and processors differ in it.
+    return float((a - b).abs().max() / b.abs().max().clamp(min=1e-1))
 
 
 def draw(shape, channels, whole=False, seed=0):
