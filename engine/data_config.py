@@ -7,7 +7,7 @@ from pathlib import Path
 
 from engine.config import find_config
 from engine.errors import UserError, nearest
-from engine.schema import number, one_of, option, optional, parse, read_yaml
+from engine.schema import one_of, option, optional, parse, read_yaml, whole
 from network.augmentation_ranges import AugmentationRanges
 from reader.scene_options import SceneOptions
 
@@ -37,20 +37,14 @@ def _known(names) -> str:
     return f"only {', '.join(names)}"
 
 
-def _whole(value, low: int = 1) -> int:
-    if number(value, low=low) % 1:  # which of infinity is not a number, and true
-        raise ValueError(f"must be a whole number, not {value!r}")
-    return int(value)
-
-
 def _none_or_more(value) -> int:
-    return _whole(value, low=0)
+    return whole(value, low=0)
 
 
 def _shape(value) -> tuple[int, int]:
     if not isinstance(value, list) or len(value) != 2:
         raise ValueError(f"must be [height, width] in px, not {value!r}")
-    height, width = (_whole(side) for side in value)
+    height, width = (whole(side) for side in value)
     return height, width
 
 
@@ -73,7 +67,7 @@ def _mix(value) -> dict[str, int | None]:
         return {_name(value): None}
     if not value:
         raise ValueError("names no data set")
-    return {name: _whole(samples) for name, samples in _mapping(value).items()}
+    return {name: whole(samples) for name, samples in _mapping(value).items()}
 
 
 def _splits(value) -> dict[str, str]:
@@ -131,8 +125,8 @@ def _text(value) -> str:
 class SyntheticSet:
     """The set that is made on the fly; its first scenes are for validation, the others to train."""
 
-    length: int = option(_whole, default=100000)  # training pairs
-    validation_length: int = option(_whole, default=100)
+    length: int = option(whole, default=100000)  # training pairs
+    validation_length: int = option(whole, default=100)
     size: tuple = option(optional(_shape), default=None)  # [H, W] px; None = resize or orig_shape
     seed: int = option(_none_or_more, default=0)
     # Folder of pictures, relative to the config's; None = those that scikit-image ships.
@@ -143,19 +137,19 @@ class SyntheticSet:
 @dataclass(frozen=True)
 class DataConfig:
     dataset: dict = option(_mix)  # name -> samples per batch, in the order of the batch
-    batch_size: int = option(_whole)
+    batch_size: int = option(whole)
     orig_shape: tuple = option(_shape)  # (H, W) px of the random crop, the augmentation's input
     target_shape: tuple = option(_target)  # (H, W) px that the network sees
     augmentation: AugmentationRanges = option(optional(_ranges(AugmentationRanges)))  # None = off
     resize: tuple = option(optional(_shape), default=None)  # (H, W) px before the crop
-    echo: int = option(_whole, default=1)  # steps that get the same batch, each augmented anew
+    echo: int = option(whole, default=1)  # steps that get the same batch, each augmented anew
     training_split: dict = option(_splits, default_factory=dict)  # name -> split
     passes: dict = option(_passes, default_factory=dict)  # name -> passes
     validation: tuple = option(_validation, default=())
     validation_split: dict = option(_splits, default_factory=dict)
-    validation_steps: int = option(_whole, default=2500)
+    validation_steps: int = option(whole, default=2500)
     validation_samples: int = option(_none_or_more, default=4)  # pairs drawn at each; 0 = off
-    checkpoint_steps: int = option(_whole, default=5000)
+    checkpoint_steps: int = option(whole, default=5000)
     synthetic: SyntheticSet = option(SyntheticSet, default=SyntheticSet())
     path: Path = field(default=None)  # of the file; no key
 

@@ -29,7 +29,7 @@ def save_derived(
     `parent` says out of what; there are no metrics, as nobody has measured the result.
     """
     run = new_run_id(lambda run: is_taken(run, folder))
-    path = folder / f"{run}_{record.step}.params"
+    path = folder / f"{run}_{record.step or 0}.params"  # none: a file without a record
     folder.mkdir(parents=True, exist_ok=True)
     now = time.strftime("%Y-%m-%d %H:%M:%S")
     record = replace(record, run=run, parent=parent, time=now, metrics={}, sha256=None)

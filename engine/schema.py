@@ -101,6 +101,12 @@ def _exponent_hint(value) -> str:
     return " (YAML wants a dot in it, as in 1.0e-4)" if isinstance(value, str) else ""
 
 
+def whole(value, low: int = 1) -> int:
+    if number(value, low=low) % 1:  # which of infinity is not a number, and true
+        raise ValueError(f"must be a whole number, not {value!r}")
+    return int(value)
+
+
 def positive(value) -> float:
     return number(value, above=0)
 

@@ -20,7 +20,7 @@ from engine.loading import ENGINES, import_torch, read_checkpoint
 from engine.run_log import new_run_id
 from engine.run_plan import Options, end_of
 from engine.run_training import train_on
-from engine.schema import option, optional, parse, read_yaml
+from engine.schema import option, optional, parse, read_yaml, whole
 from engine.snapshots import Snapshots
 from engine.workers import refuse_torchrun
 from reader.files import atomic_path
@@ -38,12 +38,6 @@ def _flag(value) -> bool:
     return value
 
 
-def _stage_number(value) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"must be the number of a stage, the first being 1, not {value!r}")
-    return value
-
-
 @dataclass(frozen=True)
 class Stage:
     network: str = option(_name)
@@ -52,7 +46,7 @@ class Stage:
     coarse_levels: bool = option(_flag, default=False)
     # An earlier stage of MaskFlownet whose second stage this one goes on with; its first is that of
     # the stage before this one.
-    second_stage: int = option(optional(_stage_number), default=None)
+    second_stage: int = option(optional(whole), default=None)
 
     def key(self) -> list:
         """What a call must repeat to go on."""

@@ -118,6 +118,11 @@ def test_programs_write_a_checkpoint_with_its_origin(shipped, tmp_path, capsys):
     for name, array in found.parameters.items():
         mine = made.parameters[name[len(HEAD) :]] if name.startswith(HEAD) else None
         assert np.array_equal(array, before.parameters[name] if mine is None else mine), name
+    bare = tmp_path / "bare.params"  # one of the authors' has no record
+    bare.write_bytes(path.read_bytes())
+    line = ["-c", str(bare), "--head", str(head), "--folder", str(tmp_path / "c")]
+    assert run(replace_head.main, line) == 0
+    assert [path.stem.partition("_")[2] for path in (tmp_path / "c").iterdir()] == ["0", "0"]
     capsys.readouterr()
     line = ["-c", str(head), "--head", str(path), "--folder", str(tmp_path / "b")]
     assert run(replace_head.main, line) == 2
@@ -164,7 +169,7 @@ def test_a_schedule_restarts_coarse_levels_and_keeps_a_second_stage(tmp_path):
     [
         (({"coarse_levels": "yes"}, {}), r"coarse_levels must be true or false, not 'yes'"),
         (({}, {"coarse_levels": True}), r"stages\[4\].coarse_levels is for a later stage of"),
-        (({}, {"second_stage": 0}), r"second_stage must be the number of a stage"),
+        (({}, {"second_stage": 0}), r"second_stage must be at least 1, not 0"),
         (({}, {"second_stage": 1}), r"stages\[4\].second_stage .* names an earlier stage of it"),
         (({}, {"second_stage": 4}), r"stages\[4\].second_stage .* names an earlier stage of it"),
         (({"second_stage": 2}, {}), r"stages\[3\].second_stage is for MaskFlownet"),
