@@ -2,10 +2,10 @@
 
     python -m benchmarks.scene_kinds CONFIG -c CHECKPOINT [-c CHECKPOINT] [--textures DIR]
 
-A kind turns one difficulty of the scenes up and leaves the others at their defaults, so that the
-table says what a training set lacks. All kinds have the same seed, one that no config trains on.
-EPE is the mean over images of each image's mean over its pixels; in % of the mean flow length, and
-over those pixels alone that are visible in the second image.
+A kind turns one difficulty of the scenes up (and what lets it show) and leaves the others at their
+defaults, so that the table says what a training set lacks. All kinds have the same seed, one that
+no config trains on. EPE is the mean over images of each image's mean over its pixels; in % of the
+mean flow length, and over those pixels alone that are visible in the second image.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ KINDS = {
     "crowded": SceneOptions(min_objects=15, max_objects=20),
     "travelling": SceneOptions(travel_share=1),
     "plain": SceneOptions(plain_share=0.7),
+    "darting": SceneOptions(dart_share=0.5, small_motion_share=1),
 }
 
 

@@ -19,6 +19,8 @@ from reader.textures import Textures
 REFERENCE_AREA = 320 * 448  # px, the size at which the lengths below hold
 SPEED = (13.2, 0.68)  # px, median and log deviation of a scene's motion
 SMALL_SPEED = (1.0, 0.6)  # px, the same for scenes of small motion
+DART_SPEED = (28.0, 0.7)  # px, the same for what is fast by itself, such as a crossing car
+CHANGE, DART_CHANGE = 0.35, 0.15  # of an object's motion: what turns, scales and deforms it
 OBJECT_SIZE = (110.0, 0.55, 25.0, 280.0)  # px: median, log deviation, least, largest
 STROKE = (2.0, 9.0)  # px, width of thin structures
 MAX_TURN = 0.5  # rad between the frames
@@ -53,7 +55,8 @@ def draw_layers(
     """Draw a background and the objects before it, back to front."""
     unit = math.sqrt(height * width / REFERENCE_AREA)
     median, spread = SMALL_SPEED if rng.random() < options.small_motion_share else SPEED
-    speed = unit * options.motion_scale * median * math.exp(rng.normal(0, spread))
+    pace = unit * options.motion_scale
+    speed = pace * median * math.exp(rng.normal(0, spread))
     shutter = rng.uniform(0.1, 0.5) if rng.random() < options.motion_blur_share else 0.0
     density = rng.uniform(0.3, 1.2) if rng.random() < options.fog_share else 0.0
     fog = rng.uniform(0.5, 0.9) + rng.normal(0, 0.03, 3)
@@ -83,6 +86,10 @@ def draw_layers(
         centre = placement @ [texture.shape[1] / 2, texture.shape[0] / 2, 1]
         rests = rng.random() < options.camera_share
         own = speed * math.exp(rng.normal(-1.0 if rests else 0, 0.6))
+        change = CHANGE
+        if options.dart_share and rng.random() < options.dart_share:
+            rests, change = False, DART_CHANGE
+            own = pace * DART_SPEED[0] * math.exp(rng.normal(0, DART_SPEED[1]))
         shift = _direction(rng) * own
         if travel:
             lead = (travel.turn, travel.zoom[index + 1])
@@ -90,7 +97,7 @@ def draw_layers(
         elif rests:
             shift = camera.forward(centre) - centre + shift
         kind = still if rests else options
-        motion = _draw_motion(rng, kind, centre, shift, 0.35 * own, size, 2, lead)
+        motion = _draw_motion(rng, kind, centre, shift, change * own, size, 2, lead)
         layers.append(finish(texture, placement, motion, 1 - (index + 1) / (count + 1)))
     return layers
 

@@ -10,6 +10,7 @@ SHARES = (
     "camera_share",
     "small_motion_share",
     "travel_share",
+    "dart_share",
     "defocus_share",
     "motion_blur_share",
     "fog_share",
@@ -43,6 +44,7 @@ class SceneOptions:
     small_motion_share: float = 0.14  # scenes whose motion is about 1 px
     camera_share: float = 0.5  # objects that move with the background, plus a little
     travel_share: float = 0.0  # scenes seen by a camera that travels forward or backward
+    dart_share: float = 0.0  # objects that are fast by themselves, however calm their scene
     rotation: float = 1.0  # strength of the rotations between the frames
     zoom: float = 1.0  # strength of the scale changes between the frames
     deformation: float = 1.0  # strength of the non-rigid part of the motion

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from reader.scene_draw import MAX_ZOOM, NEARNESS, TRAVEL, draw_layers
+from reader.scene_draw import DART_SPEED, MAX_ZOOM, NEARNESS, TRAVEL, draw_layers
 from reader.scene_motion import ACCURACY, Box
 from reader.scene_options import SHARES, SceneOptions
 from reader.scene_photometry import draw_layer_curve
@@ -88,9 +88,12 @@ def test_a_scene_does_not_depend_on_opencv_threads(textures):
     assert digests[0] == digests[1] == digests[2]
 
 
-@pytest.mark.parametrize("travel", [0, 1])
-def test_drawn_motions_invert_to_the_stated_accuracy(textures, travel):
-    options = SceneOptions(motion_scale=2, deformation=3, travel_share=travel)
+SPECIAL = [{}, {"travel_share": 1}, {"dart_share": 1}, {"travel_share": 1, "dart_share": 1}]
+
+
+@pytest.mark.parametrize("special", SPECIAL)
+def test_drawn_motions_invert_to_the_stated_accuracy(textures, special):
+    options = SceneOptions(motion_scale=2, deformation=3, **special)
     box = Box(0, 0, 128, 96)
     pixels = np.stack(np.meshgrid(np.arange(128.0), np.arange(96.0)), axis=-1)
     for seed in range(10):
@@ -114,10 +117,10 @@ def misfit(scene, extra=0.0):
     return np.linalg.lstsq(slope[inner], (img1 - warped)[inner], rcond=None)[0]
 
 
-@pytest.mark.parametrize("travel", [0, 1])
+@pytest.mark.parametrize("special", SPECIAL)
 @pytest.mark.parametrize("index", range(8))
-def test_label_moves_frame_2_onto_frame_1(smooth, index, travel):
-    scene = render_scene(smooth, 0, index, 320, 448, replace(CLEAN, travel_share=travel))
+def test_label_moves_frame_2_onto_frame_1(smooth, index, special):
+    scene = render_scene(smooth, 0, index, 320, 448, replace(CLEAN, **special))
     assert np.abs(misfit(scene)).max() < 0.02
     assert misfit(scene, extra=0.1) == pytest.approx([-0.1, -0.1], abs=0.03)  # it can fail
 
@@ -147,7 +150,7 @@ def test_motion_has_heavy_tails(textures):
 
 
 def test_scenes_are_those_of_before(smooth):
-    # Taken before travel_share and plain_share were added: a set of a seed stays the same set.
+    # Taken before travel_share, plain_share and dart_share were added: a seed's set stays the same.
     for seed, expected in enumerate([(-0.209506, 0.564413), (6.119010, 0.016723)]):
         rng = np.random.default_rng(seed)
         last = draw_layers(smooth, rng, *SIZE, SceneOptions())[-1]
@@ -208,6 +211,52 @@ def test_travel_stays_bounded_and_follows_the_scale_of_motion(smooth):
         assert abs(travelled(smooth, seed, small_motion_share=1)[1][0]) < 0.02
 
 
+def speed(layer):
+    """px, how far the centre of a layer moves."""
+    h, w = layer.texture.shape[:2]
+    centre = layer.placement @ [w / 2, h / 2, 1]
+    return np.hypot(*(layer.motion.forward(centre) - centre))
+
+
+def speeds(textures, seed, **options):
+    """px in 320x448, how far the background and the objects of a calm scene move."""
+    calm = replace(CLEAN, small_motion_share=1, **options)
+    return [speed(la) for la in draw_layers(textures, np.random.default_rng(seed), 320, 448, calm)]
+
+
+def test_darts_are_fast_however_calm_the_rest(smooth):
+    usual = np.concatenate([speeds(smooth, seed) for seed in range(60)])
+    assert (usual < 14).mean() > 0.97
+    darts = [speeds(smooth, seed, dart_share=1) for seed in range(60)]
+    assert np.median([scene[0] for scene in darts]) < 2  # the background
+    objects = np.concatenate([scene[1:] for scene in darts])
+    assert np.median(objects) == pytest.approx(DART_SPEED[0], rel=0.12)
+    assert np.log(objects).std() == pytest.approx(DART_SPEED[1], rel=0.12)
+    half = np.concatenate([speeds(smooth, seed, dart_share=0.5)[1:] for seed in range(60)])
+    assert (half > 14).mean() == pytest.approx(0.5 * (objects > 14).mean(), abs=0.08)
+    double = np.concatenate(
+        [speeds(smooth, s, dart_share=1, motion_scale=2)[1:] for s in range(60)]
+    )
+    assert np.median(double) == pytest.approx(2 * np.median(objects), rel=0.05)
+    resting = {"dart_share": 1, "travel_share": 1, "camera_share": 1}  # none is left at rest
+    travelled = np.concatenate([speeds(smooth, seed, **resting)[1:] for seed in range(60)])
+    assert np.median(travelled) > 20
+
+
+def test_darts_keep_their_shape_better_than_what_is_as_fast_in_a_fast_scene(smooth):
+    def bent(**options):
+        """Median of how much the objects' linear part differs from a shift, for their speed."""
+        found = []
+        for seed in range(40):
+            rng = np.random.default_rng(seed)
+            fast = replace(CLEAN, small_motion_share=0, camera_share=0, **options)
+            for layer in draw_layers(smooth, rng, 320, 448, fast)[1:]:
+                found.append(np.linalg.norm(layer.motion.linear - np.eye(2)) / speed(layer))
+        return np.median(found)
+
+    assert bent(dart_share=1) < 0.6 * bent(motion_scale=2)
+
+
 def test_plain_layers_keep_their_colour_and_little_contrast(smooth):
     alone = replace(CLEAN, min_objects=0, max_objects=0)
     for index in range(8):
@@ -221,7 +270,7 @@ def test_plain_layers_keep_their_colour_and_little_contrast(smooth):
     assert curve[[40, 100, 200], range(3)].tolist() == [40, 100, 200]
 
 
-@pytest.mark.parametrize("name", ["travel_share", "plain_share"])
+@pytest.mark.parametrize("name", ["travel_share", "plain_share", "dart_share"])
 def test_new_shares_are_reproducible(smooth, name):
     def digests(**kw):
         return [digest(render_scene(smooth, 1, i, 64, 96, SceneOptions(**kw))) for i in range(4)]
@@ -279,6 +328,7 @@ def test_direction_of_the_main_options(smooth):
         {"thin_share": 1.5},
         {"travel_share": 1.5},
         {"plain_share": -0.1},
+        {"dart_share": 2},
         {"zoom": float("nan")},
         {"min_objects": 2.5},
         {"min_objects": 5, "max_objects": 4},
