@@ -16,6 +16,7 @@ WIDTH, HEIGHT, DPI = 9.0, 0.85, 150  # inches, inches for a panel of height 1, p
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
 INK, FAINT = "#333333", "#DDDDDD"
 TEXT = 9.5  # points
+GAP = 8  # dots between two names
 MARKED = 60  # so many points of a line have room for a dot each
 FULL_NAMES = 3  # stages whose ids have room; of more the three digits stand there
 SUFFIXES = (".png", ".svg", ".pdf")
@@ -54,10 +55,11 @@ def draw_figure(
         figure.suptitle(title, x=0.012, ha="left", fontsize=TEXT + 2.5, fontweight="bold")
         rows = figure.subplots(len(panels), sharex=True, squeeze=False, height_ratios=heights)[:, 0]
         labels = [_draw_panel(axes, panel) for axes, panel in zip(rows, panels)]
-        _draw_steps(rows, panels, stages)
+        names = _draw_steps(rows, panels, stages)
         figure.draw_without_rendering()
         for axes, texts in zip(rows, labels):
             _part(axes, texts)
+        _stagger(names)
         try:
             with atomic_path(path) as temporary:
                 figure.savefig(temporary, facecolor="white")
@@ -129,16 +131,18 @@ def _set_log(axes, panel: Panel) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _draw_steps(rows, panels: Sequence[Panel], stages) -> None:
+def _draw_steps(rows, panels: Sequence[Panel], stages) -> list:
+    """Draw the axis of steps and where stages begin; the stages' names."""
     rows[-1].set_xlabel("training steps")
     last = max(line.steps[-1] for panel in panels for line in panel.lines)
     rows[-1].set_xlim(0, max(last, 1))
     rows[-1].xaxis.set_major_formatter(lambda value, _: short_steps(value))
+    names = []
     for number, (first, name) in enumerate(stages):
         for axes in rows:
             if number:
                 axes.axvline(first, color=INK, linewidth=0.8, linestyle=(0, (2, 2)))
-        rows[0].annotate(
+        annotation = rows[0].annotate(
             name if len(stages) <= FULL_NAMES else name[:3],
             xy=(first, 1),
             xycoords=("data", "axes fraction"),
@@ -148,6 +152,20 @@ def _draw_steps(rows, panels: Sequence[Panel], stages) -> None:
             fontsize=TEXT - 1.5,
             bbox={"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1},
         )
+        names.append(annotation)
+    return names
+
+
+def _stagger(names: list) -> None:
+    """Move names of short stages down to the first line where they cover no other."""
+    ends: list[float] = []  # of the last name in each line, dots
+    for name in names:
+        box = name.get_window_extent()
+        line = next((i for i, end in enumerate(ends) if box.x0 >= end + GAP), len(ends))
+        if line == len(ends):
+            ends.append(box.x1)
+        ends[line] = box.x1
+        name.xyann = (3, -2 - line * TEXT * 1.4)
 
 
 def _label(axes, text: str, value: float, colour: str):

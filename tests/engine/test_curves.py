@@ -198,6 +198,21 @@ def test_labels_do_not_cover_each_other(tmp_path):
     assert np.diff(places).min() > 9  # points
 
 
+def test_names_of_short_stages_do_not_cover_each_other(tmp_path):
+    runs = [f"{number:03x}Nov21-0807" for number in range(0xA0, 0xA5)]
+    for name, steps in zip(runs, (1000, 30, 30, 1000, 1000)):
+        write_log(tmp_path, name, steps)
+    vector = tmp_path / "x.svg"
+    logs = [str(tmp_path / f"{name}.log") for name in runs]
+    assert run(plot_runs.main, [*logs, "--join", "-o", str(vector)]) == 0
+    form = r'<text[^>]*(?: y="|translate\([\d.]+ )([\d.]+)[^>]*>(0a\d)<'
+    places = {name: float(y) for y, name in re.findall(form, vector.read_text())}
+    assert list(places) == [name[:3] for name in runs]
+    first, second, third, fourth, fifth = places.values()  # the middle ones begin 30 steps apart
+    assert first == second == fifth
+    assert third - second > 9 and fourth - third > 9  # points
+
+
 def test_the_terminal_shows_the_same(tmp_path, capsys, monkeypatch):
     write_log(tmp_path / "logs", A, 2000)
     capsys.readouterr()
