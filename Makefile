@@ -19,7 +19,7 @@ REQUIREMENTS ?= requirements-torch.txt
 else
 REQUIREMENTS ?= requirements-base.txt
 endif
-CHECKPOINT ?= weights/7a6Nov24-1646_10162.params
+CHECKPOINT ?= weights/512Nov25-0406_6100.params
 CONFIG ?= MaskFlownet
 TESTS ?= tests
 JOBS ?= 2
