@@ -163,7 +163,7 @@ def _stagger(names: list) -> None:
         box = name.get_window_extent()
         line = next((i for i, end in enumerate(ends) if box.x0 >= end + GAP), len(ends))
         if line == len(ends):
-            ends.append(box.x1)
+            ends.append(0.0)
         ends[line] = box.x1
         name.xyann = (3, -2 - line * TEXT * 1.4)
 
