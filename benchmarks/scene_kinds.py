@@ -42,6 +42,7 @@ KINDS = {
     "travelling": SceneOptions(travel_share=1),
     "plain": SceneOptions(plain_share=0.7),
     "darting": SceneOptions(dart_share=0.5, small_motion_share=1),
+    "composite": SceneOptions(composite_share=1, min_objects=6),
 }
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from reader.scene_composites import draw_composite
 from reader.scene_layers import Layer
 from reader.scene_motion import MAX_STRETCH, Motion
 from reader.scene_options import SceneOptions
@@ -157,7 +158,13 @@ def _draw_object(
     thin = rng.random() < options.thin_share
     if thin:
         size *= 1.5
-    if not thin and textures.cutouts and rng.random() < options.cutout_share:
+    composite = not thin and options.composite_share and rng.random() < options.composite_share
+    if composite:
+        ratio = 1.0
+        h, w = _sides(rng, size)
+        texture = draw_composite(textures, rng, round(h), round(w), rng.uniform(*STROKE) * unit)
+        angle = rng.normal(0, 0.35)
+    elif not thin and textures.cutouts and rng.random() < options.cutout_share:
         pyramid = textures.cutout(int(rng.integers(len(textures.cutouts))))
         texture, ratio = _level(pyramid, max(pyramid[0].shape[:2]) / size)
         angle = rng.normal(0, 0.35)
@@ -184,12 +191,18 @@ def _level(pyramid: tuple[np.ndarray, ...], ratio: float) -> tuple[np.ndarray, f
 
 
 def _crop(rng: np.random.Generator, texture: np.ndarray, side: float) -> np.ndarray:
-    aspect = math.exp(rng.normal(0, 0.25))
-    h = int(min(max(side / aspect, SMALLEST), texture.shape[0]))
-    w = int(min(max(side * aspect, SMALLEST), texture.shape[1]))
+    h, w = _sides(rng, side)
+    h = int(min(max(h, SMALLEST), texture.shape[0]))
+    w = int(min(max(w, SMALLEST), texture.shape[1]))
     y = int(rng.integers(texture.shape[0] - h + 1))
     x = int(rng.integers(texture.shape[1] - w + 1))
     return texture[y : y + h, x : x + w]
+
+
+def _sides(rng: np.random.Generator, side: float) -> tuple[float, float]:
+    """Height and width of a picture about as large as a square of this side."""
+    aspect = math.exp(rng.normal(0, 0.25))
+    return side / aspect, side * aspect
 
 
 def _place(

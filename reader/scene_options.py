@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 
 SHARES = (
     "thin_share",
+    "composite_share",
     "cutout_share",
     "camera_share",
     "small_motion_share",
@@ -38,7 +39,8 @@ class SceneOptions:
     max_objects: int = 10  # the last value included
     object_scale: float = 1.0  # factor on the objects' size, 1: 25 to 280 px
     thin_share: float = 0.2  # objects that are sticks, ropes, rings or nets
-    cutout_share: float = 0.5  # of the others, where the textures have cut-outs
+    composite_share: float = 0.0  # of the others, several parts that move as one, such as chairs
+    cutout_share: float = 0.5  # of what is left, where the textures have cut-outs
 
     motion_scale: float = 1.0  # factor on every motion, 1: median about 10 px
     small_motion_share: float = 0.14  # scenes whose motion is about 1 px
