@@ -19,7 +19,7 @@ REQUIREMENTS ?= requirements-torch.txt
 else
 REQUIREMENTS ?= requirements-base.txt
 endif
-CHECKPOINT ?= weights/512Nov25-0406_6100.params
+CHECKPOINT ?= weights/a03Nov25-1256_10000.params
 CONFIG ?= MaskFlownet
 TESTS ?= tests
 JOBS ?= 2
