@@ -43,6 +43,7 @@ KINDS = {
     "plain": SceneOptions(plain_share=0.7),
     "darting": SceneOptions(dart_share=0.5, small_motion_share=1),
     "composite": SceneOptions(composite_share=1, min_objects=6),
+    "shadows": SceneOptions(shadow_share=1),
 }
 
 

@@ -14,6 +14,7 @@ from reader.scene_layers import Layer
 from reader.scene_motion import MAX_STRETCH, Motion
 from reader.scene_options import SceneOptions
 from reader.scene_photometry import draw_blur, draw_layer_curve
+from reader.scene_shadows import draw_light
 from reader.scene_shapes import SMALLEST, random_mask
 from reader.textures import Textures
 
@@ -100,7 +101,19 @@ def draw_layers(
         kind = still if rests else options
         motion = _draw_motion(rng, kind, centre, shift, change * own, size, 2, lead)
         layers.append(finish(texture, placement, motion, 1 - (index + 1) / (count + 1)))
+    if options.shadow_share and rng.random() < options.shadow_share:
+        return _light_up(rng, layers, height, width, speed)
     return layers
+
+
+def _light_up(
+    rng: np.random.Generator, layers: list[Layer], height: int, width: int, speed: float
+) -> list[Layer]:
+    """Lay sun and shadow on layers; on what is before the background it lies a little elsewhere."""
+    light = draw_light(rng, height, width, layers[0].motion, speed)
+    shifts = rng.integers(-light.margin, light.margin + 1, (len(layers), 2))
+    shifts[0] = 0
+    return [layer._replace(light=light.on(tuple(s))) for layer, s in zip(layers, shifts)]
 
 
 def _draw_travel(

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from reader.scene_motion import Box, Motion
+from reader.scene_shadows import shine
 
 
 class Layer(NamedTuple):
@@ -26,6 +27,8 @@ class Layer(NamedTuple):
         (1, 256, 3) uint8, look-up table of its colours.
     blur : np.ndarray or None
         (k, k) float32, symmetric kernel of its defocus and motion blur, in px of the frames.
+    light : tuple of np.ndarray or None
+        Two (H, W, 3) float32, factors on its colours in frames 1 and 2.
     """
 
     texture: np.ndarray
@@ -33,6 +36,7 @@ class Layer(NamedTuple):
     motion: Motion
     curve: np.ndarray | None = None
     blur: np.ndarray | None = None
+    light: tuple[np.ndarray, np.ndarray] | None = None
 
 
 class Composition(NamedTuple):
@@ -112,7 +116,7 @@ def _view_first(layer: Layer, height: int, width: int) -> _View:
         flags=cv2.INTER_LINEAR,
         borderMode=_border(layer),
     )
-    return _finish(layer, box, pixels)
+    return _finish(layer, box, pixels, 0)
 
 
 def _view_second(layer: Layer, frame: Box, height: int, width: int) -> _View:
@@ -123,7 +127,7 @@ def _view_second(layer: Layer, frame: Box, height: int, width: int) -> _View:
         return _empty(box)
     positions = layer.motion.backward_map(box, cv2.invertAffineTransform(layer.placement))
     pixels = cv2.remap(layer.texture, positions, None, cv2.INTER_LINEAR, borderMode=_border(layer))
-    return _finish(layer, box, pixels)
+    return _finish(layer, box, pixels, 1)
 
 
 def _first_box(layer: Layer, height: int, width: int) -> Box:
@@ -146,8 +150,8 @@ def _empty(box: Box) -> _View:
     return _View(box, np.zeros((*box.size, 3), np.uint8), np.zeros(box.size, np.uint8))
 
 
-def _finish(layer: Layer, box: Box, pixels: np.ndarray) -> _View:
-    """Recolour, weight with alpha, then blur: in that order nothing transparent leaks out."""
+def _finish(layer: Layer, box: Box, pixels: np.ndarray, frame: int) -> _View:
+    """Recolour, weight with alpha, blur, light: in that order nothing transparent leaks out."""
     alpha = None
     colour = pixels
     if pixels.shape[2] == 4:
@@ -160,6 +164,8 @@ def _finish(layer: Layer, box: Box, pixels: np.ndarray) -> _View:
         colour = cv2.filter2D(colour, -1, layer.blur)
         if alpha is not None:
             alpha = cv2.filter2D(alpha, -1, layer.blur)
+    if layer.light is not None:
+        colour = shine(colour, alpha, layer.light[frame][box.slices])
     return _View(box, colour, alpha)
 
 

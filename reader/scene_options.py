@@ -15,6 +15,7 @@ SHARES = (
     "defocus_share",
     "motion_blur_share",
     "fog_share",
+    "shadow_share",
     "plain_share",
 )
 
@@ -56,6 +57,7 @@ class SceneOptions:
     defocus_share: float = 0.15  # layers out of focus
     motion_blur_share: float = 0.15  # scenes with an exposure long enough to blur what moves
     fog_share: float = 0.1  # scenes with haze that thickens with depth
+    shadow_share: float = 0.0  # scenes of sun and shadow, through which things move
     plain_share: float = 0.0  # layers with little texture, such as walls, sky and road
 
     def __post_init__(self) -> None:

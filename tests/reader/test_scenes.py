@@ -135,7 +135,10 @@ def test_plain_layers_keep_their_colour_and_little_contrast(smooth):
     assert curve[[40, 100, 200], range(3)].tolist() == [40, 100, 200]
 
 
-@pytest.mark.parametrize("name", ["travel_share", "plain_share", "dart_share", "composite_share"])
+NEW = ["travel_share", "plain_share", "dart_share", "composite_share", "shadow_share"]
+
+
+@pytest.mark.parametrize("name", NEW)
 def test_new_shares_are_reproducible(smooth, name):
     def digests(**kw):
         return [digest(render_scene(smooth, 1, i, 64, 96, SceneOptions(**kw))) for i in range(4)]
@@ -195,6 +198,7 @@ def test_direction_of_the_main_options(smooth):
         {"plain_share": -0.1},
         {"dart_share": 2},
         {"composite_share": -0.5},
+        {"shadow_share": 1.01},
         {"zoom": float("nan")},
         {"min_objects": 2.5},
         {"min_objects": 5, "max_objects": 4},
