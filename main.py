@@ -5,6 +5,7 @@ from pathlib import Path
 
 from engine.cli import (
     Parser,
+    add_batch,
     add_data,
     add_devices,
     add_output_root,
@@ -83,6 +84,7 @@ def parse(arguments):
     add_data(parser)
     add_output_root(parser)
     add_sizing(parser)
+    add_batch(parser)
     args = parser.parse_args(arguments)
     given = {"--valid": args.valid, "--predict": args.predict, "--export_onnx": args.export_onnx}
     tasks = [flag for flag, value in given.items() if value]

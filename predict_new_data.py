@@ -3,7 +3,7 @@
 import sys
 from fractions import Fraction
 
-from engine.cli import Parser, add_devices, add_sizing, frame_rate, pixels, run
+from engine.cli import Parser, add_batch, add_devices, add_sizing, frame_rate, pixels, run
 from engine.errors import UserError
 from engine.new_data import check_outputs, predict_files
 from engine.predictor import Predictor
@@ -34,6 +34,7 @@ def parse(arguments):
     )
     add_devices(parser)
     add_sizing(parser)
+    add_batch(parser)
     add(
         "--mask",
         metavar="FILE",

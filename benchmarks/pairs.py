@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 
 from benchmarks.panels import grey, longest, panels
-from engine.cli import Parser, add_devices, run
+from engine.cli import Parser, add_devices, add_sizing, run
 from engine.confidence import consistency, look_up
 from engine.confidence_measures import average_precision
 from engine.metrics import end_point_error, means, measure, plane, valid_pixels
@@ -144,7 +144,13 @@ def methods_of(args) -> dict[str, Callable[[np.ndarray, np.ndarray], ConfidentPr
     for checkpoint in args.checkpoint:
         stem = Path(checkpoint).stem
         predictor = Predictor.load(
-            args.config, checkpoint, args.gpus, engine=args.engine, precision=args.precision
+            args.config,
+            checkpoint,
+            args.gpus,
+            args.resize,
+            args.pad,
+            engine=args.engine,
+            precision=args.precision,
         )
         methods[checkpoint if stem in methods else stem] = lambda *images, of=predictor: of(
             *images, confidence=True
@@ -160,6 +166,7 @@ def main(arguments):
     add("roots", nargs="+", metavar="ROOT", help="folder of pairs with their flow")
     add("-c", "--checkpoint", action="append", required=True, help="may be given several times")
     add("--pictures", type=Path, metavar="DIR", help="folder for a picture of each pair")
+    add_sizing(parser)
     add_devices(parser)
     args = parser.parse_args(arguments)
     sets = {Path(root).resolve().name: Pairs(root, need_flow=True) for root in args.roots}

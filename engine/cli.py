@@ -103,6 +103,9 @@ def add_sizing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pad", action="store_true", help="repeat the edges up to multiples of 64, do not scale"
     )
+
+
+def add_batch(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch", type=count, metavar="N", help="pairs predicted at a time (default 1)"
     )

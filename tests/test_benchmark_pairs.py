@@ -7,6 +7,8 @@ from benchmarks import confidence, pairs
 from benchmarks.panels import GAP, LINE, grey, panels
 from engine.cli import run
 from engine.confidence_measures import average_precision
+from engine.metrics import means, measure
+from engine.predictor import Predictor
 from reader.pairs import Pairs
 from reader.pictures import read_image, write_image
 from tests.trees import make_pairs
@@ -50,6 +52,22 @@ def test_the_table_and_the_pictures(root, random_checkpoints, tmp_path, capsys):
     drawn = sorted(path.name for path in (tmp_path / "drawn").iterdir())
     assert "some_middlebury_Venus.jpg" in drawn
     assert len(drawn) == 5
+
+
+def test_the_network_sees_the_size_that_is_asked_for(root, random_checkpoints, capsys):
+    line = ["MaskFlownet_S", str(root), "-c", str(random_checkpoints["MaskFlownet_S"])]
+    predictor = Predictor.load("MaskFlownet_S", line[-1], resize=(128, 192))
+    sample = Pairs(root)[0]
+    found = predictor(sample.img1, sample.img2).flow
+    expected = means(measure(found, sample.flow, sample.mask))["epe"]
+    tables = []
+    for more in ([], ["--resize", "128,192"]):
+        assert run(pairs.main, [*line, *more]) == 0
+        tables.append([cells(row)[2] for row in capsys.readouterr().out.splitlines()[2:]])
+    usual, resized = tables
+    assert float(resized[0]) == pytest.approx(expected, abs=1e-3)
+    assert usual[0] != resized[0] and usual[1::2] == resized[1::2]  # DIS sees the images
+    assert run(pairs.main, [*line, "--resize", "128,192", "--pad"]) == 2
 
 
 def test_the_confidence_beside_the_true_occlusion(root, random_checkpoints, tmp_path, capsys):
