@@ -102,11 +102,11 @@ def draw_layers(
         motion = _draw_motion(rng, kind, centre, shift, change * own, size, 2, lead)
         layers.append(finish(texture, placement, motion, 1 - (index + 1) / (count + 1)))
     if options.shadow_share and rng.random() < options.shadow_share:
-        return _light_up(rng, layers, height, width, speed)
+        return _with_light(rng, layers, height, width, speed)
     return layers
 
 
-def _light_up(
+def _with_light(
     rng: np.random.Generator, layers: list[Layer], height: int, width: int, speed: float
 ) -> list[Layer]:
     """Lay sun and shadow on layers; on what is before the background it lies a little elsewhere."""

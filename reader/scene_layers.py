@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from reader.scene_motion import Box, Motion
-from reader.scene_shadows import shine
+from reader.scene_shadows import apply_light
 
 
 class Layer(NamedTuple):
@@ -165,7 +165,7 @@ def _finish(layer: Layer, box: Box, pixels: np.ndarray, frame: int) -> _View:
         if alpha is not None:
             alpha = cv2.filter2D(alpha, -1, layer.blur)
     if layer.light is not None:
-        colour = shine(colour, alpha, layer.light[frame][box.slices])
+        colour = apply_light(colour, alpha, layer.light[frame][box.slices])
     return _View(box, colour, alpha)
 
 

@@ -150,6 +150,7 @@ def test_ctrl_c_twice_at_once_counts_once_until_all_is_saved(tmp_path, monkeypat
         return write(self, *args)
 
     monkeypatch.setattr(Snapshots, "save", press)
+    monkeypatch.setattr("engine.training.ONE_PRESS", 60.0)  # s, a step on a busy machine is slow
     thread = at_step(tmp_path, 1, lambda: os.kill(os.getpid(), signal.SIGINT))
     path = train_in(tmp_path, steps=90, run="abcJan01-0000")
     thread.join()
