@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from reader.scene_composites import draw_composite
+from reader.scene_gloss import draw_gloss
 from reader.scene_layers import Layer
 from reader.scene_motion import MAX_STRETCH, Motion
 from reader.scene_options import SceneOptions
@@ -82,7 +83,7 @@ def draw_layers(
         still = replace(options, rotation=0, zoom=0)  # what is at rest turns and grows as a whole
         shift, lead = travel.shift(0, centre), (travel.turn, travel.zoom[0])
     camera = _draw_motion(rng, still, centre, shift, 0.4 * speed, extent, 3, lead)
-    layers = [finish(texture, placement, camera, 1.0)]
+    layers, surfaces = [finish(texture, placement, camera, 1.0)], []
     for index in range(count):
         texture, placement, size = _draw_object(textures, rng, height, width, unit, options)
         centre = placement @ [texture.shape[1] / 2, texture.shape[0] / 2, 1]
@@ -101,9 +102,27 @@ def draw_layers(
         kind = still if rests else options
         motion = _draw_motion(rng, kind, centre, shift, change * own, size, 2, lead)
         layers.append(finish(texture, placement, motion, 1 - (index + 1) / (count + 1)))
+        surfaces.append((centre, size))
+    if options.gloss_share:
+        layers[1:] = _with_gloss(rng, layers[1:], surfaces, options.gloss_share)
     if options.shadow_share and rng.random() < options.shadow_share:
-        return _with_light(rng, layers, height, width, speed)
+        layers = _with_light(rng, layers, height, width, speed)
     return layers
+
+
+def _with_gloss(
+    rng: np.random.Generator,
+    layers: list[Layer],
+    surfaces: list[tuple[np.ndarray, float]],
+    share: float,
+) -> list[Layer]:
+    """Make a share of the layers, each with its centre and size in px, glossy."""
+    made = list(layers)
+    for index, (layer, (centre, size)) in enumerate(zip(layers, surfaces)):
+        if rng.random() < share:
+            shift = layer.motion.forward(centre) - centre
+            made[index] = layer._replace(gloss=draw_gloss(rng, centre, size, shift))
+    return made
 
 
 def _with_light(

@@ -7,6 +7,7 @@ from typing import NamedTuple, Sequence
 import cv2
 import numpy as np
 
+from reader.scene_gloss import Gloss
 from reader.scene_motion import Box, Motion
 from reader.scene_shadows import apply_light
 
@@ -27,6 +28,8 @@ class Layer(NamedTuple):
         (1, 256, 3) uint8, look-up table of its colours.
     blur : np.ndarray or None
         (k, k) float32, symmetric kernel of its defocus and motion blur, in px of the frames.
+    gloss : Gloss or None
+        What it mirrors.
     light : tuple of np.ndarray or None
         Two (H, W, 3) float32, factors on its colours in frames 1 and 2.
     """
@@ -36,6 +39,7 @@ class Layer(NamedTuple):
     motion: Motion
     curve: np.ndarray | None = None
     blur: np.ndarray | None = None
+    gloss: Gloss | None = None
     light: tuple[np.ndarray, np.ndarray] | None = None
 
 
@@ -151,7 +155,7 @@ def _empty(box: Box) -> _View:
 
 
 def _finish(layer: Layer, box: Box, pixels: np.ndarray, frame: int) -> _View:
-    """Recolour, weight with alpha, blur, light: in that order nothing transparent leaks out."""
+    """Recolour, weight with alpha, mirror, blur, light: so nothing transparent leaks out."""
     alpha = None
     colour = pixels
     if pixels.shape[2] == 4:
@@ -160,6 +164,8 @@ def _finish(layer: Layer, box: Box, pixels: np.ndarray, frame: int) -> _View:
         colour = cv2.LUT(colour, layer.curve)
     if alpha is not None:
         colour = cv2.multiply(colour, cv2.merge([alpha] * 3), scale=1 / 255)
+    if layer.gloss is not None:
+        colour = layer.gloss.on(colour, alpha, frame, box)
     if layer.blur is not None:
         colour = cv2.filter2D(colour, -1, layer.blur)
         if alpha is not None:

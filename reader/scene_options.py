@@ -16,6 +16,7 @@ SHARES = (
     "motion_blur_share",
     "fog_share",
     "shadow_share",
+    "gloss_share",
     "plain_share",
 )
 
@@ -58,6 +59,7 @@ class SceneOptions:
     motion_blur_share: float = 0.15  # scenes with an exposure long enough to blur what moves
     fog_share: float = 0.1  # scenes with haze that thickens with depth
     shadow_share: float = 0.0  # scenes of sun and shadow, through which things move
+    gloss_share: float = 0.0  # objects that mirror what does not move with them, such as cars
     plain_share: float = 0.0  # layers with little texture, such as walls, sky and road
 
     def __post_init__(self) -> None:

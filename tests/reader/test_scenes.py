@@ -135,7 +135,7 @@ def test_plain_layers_keep_their_colour_and_little_contrast(smooth):
     assert curve[[40, 100, 200], range(3)].tolist() == [40, 100, 200]
 
 
-NEW = ["travel_share", "plain_share", "dart_share", "composite_share", "shadow_share"]
+NEW = [f"{kind}_share" for kind in ("travel", "plain", "dart", "composite", "shadow", "gloss")]
 
 
 @pytest.mark.parametrize("name", NEW)
@@ -199,6 +199,7 @@ def test_direction_of_the_main_options(smooth):
         {"dart_share": 2},
         {"composite_share": -0.5},
         {"shadow_share": 1.01},
+        {"gloss_share": -1},
         {"zoom": float("nan")},
         {"min_objects": 2.5},
         {"min_objects": 5, "max_objects": 4},
