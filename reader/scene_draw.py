@@ -12,7 +12,7 @@ import numpy as np
 from reader.scene_composites import draw_composite
 from reader.scene_gloss import draw_gloss
 from reader.scene_layers import Layer
-from reader.scene_motion import MAX_STRETCH, Motion
+from reader.scene_motion import MAX_STRETCH, Motion, draw_direction
 from reader.scene_options import SceneOptions
 from reader.scene_photometry import draw_blur, draw_layer_curve
 from reader.scene_shadows import draw_light
@@ -75,7 +75,7 @@ def draw_layers(
     texture, placement = _draw_background(textures, rng, height, width)
     extent = math.sqrt(height * width)
     centre = np.array([width - 1, height - 1]) / 2
-    shift = _direction(rng) * speed * math.exp(rng.normal(-0.3, 0.4))
+    shift = draw_direction(rng) * speed * math.exp(rng.normal(-0.3, 0.4))
     travel, lead, still = None, (0.0, 0.0), options
     if options.travel_share and rng.random() < options.travel_share:
         scale = options.motion_scale * median / SPEED[0]  # small motions stay small
@@ -93,7 +93,7 @@ def draw_layers(
         if options.dart_share and rng.random() < options.dart_share:
             rests, change = False, DART_CHANGE
             own = pace * DART_SPEED[0] * math.exp(rng.normal(0, DART_SPEED[1]))
-        shift = _direction(rng) * own
+        shift = draw_direction(rng) * own
         if travel:
             lead = (travel.turn, travel.zoom[index + 1])
             shift = travel.shift(index + 1, centre) + (0 if rests else shift)
@@ -282,8 +282,3 @@ def _draw_motion(
 
 def _rotation(angle: float) -> np.ndarray:
     return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-
-
-def _direction(rng: np.random.Generator) -> np.ndarray:
-    angle = rng.uniform(0, 2 * np.pi)
-    return np.array([np.cos(angle), np.sin(angle)])

@@ -162,6 +162,12 @@ class Motion(NamedTuple):
         return out.reshape(height, width, 2)
 
 
+def draw_direction(rng: np.random.Generator) -> np.ndarray:
+    """Draw a (2,) vector (x, y) of length 1."""
+    angle = rng.uniform(0, 2 * np.pi)
+    return np.array([np.cos(angle), np.sin(angle)])
+
+
 def _sum_of_products(columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """(K, h) and (K, w) to (h, w). Not a BLAS product, whose last bit may depend on its threads."""
     out = columns[0][:, None] * rows[0]

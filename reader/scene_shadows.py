@@ -8,7 +8,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from reader.scene_motion import Box, Motion
+from reader.scene_motion import Box, Motion, draw_direction
 from reader.scene_shapes import SMALLEST, random_mask
 
 MOST_AREAS = 4  # of those that lie on the ground, and of those that move by themselves
@@ -77,8 +77,7 @@ def draw_light(
     second = cv2.remap(first, positions, None, cv2.INTER_LINEAR, None, cv2.BORDER_REFLECT_101)
     if rng.random() < MOVING_SHARE:
         areas = _draw_areas(rng, height, width, margin)
-        angle = rng.uniform(0, 2 * math.pi)
-        shift = speed * math.exp(rng.normal(0, 0.5)) * np.array([math.cos(angle), math.sin(angle)])
+        shift = draw_direction(rng) * speed * math.exp(rng.normal(0, 0.5))
         move = np.column_stack([np.eye(2), shift])
         moved = cv2.warpAffine(areas, move, areas.shape[::-1], borderMode=cv2.BORDER_REFLECT_101)
         first, second = np.maximum(first, areas), np.maximum(second, moved)
