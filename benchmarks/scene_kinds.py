@@ -44,6 +44,7 @@ KINDS = {
     "darting": SceneOptions(dart_share=0.5, small_motion_share=1),
     "composite": SceneOptions(composite_share=1, min_objects=6),
     "shadows": SceneOptions(shadow_share=1),
+    "vehicles": SceneOptions(vehicle_share=0.5, small_motion_share=1),
     "glossy": SceneOptions(gloss_share=1, dart_share=0.5, small_motion_share=1),
 }
 

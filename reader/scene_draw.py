@@ -23,6 +23,8 @@ REFERENCE_AREA = 320 * 448  # px, the size at which the lengths below hold
 SPEED = (13.2, 0.68)  # px, median and log deviation of a scene's motion
 SMALL_SPEED = (1.0, 0.6)  # px, the same for scenes of small motion
 DART_SPEED = (28.0, 0.7)  # px, the same for what is fast by itself, such as a crossing car
+LENGTH = (1.8, 3.6)  # of a vehicle, in its heights
+SWERVE = 0.12  # rad, standard deviation of the angle between a vehicle and its way
 CHANGE, DART_CHANGE = 0.35, 0.15  # of an object's motion: what turns, scales and deforms it
 OBJECT_SIZE = (110.0, 0.55, 25.0, 280.0)  # px: median, log deviation, least, largest
 STROKE = (2.0, 9.0)  # px, width of thin structures
@@ -85,15 +87,18 @@ def draw_layers(
     camera = _draw_motion(rng, still, centre, shift, 0.4 * speed, extent, 3, lead)
     layers, surfaces = [finish(texture, placement, camera, 1.0)], []
     for index in range(count):
-        texture, placement, size = _draw_object(textures, rng, height, width, unit, options)
+        vehicle = bool(options.vehicle_share) and rng.random() < options.vehicle_share
+        texture, placement, size = _draw_object(
+            textures, rng, height, width, unit, options, vehicle
+        )
         centre = placement @ [texture.shape[1] / 2, texture.shape[0] / 2, 1]
         rests = rng.random() < options.camera_share
         own = speed * math.exp(rng.normal(-1.0 if rests else 0, 0.6))
         change = CHANGE
-        if options.dart_share and rng.random() < options.dart_share:
+        if vehicle or (options.dart_share and rng.random() < options.dart_share):
             rests, change = False, DART_CHANGE
             own = pace * DART_SPEED[0] * math.exp(rng.normal(0, DART_SPEED[1]))
-        shift = draw_direction(rng) * own
+        shift = own * (_draw_way(rng, placement) if vehicle else draw_direction(rng))
         if travel:
             lead = (travel.turn, travel.zoom[index + 1])
             shift = travel.shift(index + 1, centre) + (0 if rests else shift)
@@ -182,18 +187,22 @@ def _draw_object(
     width: int,
     unit: float,
     options: SceneOptions,
+    vehicle: bool,
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return an (h, w, 4) RGBA texture, its placement and its size in px of the frame."""
+    """Return an (h, w, 4) RGBA texture, its placement and its size in px of the frame.
+
+    A vehicle has several parts and is long in the x direction of its texture.
+    """
     median, spread, least, largest = OBJECT_SIZE
     size = min(max(median * math.exp(rng.normal(0, spread)), least), largest)
     size *= unit * options.object_scale
-    thin = rng.random() < options.thin_share
+    thin = not vehicle and rng.random() < options.thin_share
     if thin:
         size *= 1.5
     composite = not thin and options.composite_share and rng.random() < options.composite_share
-    if composite:
+    if vehicle or composite:
         ratio = 1.0
-        h, w = _sides(rng, size)
+        h, w = _sides(rng, size, vehicle)
         texture = draw_composite(textures, rng, round(h), round(w), rng.uniform(*STROKE) * unit)
         angle = rng.normal(0, 0.35)
     elif not thin and textures.cutouts and rng.random() < options.cutout_share:
@@ -216,6 +225,12 @@ def _draw_object(
     return texture, placement, size
 
 
+def _draw_way(rng: np.random.Generator, placement: np.ndarray) -> np.ndarray:
+    """Draw a (2,) vector of length 1, forward or backward along a placed texture's x direction."""
+    ahead = placement[:, 0] / np.hypot(*placement[:, 0])
+    return rng.choice([-1, 1]) * _rotation(rng.normal(0, SWERVE)) @ ahead
+
+
 def _level(pyramid: tuple[np.ndarray, ...], ratio: float) -> tuple[np.ndarray, float]:
     """Choose the level to sample from, where `ratio` of its px per frame px is about 1 or less."""
     index = min(max(0, math.ceil(math.log2(ratio) - 0.4)), len(pyramid) - 1)
@@ -231,9 +246,9 @@ def _crop(rng: np.random.Generator, texture: np.ndarray, side: float) -> np.ndar
     return texture[y : y + h, x : x + w]
 
 
-def _sides(rng: np.random.Generator, side: float) -> tuple[float, float]:
+def _sides(rng: np.random.Generator, side: float, long: bool = False) -> tuple[float, float]:
     """Height and width of a picture about as large as a square of this side."""
-    aspect = math.exp(rng.normal(0, 0.25))
+    aspect = math.sqrt(rng.uniform(*LENGTH)) if long else math.exp(rng.normal(0, 0.25))
     return side / aspect, side * aspect
 
 

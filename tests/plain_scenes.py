@@ -14,7 +14,13 @@ CLEAN = SceneOptions(
     photometric=0, noise=0, defocus_share=0, motion_blur_share=0, fog_share=0, min_objects=3
 )
 # Options under which objects move by other rules than usual.
-SPECIAL = [{}, {"travel_share": 1}, {"dart_share": 1}, {"travel_share": 1, "dart_share": 1}]
+SPECIAL = [
+    {},
+    {"travel_share": 1},
+    {"dart_share": 1},
+    {"travel_share": 1, "dart_share": 1},
+    {"vehicle_share": 1},
+]
 
 
 def smooth_textures(folder: Path) -> Textures:

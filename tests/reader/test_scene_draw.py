@@ -5,7 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from reader.scene_draw import DART_SPEED, MAX_ZOOM, NEARNESS, TRAVEL, draw_layers
+from reader.scene_draw import (
+    DART_SPEED,
+    LENGTH,
+    MAX_ZOOM,
+    NEARNESS,
+    SWERVE,
+    TRAVEL,
+    draw_layers,
+)
 from reader.scene_motion import ACCURACY, Box
 from reader.scene_options import SceneOptions
 from reader.scenes import render_scene
@@ -138,3 +146,47 @@ def test_darts_keep_their_shape_better_than_what_is_as_fast_in_a_fast_scene(smoo
         return np.median(found)
 
     assert bent(dart_share=1) < 0.6 * bent(motion_scale=2)
+
+
+def vehicles(textures, **options):
+    """The objects of sixty calm scenes, all of them vehicles unless options say otherwise."""
+    calm = replace(CLEAN, **{"small_motion_share": 1, "vehicle_share": 1, **options})
+    scenes = [draw_layers(textures, np.random.default_rng(s), 320, 448, calm) for s in range(60)]
+    return [layer for layers in scenes for layer in layers[1:]]
+
+
+def ways(layers):
+    """rad, (N,) angle from each layer's length to its motion, -pi to pi."""
+    angles = []
+    for layer in layers:
+        h, w = layer.texture.shape[:2]
+        centre = layer.placement @ [w / 2, h / 2, 1]
+        shift, ahead = layer.motion.forward(centre) - centre, layer.placement[:, 0]
+        across = ahead[0] * shift[1] - ahead[1] * shift[0]
+        angles.append(np.arctan2(across, ahead @ shift))
+    return np.array(angles)
+
+
+def test_vehicles_are_long_and_go_along_their_length(smooth):
+    layers = vehicles(smooth)
+    lengths = np.array([la.texture.shape[1] / la.texture.shape[0] for la in layers])
+    large = lengths[[la.texture.shape[0] > 40 for la in layers]]  # of small ones pixels round
+    assert LENGTH[0] - 0.1 < large.min() < 2
+    assert 3.3 < large.max() < LENGTH[1] + 0.1
+    angles = ways(layers)
+    forward = np.abs(angles) < np.pi / 2
+    assert forward.mean() == pytest.approx(0.5, abs=0.12)  # the others go backward
+    assert angles[forward].std() == pytest.approx(SWERVE, rel=0.2)
+    assert np.abs(np.abs(angles) - np.pi / 2).min() > np.pi / 2 - 5 * SWERVE
+    fast = [speed(layer) for layer in layers]
+    assert np.median(fast) == pytest.approx(DART_SPEED[0], rel=0.12)
+    others = vehicles(smooth, vehicle_share=0, dart_share=1)
+    assert (np.abs(np.abs(ways(others)) - np.pi / 2) < 0.5).mean() > 0.2  # in any direction
+    travelling = vehicles(smooth, travel_share=1, camera_share=1, small_motion_share=0)
+    assert np.median([speed(layer) for layer in travelling]) > 20
+
+
+def test_the_share_of_vehicles_is_of_the_objects(smooth):
+    few = vehicles(smooth, vehicle_share=0.3, composite_share=0, min_objects=6)
+    along = (np.array([speed(layer) for layer in few]) > 8).mean()  # px; the others are slower
+    assert along == pytest.approx(0.3, abs=0.09)

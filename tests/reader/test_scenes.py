@@ -197,6 +197,7 @@ def test_direction_of_the_main_options(smooth):
         {"travel_share": 1.5},
         {"plain_share": -0.1},
         {"dart_share": 2},
+        {"vehicle_share": -0.1},
         {"composite_share": -0.5},
         {"shadow_share": 1.01},
         {"gloss_share": -1},
