@@ -8,6 +8,7 @@ from engine.cli import (
     add_devices,
     add_output_root,
     add_training,
+    count,
     run,
     whole_number,
 )
@@ -25,6 +26,13 @@ def main(arguments):
     )
     add_devices(parser)
     add("-c", "--checkpoint", help="what the first stage starts from (default: from scratch)")
+    add(
+        "--begin",
+        type=count,
+        default=1,
+        metavar="N",
+        help="the first stage to run; the checkpoint stands for all before it (default 1)",
+    )
     add("--seed", type=whole_number, default=0, metavar="N", help="of all random numbers")
     add("--fresh", action="store_true", help="forget what an earlier call reached, begin again")
     add_training(parser)
@@ -40,6 +48,7 @@ def main(arguments):
         args.fresh,
         args.engine,
         args.precision,
+        args.begin,
     )
 
 

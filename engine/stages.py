@@ -105,6 +105,7 @@ def run_stages(
     fresh: bool = False,
     engine: str = ENGINES[0],
     precision: str | None = None,
+    begin: int = 1,
 ) -> list[Path]:
     """Run a schedule from where it was left.
 
@@ -117,19 +118,30 @@ def run_stages(
     gpus : str
         Comma-separated device ids; the CPU without any.
     checkpoint : str, optional
-        What the first stage starts from; without it from scratch.
+        What the first stage that is run starts from; without it from scratch.
     fresh : bool
         Forget what an earlier call reached and begin again.
     engine, precision
         See `engine.loading.make_engine`.
+    begin : int
+        The first stage that is run, from 1; `checkpoint` stands for all before it.
 
     Returns
     -------
     list of Path
-        The last checkpoint of every stage.
+        The last checkpoint of every stage that is run.
+
+    Raises
+    ------
+    UserError
+        The schedule, an option or the checkpoint does not fit, or a stage was interrupted.
     """
     refuse_torchrun("a schedule of stages")
     path, stages = load_schedule(name)
+    if begin > len(stages):
+        raise UserError(f"{path} has {len(stages)} stages: there is no stage {begin} to begin with")
+    if begin > 1 and checkpoint is None:
+        raise UserError(f"--begin {begin} needs -c: a checkpoint that stands for the stages before")
     options = replace(options, seed=options.seed or 0)
     state_file = options.logs / f"{path.stem}.stages.yaml"
     state = {} if fresh or not state_file.exists() else read_yaml(state_file)
@@ -140,23 +152,24 @@ def run_stages(
         "shard": options.shard,
         "checkpoint": checkpoint,
         "stages": [stage.key() for stage in stages],
+        **({"begin": begin} if begin > 1 else {}),
     }
-    if state and {key: state.get(key) for key in wanted} != wanted:
+    if state and {key: value for key, value in state.items() if key != "runs"} != wanted:
         raise UserError(
             f"{state_file} belongs to a call with other stages, options or checkpoint: "
             "repeat that call, or begin again with --fresh"
         )
     state = {**wanted, "runs": state.get("runs", [])}
-    finished: list[Path] = []
-    for number, stage in enumerate(stages):
+    finished: list = [checkpoint] * (begin - 1)
+    for number, stage in enumerate(stages[begin - 1 :]):
         if number == len(state["runs"]):
             state["runs"].append(_free_run(options))
             _write(state_file, state)
         run = state["runs"][number]
         parents = finished or [checkpoint]
         finished.append(_run_stage(stage, run, parents, options, (gpus, engine, precision)))
-        print(f"stage {number + 1} of {len(stages)} has ended: {finished[-1]}", flush=True)
-    return finished
+        print(f"stage {begin + number} of {len(stages)} has ended: {finished[-1]}", flush=True)
+    return finished[begin - 1 :]
 
 
 def _free_run(options: Options) -> str:

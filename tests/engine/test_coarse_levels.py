@@ -169,6 +169,47 @@ def test_a_schedule_takes_up_the_first_stage_and_keeps_a_second_stage(tmp_path, 
             assert np.abs(array - full.parameters[name]).max() < 1.1e-4, name
 
 
+def test_a_schedule_begins_with_a_later_stage(tmp_path, capsys):
+    schedule = stages_of(tmp_path, {}, {"second_stage": 2})
+    (path,) = WEIGHTS.glob("*.params")
+    common = [schedule, "--output_root", str(tmp_path), "--scale", "0.01", "--engine", "torch"]
+    line = [*common, "--begin", "3", "-c", str(path)]
+    assert run(run_stages.main, line) == 0
+    out = capsys.readouterr().out
+    assert "stage 3 of 4 has ended" in out and "stage 2" not in out
+    state = yaml.safe_load((tmp_path / "logs/stages.stages.yaml").read_text())
+    third, fourth = (load_checkpoint(tmp_path / f"weights/{r}_1.params") for r in state["runs"])
+    start = load_checkpoint(path)
+    for name, array in fourth.parameters.items():  # one step at 1e-4
+        assert np.abs(array - start.parameters[name]).max() < 1.1e-4, name
+        if name.startswith(HEAD):
+            assert np.array_equal(array, third.parameters[name[len(HEAD) :]]), name
+    assert third.record.parent == path.stem and fourth.record.parent == third.path.stem
+
+    fourth.path.unlink()  # as after a kill: the same command goes on, others do not
+    assert run(run_stages.main, common) == 2
+    assert run(run_stages.main, [*line, "--begin", "4"]) == 2
+    assert capsys.readouterr().err.count("begin again with --fresh") == 2
+    assert run(run_stages.main, line) == 0
+    assert fourth.path.exists()
+    assert yaml.safe_load((tmp_path / "logs/stages.stages.yaml").read_text()) == state
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--begin", "5", "-c", "x"], "has 4 stages: there is no stage 5 to begin with"),
+        (["--begin", "2"], "--begin 2 needs -c: a checkpoint that stands for the stages before"),
+        (["--begin", "0"], "--begin: '0' is not a whole number above 0"),
+    ],
+)
+def test_a_wrong_stage_to_begin_with_is_refused(tmp_path, capsys, arguments, message):
+    line = [stages_of(tmp_path, {}, {}), "--output_root", str(tmp_path / "home"), *arguments]
+    assert run(run_stages.main, line) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "home").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
