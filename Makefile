@@ -19,7 +19,7 @@ REQUIREMENTS ?= requirements-torch.txt
 else
 REQUIREMENTS ?= requirements-base.txt
 endif
-CHECKPOINT ?= weights/a03Nov25-1256_10000.params
+CHECKPOINT ?= weights/abdNov28-0306_11000.params
 CONFIG ?= MaskFlownet
 TESTS ?= tests
 JOBS ?= 2
