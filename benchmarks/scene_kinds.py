@@ -5,7 +5,9 @@
 A kind turns one difficulty of the scenes up (and what lets it show) and leaves the others at their
 defaults, so that the table says what a training set lacks. All kinds have the same seed, one that
 no config trains on. EPE is the mean over images of each image's mean over its pixels; in % of the
-mean flow length, and over those pixels alone that are visible in the second image.
+mean flow length, and over those pixels alone that are visible in the second image. Of every further
+checkpoint also by how much its EPE differs from the first one's, with the standard error of that
+difference over the images: what is not well above it is luck.
 """
 
 from __future__ import annotations
@@ -55,6 +57,7 @@ class Row(NamedTuple):
     kind: str
     length: float  # px, of the true flow
     errors: np.ndarray  # (3, checkpoints): EPE in px, in % of the length, px where visible
+    changes: np.ndarray  # (2, checkpoints): px, EPE less that of the first; its standard error
 
 
 def chosen(text: str | None) -> list[str]:
@@ -88,24 +91,40 @@ def measured(kind: str, scenes: Iterable, predictors: Iterable[Predictor]) -> Ro
     length = float(np.mean(lengths))
     means = [total.per_image() for total in totals]
     errors = [(m["epe"], 100 * m["epe"] / length, m["matched"]) for m in means]
-    return Row(kind, length, np.array(errors).T)
+    return Row(kind, length, np.array(errors).T, changes([total.images for total in totals]))
+
+
+def changes(images: list[list[dict]]) -> np.ndarray:
+    """(2, checkpoints): mean and standard error, NaN of one image, of the differences in EPE."""
+    sums, counts = np.array([[image["epe"] for image in own] for own in images]).transpose(2, 0, 1)
+    differences = sums / counts - (sums / counts)[0]  # (checkpoints, images)
+    count = differences.shape[1]
+    spread = differences.std(axis=1, ddof=1) if count > 1 else np.full(len(images), np.nan)
+    return np.array([differences.mean(axis=1), spread / np.sqrt(count)])
 
 
 def over_kinds(rows: list[Row]) -> Row:
-    """Every column's mean, all kinds counting the same."""
+    """Every column's mean, all kinds counting the same, and the standard error of that."""
     length = float(np.mean([row.length for row in rows]))
-    return Row(f"mean of {len(rows)}", length, np.mean([row.errors for row in rows], axis=0))
+    errors = np.mean([row.errors for row in rows], axis=0)
+    change, error = np.array([row.changes for row in rows]).transpose(1, 0, 2)
+    change, error = change.mean(axis=0), np.sqrt((error**2).sum(axis=0)) / len(rows)
+    return Row(f"mean of {len(rows)}", length, errors, np.array([change, error]))
 
 
 def table(rows: list[Row], names: Iterable[str]) -> str:
     heads = ["kind", "mean flow, px"]
-    for name in names:
+    for number, name in enumerate(names):
         heads += [f"{name}: EPE, px", "% of the flow", "EPE where visible, px"]
+        heads += [f"{name} less the first, px"] * (number > 0)
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
     for row in rows:
         cells = [row.kind, f"{row.length:.2f}"]
-        for epe, share, visible in row.errors.T:
+        for number, (epe, share, visible) in enumerate(row.errors.T):
             cells += [f"{epe:.3f}", f"{share:.1f}", f"{visible:.3f}"]
+            change, error = row.changes[:, number]
+            doubt = "" if np.isnan(error) else f" ± {error:.3f}"
+            cells += [f"{change:+.3f}{doubt}"] * (number > 0)
         lines.append(cells)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 

@@ -55,15 +55,33 @@ def test_the_numbers_are_those_of_a_direct_computation(random_checkpoints, capsy
     assert capsys.readouterr().out == printed
 
 
-def test_a_column_triple_for_every_checkpoint(random_checkpoints, tmp_path, capsys):
+def test_columns_for_every_checkpoint(random_checkpoints, tmp_path, capsys):
     copy = tmp_path / "other.params"
     copy.write_bytes(random_checkpoints["MaskFlownet_S"].read_bytes())
     line = command(random_checkpoints["MaskFlownet_S"], "-c", str(copy), "--count", "1")
     assert run(scene_kinds.main, [*line, "--kinds", "fog"]) == 0
     heads, _, fog, mean = map(cells, capsys.readouterr().out.splitlines())
-    assert heads[2::3] == ["MaskFlownet_S: EPE, px", "other: EPE, px"]
+    assert heads[2::3] == ["MaskFlownet_S: EPE, px", "other: EPE, px", "other less the first, px"]
     assert fog[2:5] == fog[5:8]  # the same parameters on the same scene
+    assert fog[8] == "+0.000"  # and of one scene there is no standard error
     assert mean[1:] == fog[1:]
+
+
+def test_differences_have_the_standard_error_of_paired_images():
+    def images(*errors):
+        return [{"epe": (4 * error, 4), "matched": (2 * error, 2)} for error in errors]
+
+    first, second = scene_kinds.changes([images(1, 2, 3, 4), images(0.9, 1.7, 3.1, 3.5)]).T
+    assert first == pytest.approx([0, 0])
+    differences = np.array([-0.1, -0.3, 0.1, -0.5])
+    assert second == pytest.approx([-0.2, differences.std(ddof=1) / 2])
+    rows = [
+        scene_kinds.Row(kind, 5.0, np.ones((3, 2)), np.array([[0, change], [0, error]]))
+        for kind, change, error in (("a", -0.2, 0.3), ("b", 0.1, 0.4))
+    ]
+    assert scene_kinds.over_kinds(rows).changes[:, 1] == pytest.approx([-0.05, 0.25])
+    line = scene_kinds.table(rows, ["x", "y"]).splitlines()[2]
+    assert cells(line)[5:] == ["1.000", "1.0", "1.000", "-0.200 ± 0.300"]
 
 
 @pytest.mark.parametrize(
