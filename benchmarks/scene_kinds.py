@@ -97,7 +97,8 @@ def measured(kind: str, scenes: Iterable, predictors: Iterable[Predictor]) -> Ro
 def changes(images: list[list[dict]]) -> np.ndarray:
     """(2, checkpoints): mean and standard error, NaN of one image, of the differences in EPE."""
     sums, counts = np.array([[image["epe"] for image in own] for own in images]).transpose(2, 0, 1)
-    differences = sums / counts - (sums / counts)[0]  # (checkpoints, images)
+    means = sums / counts  # (checkpoints, images)
+    differences = means - means[0]
     count = differences.shape[1]
     spread = differences.std(axis=1, ddof=1) if count > 1 else np.full(len(images), np.nan)
     return np.array([differences.mean(axis=1), spread / np.sqrt(count)])
@@ -116,15 +117,16 @@ def table(rows: list[Row], names: Iterable[str]) -> str:
     heads = ["kind", "mean flow, px"]
     for number, name in enumerate(names):
         heads += [f"{name}: EPE, px", "% of the flow", "EPE where visible, px"]
-        heads += [f"{name} less the first, px"] * (number > 0)
+        if number:
+            heads.append(f"{name} less the first, px")
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
     for row in rows:
         cells = [row.kind, f"{row.length:.2f}"]
         for number, (epe, share, visible) in enumerate(row.errors.T):
             cells += [f"{epe:.3f}", f"{share:.1f}", f"{visible:.3f}"]
-            change, error = row.changes[:, number]
-            doubt = "" if np.isnan(error) else f" ± {error:.3f}"
-            cells += [f"{change:+.3f}{doubt}"] * (number > 0)
+            if number:
+                change, error = row.changes[:, number]
+                cells.append(f"{change:+.3f}" + ("" if np.isnan(error) else f" ± {error:.3f}"))
         lines.append(cells)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 

@@ -199,8 +199,8 @@ def _draw_object(
     thin = not vehicle and rng.random() < options.thin_share
     if thin:
         size *= 1.5
-    composite = not thin and options.composite_share and rng.random() < options.composite_share
-    if vehicle or composite:
+    composite = not thin and options.composite_share
+    if vehicle or (composite and rng.random() < options.composite_share):
         ratio = 1.0
         h, w = _sides(rng, size, vehicle)
         texture = draw_composite(textures, rng, round(h), round(w), rng.uniform(*STROKE) * unit)

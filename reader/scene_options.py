@@ -50,7 +50,7 @@ class SceneOptions:
     camera_share: float = 0.5  # objects that move with the background, plus a little
     travel_share: float = 0.0  # scenes seen by a camera that travels forward or backward
     dart_share: float = 0.0  # objects that are fast by themselves, however calm their scene
-    vehicle_share: float = 0.0  # objects that are long and fast along their length, such as cars
+    vehicle_share: float = 0.0  # objects, before all other shares, long and fast along their length
     rotation: float = 1.0  # strength of the rotations between the frames
     zoom: float = 1.0  # strength of the scale changes between the frames
     deformation: float = 1.0  # strength of the non-rigid part of the motion

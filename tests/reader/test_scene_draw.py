@@ -190,3 +190,8 @@ def test_the_share_of_vehicles_is_of_the_objects(smooth):
     few = vehicles(smooth, vehicle_share=0.3, composite_share=0, min_objects=6)
     along = (np.array([speed(layer) for layer in few]) > 8).mean()  # px; the others are slower
     assert along == pytest.approx(0.3, abs=0.09)
+    # It goes before the other shares of the objects.
+    for share in ("thin_share", "composite_share", "cutout_share", "dart_share"):
+        none, all_of_them = (vehicles(smooth, **{share: value}) for value in (0, 1))
+        for one, other in zip(none, all_of_them):
+            assert np.array_equal(one.placement, other.placement), share
