@@ -19,7 +19,7 @@ REQUIREMENTS ?= requirements-torch.txt
 else
 REQUIREMENTS ?= requirements-base.txt
 endif
-CHECKPOINT ?= weights/abdNov28-0306_11000.params
+CHECKPOINT ?= weights/d43Nov28-0826_4000.params
 CONFIG ?= MaskFlownet
 TESTS ?= tests
 JOBS ?= 2

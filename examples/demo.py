@@ -22,7 +22,7 @@ HERE = Path(__file__).resolve().parent
 def main(arguments):
     parser = Parser(prog="demo.py", description=__doc__.splitlines()[0])
     parser.add_argument("config", metavar="CONFIG", help="network config, such as MaskFlownet")
-    parser.add_argument("-c", "--checkpoint", required=True, help="path or run id, such as abd")
+    parser.add_argument("-c", "--checkpoint", required=True, help="path or run id, such as d43")
     add_devices(parser)
     parser.add_argument("-o", "--output", default=HERE.parent / "flows/demo.png", type=Path)
     args = parser.parse_args(arguments)

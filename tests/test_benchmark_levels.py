@@ -17,7 +17,7 @@ def test_the_last_level_is_the_flow_of_the_network(capsys):
     from benchmarks import levels  # noqa: PLC0415
     from engine.predictor import Predictor  # noqa: PLC0415
 
-    levels.main(["MaskFlownet_S", "-c", "abd", "--count", "1"])
+    levels.main(["MaskFlownet_S", "-c", "d43", "--count", "1"])
     rows = re.findall(r"^\| (\d) \(\d+\) \| (.*) \|$", capsys.readouterr().out, re.M)
     assert [row[0] for row in rows] == ["6", "5", "4", "3", "2"]
     zero, true, found = np.array([[float(v) for v in row[1].split("|")] for row in rows]).T
@@ -25,7 +25,7 @@ def test_the_last_level_is_the_flow_of_the_network(capsys):
     scene = scenes.scene(0)
     assert zero == pytest.approx(end_point_error(0 * scene.flow, scene.flow).mean(), abs=0.01)
     assert (np.diff(true) < 0).all()
-    flow = Predictor.load("MaskFlownet_S", "abd", engine="torch")(scene.img1, scene.img2).flow
+    flow = Predictor.load("MaskFlownet_S", "d43", engine="torch")(scene.img1, scene.img2).flow
     assert found[-1] == pytest.approx(end_point_error(flow, scene.flow).mean(), abs=0.006)
 
 

@@ -13,7 +13,7 @@ from engine.params_file import read_params
 from reader.formats import read_flow
 from reader.pictures import read_image
 
-RUN = "abd"
+RUN = "d43"
 # px, of the example pair, whose motion is 8.56 px on average.
 ERRORS = {"MaskFlownet": 1.79, "MaskFlownet_S": 1.98}
 
