@@ -108,7 +108,13 @@ def main(arguments):
         help=f"KEY=VALUE of either config, several with spaces between; {UNCHANGED}: as they are; "
         "given once for each run",
     )
-    add("-g", "--gpus", default="", metavar="IDS", help="a run on each, default: the CPU")
+    add(
+        "-g",
+        "--gpus",
+        default="",
+        metavar="IDS",
+        help="a run at a time on each, two on one that is named twice; default: one on the CPU",
+    )
     add_output_root(parser)
     here = arguments.index("--") if "--" in arguments else len(arguments)
     args = parser.parse_args(arguments[:here])
