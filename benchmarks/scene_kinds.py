@@ -57,7 +57,14 @@ class Row(NamedTuple):
     kind: str
     length: float  # px, of the true flow
     errors: np.ndarray  # (3, checkpoints): EPE in px, in % of the length, px where visible
-    changes: np.ndarray  # (2, checkpoints): px, EPE less that of the first; its standard error
+    differences: np.ndarray  # (checkpoints, images): px, each image's EPE less that of the first
+
+    def changes(self) -> np.ndarray:
+        """(2, checkpoints): the differences' mean and its standard error, NaN of one image."""
+        count = self.differences.shape[1]
+        alone = np.full(len(self.differences), np.nan)
+        spread = self.differences.std(axis=1, ddof=1) if count > 1 else alone
+        return np.array([self.differences.mean(axis=1), spread / np.sqrt(count)])
 
 
 def chosen(text: str | None) -> list[str]:
@@ -91,26 +98,26 @@ def measured(kind: str, scenes: Iterable, predictors: Iterable[Predictor]) -> Ro
     length = float(np.mean(lengths))
     means = [total.per_image() for total in totals]
     errors = [(m["epe"], 100 * m["epe"] / length, m["matched"]) for m in means]
-    return Row(kind, length, np.array(errors).T, changes([total.images for total in totals]))
+    return Row(kind, length, np.array(errors).T, differences([total.images for total in totals]))
 
 
-def changes(images: list[list[dict]]) -> np.ndarray:
-    """(2, checkpoints): mean and standard error, NaN of one image, of the differences in EPE."""
+def differences(images: list[list[dict]]) -> np.ndarray:
+    """(checkpoints, images): each image's EPE less that of the first checkpoint."""
     sums, counts = np.array([[image["epe"] for image in own] for own in images]).transpose(2, 0, 1)
-    means = sums / counts  # (checkpoints, images)
-    differences = means - means[0]
-    count = differences.shape[1]
-    spread = differences.std(axis=1, ddof=1) if count > 1 else np.full(len(images), np.nan)
-    return np.array([differences.mean(axis=1), spread / np.sqrt(count)])
+    means = sums / counts
+    return means - means[0]
 
 
 def over_kinds(rows: list[Row]) -> Row:
-    """Every column's mean, all kinds counting the same, and the standard error of that."""
+    """Every column's mean, all kinds counting the same.
+
+    Images of the same number have the same seed in all kinds, and in some (standard, noise) the
+    same layers and motions: only their means over the kinds are independent of each other.
+    """
     length = float(np.mean([row.length for row in rows]))
     errors = np.mean([row.errors for row in rows], axis=0)
-    change, error = np.array([row.changes for row in rows]).transpose(1, 0, 2)
-    change, error = change.mean(axis=0), np.sqrt((error**2).sum(axis=0)) / len(rows)
-    return Row(f"mean of {len(rows)}", length, errors, np.array([change, error]))
+    means = np.mean([row.differences for row in rows], axis=0)
+    return Row(f"mean of {len(rows)}", length, errors, means)
 
 
 def table(rows: list[Row], names: Iterable[str]) -> str:
@@ -121,11 +128,12 @@ def table(rows: list[Row], names: Iterable[str]) -> str:
             heads.append(f"{name} less the first, px")
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
     for row in rows:
+        changes = row.changes()
         cells = [row.kind, f"{row.length:.2f}"]
         for number, (epe, share, visible) in enumerate(row.errors.T):
             cells += [f"{epe:.3f}", f"{share:.1f}", f"{visible:.3f}"]
             if number:
-                change, error = row.changes[:, number]
+                change, error = changes[:, number]
                 cells.append(f"{change:+.3f}" + ("" if np.isnan(error) else f" ± {error:.3f}"))
         lines.append(cells)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -6,17 +6,20 @@
 
 A variant is the two configs with some of their values changed (`nothing` leaves them as they are).
 All runs have what follows `--`, so the same start, number of steps and seed. Their configs are
-written to `variants/` of `--output_root`. What comes out is measured by `python -m
+written to a new folder in `variants/` of `--output_root`. What comes out is measured by `python -m
 benchmarks.scene_kinds CONFIG -c RUN -c RUN`.
 """
 
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from pathlib import Path
 from queue import Queue
+from typing import NamedTuple
 
 import yaml
 
@@ -26,9 +29,20 @@ from engine.data_config import load_data_config
 from engine.errors import UserError
 from engine.folders import ROOT
 from engine.schema import read_yaml
+from reader.unique_yaml import load_yaml
 
 UNCHANGED = "nothing"
 OF_NETWORKS = ("network", "optimizer")  # the first parts of a network config's keys
+# Options of main.py that would take a run out of the comparison.
+OWN = ("--dataset_cfg", "-g", "--gpus", "--output_root")
+NO_TRAINING = ("--valid", "--predict", "--export_onnx")
+
+
+class Outcome(NamedTuple):
+    """How a run ended; `run` is None where it never began, `flaw` is empty where all is well."""
+
+    run: str | None
+    flaw: str
 
 
 def changed(network: dict, data: dict, variant: str) -> None:
@@ -37,48 +51,100 @@ def changed(network: dict, data: dict, variant: str) -> None:
     Raises
     ------
     UserError
-        A part of it is not KEY=VALUE, VALUE is no YAML, or KEY lies below a value.
+        A part of it is not KEY=VALUE or comes twice, VALUE is no YAML, or KEY lies below a value.
     """
-    for part in [] if variant == UNCHANGED else variant.split():
+    parts = variant.split()
+    if not parts:
+        raise UserError(f"it is empty: {UNCHANGED} leaves the configs as they are")
+    seen = set()
+    for part in [] if parts == [UNCHANGED] else parts:
         key, equals, text = part.partition("=")
         if not key or not equals:
-            raise UserError(f"--variant {variant!r}: {part!r} is not KEY=VALUE")
+            raise UserError(f"{part!r} is not KEY=VALUE, without spaces in VALUE")
+        if key in seen:
+            raise UserError(f"{key} comes twice")
+        seen.add(key)
         names = key.split(".")
         place = network if names[0] in OF_NETWORKS else data
         for name in names[:-1]:
             place = place.setdefault(name, {})
             if not isinstance(place, dict):
-                raise UserError(f"--variant {variant!r}: there are no keys below {name}")
+                raise UserError(f"there are no keys below {name}")
         try:
-            place[names[-1]] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UserError(f"--variant {variant!r}: {text!r} is no YAML value") from error
+            place[names[-1]] = load_yaml(text)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise UserError(f"{text!r} is no YAML value, without spaces in it") from error
 
 
-def write_configs(args) -> list[list[str]]:
-    """The beginnings of the runs' command lines; all configs are checked before one starts."""
-    folder = args.output_root / "variants"
+def new_folder(parent: Path) -> Path:
+    """The first of `parent/1`, `parent/2` ... that is not there yet, made."""
+    parent.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while True:
+        try:
+            (parent / str(number)).mkdir()
+            return parent / str(number)
+        except FileExistsError:
+            number += 1
+
+
+def write_configs(folder: Path, network: Path, dataset: Path, variants: list[str]) -> list[list]:
+    """The beginnings of the runs' command lines: where each variant's configs were written.
+
+    Raises
+    ------
+    UserError
+        A variant is wrong.
+    """
     lines = []
-    for number, variant in enumerate(args.variant, 1):
-        paths = [find_config(name) for name in (args.config, args.dataset_cfg)]
-        contents = [read_yaml(path) for path in paths]
-        changed(*contents, variant)
-        folder.mkdir(parents=True, exist_ok=True)
-        written = [folder / f"{number}_{path.name}" for path in paths]
-        for path, content in zip(written, contents):
-            path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-        load_network_config(written[0])
-        load_data_config(written[1])
+    for number, variant in enumerate(variants, 1):
+        contents = [read_yaml(network), read_yaml(dataset)]
+        written = [folder / f"{number}_network.yaml", folder / f"{number}_dataset.yaml"]
+        try:
+            changed(*contents, variant)
+            synthetic = contents[1].get("synthetic")
+            if isinstance(synthetic, dict) and isinstance(synthetic.get("textures"), str):
+                textures = dataset.parent / Path(synthetic["textures"]).expanduser()
+                synthetic["textures"] = str(textures.resolve())  # the written file lies elsewhere
+            for path, content in zip(written, contents):
+                path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+            load_network_config(written[0])
+            load_data_config(written[1])
+        except UserError as error:
+            message = str(error)
+            for path in written:
+                message = message.replace(f"{path}: ", "")
+            raise UserError(f"--variant {variant!r}: {message}") from error
         lines.append([str(written[0]), "--dataset_cfg", str(written[1])])
     return lines
 
 
-def train(line: list[str], prefix: str, devices: Queue) -> str | None:
-    """Run main.py on the next free device; the run's id, None if it failed."""
+def check_common(options: list[str]) -> None:
+    """Refuse what must not follow `--`.
+
+    Raises
+    ------
+    UserError
+        An option would differ from run to run, or go on with another run.
+    """
+    names = {"-g" if option.startswith("-g") else option.split("=")[0] for option in options}
+    for name in OWN:
+        if name in names:
+            raise UserError(f"{name} must not follow --, it is set here for each run")
+    for name in NO_TRAINING:
+        if name in names:
+            raise UserError(f"{name} is no training")
+    resumed = any(name == "--checkpoint" or name.startswith("-c") for name in names)
+    if resumed and "--clear_steps" not in names:
+        raise UserError("-c needs --clear_steps: each variant is a new run from the checkpoint")
+
+
+def train(command: list[str], prefix: str, devices: Queue) -> Outcome:
+    """Run main.py on the next free device, its lines behind `prefix`."""
     device = devices.get()
+    found, flaw = None, ""
     try:
-        command = [sys.executable, str(ROOT / "main.py"), *line, *(["-g", device] * bool(device))]
-        found = None
+        command = [*command, *(["-g", device] * bool(device))]
         with subprocess.Popen(
             command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         ) as process:
@@ -86,14 +152,40 @@ def train(line: list[str], prefix: str, devices: Queue) -> str | None:
                 print(f"{prefix}: {text}", end="", flush=True)
                 match = re.search(r"\] run (\S+) starts", text)
                 found = match[1] if match else found
-        return None if process.returncode else found
+                flaw = "interrupted" if "] interrupted at step" in text else flaw
+        return Outcome(found, "failed" if process.returncode else flaw)
     finally:
         devices.put(device)
+
+
+def outcome(future: Future) -> Outcome:
+    try:
+        return future.result()
+    except CancelledError:
+        return Outcome(None, "not begun")
+
+
+def train_all(commands: list[list[str]], gpus: list[str]) -> list[Outcome]:
+    """Run every command, as many at a time as there are devices; after Ctrl-C begin no more."""
+    devices: Queue = Queue()
+    for name in gpus:
+        devices.put(name)
+    with ThreadPoolExecutor(len(gpus)) as pool:
+        futures = [
+            pool.submit(train, command, str(number), devices)
+            for number, command in enumerate(commands, 1)
+        ]
+        try:
+            return [future.result() for future in futures]
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)  # waits for those that run: they save and end
+            return [outcome(future) for future in futures]
 
 
 def main(arguments):
     parser = Parser(
         prog="variants.py",
+        usage="%(prog)s CONFIG DATASET_CFG --variant CHANGES [...] -- OPTIONS_OF_MAIN",
         description=__doc__.splitlines()[0],
         epilog="What follows -- is for main.py: the same start, steps, seed and data for all runs.",
     )
@@ -105,8 +197,8 @@ def main(arguments):
         action="append",
         required=True,
         metavar="CHANGES",
-        help=f"KEY=VALUE of either config, several with spaces between; {UNCHANGED}: as they are; "
-        "given once for each run",
+        help="KEY=VALUE of either config, several with spaces between (none in VALUE); "
+        f"{UNCHANGED}: as they are; given once for each run",
     )
     add(
         "-g",
@@ -117,24 +209,35 @@ def main(arguments):
     )
     add_output_root(parser)
     here = arguments.index("--") if "--" in arguments else len(arguments)
-    args = parser.parse_args(arguments[:here])
-    rest = [*arguments[here + 1 :], "--output_root", str(args.output_root.resolve())]
-    beginnings = write_configs(args)
-    devices = Queue()
-    names = args.gpus.split(",")
-    for name in names:
-        devices.put(name)
-    with ThreadPoolExecutor(len(names)) as pool:
-        futures = [
-            pool.submit(train, [*line, *rest], str(number), devices)
-            for number, line in enumerate(beginnings, 1)
-        ]
-        runs = [future.result() for future in futures]
-    for number, (found, variant) in enumerate(zip(runs, args.variant), 1):
-        print(f"{number}: {found or 'failed'}: {variant}")
-    failed = [str(number) for number, found in enumerate(runs, 1) if found is None]
-    if failed:
-        raise UserError(f"failed: {', '.join(failed)}, see above")
+    try:
+        args = parser.parse_args(arguments[:here])
+    except UserError as error:
+        hint = "" if here < len(arguments) else "; main.py's options follow --"
+        raise UserError(f"{error}{hint}") from error
+    common = arguments[here + 1 :]
+    gpus = args.gpus.split(",")
+    if args.gpus and not all(name.isdecimal() for name in gpus):
+        raise UserError(f"-g: {args.gpus!r} is no list of GPU ids such as 0,1")
+    check_common(common)
+    network, dataset = find_config(args.config), find_config(args.dataset_cfg)
+    load_network_config(network)
+    load_data_config(dataset)
+
+    folder = new_folder(args.output_root.resolve() / "variants")
+    try:
+        lines = write_configs(folder, network, dataset, args.variant)
+    except UserError:
+        shutil.rmtree(folder)
+        raise
+    common += ["--output_root", str(args.output_root.resolve())]
+    start = [sys.executable, str(ROOT / "main.py")]
+    outcomes = train_all([[*start, *line, *common] for line in lines], gpus)
+    for number, (found, variant) in enumerate(zip(outcomes, args.variant), 1):
+        flaw = f" ({found.flaw})" if found.flaw else ""
+        print(f"{number}: {found.run or 'no run'}{flaw}: {variant}")
+    flawed = [str(number) for number, found in enumerate(outcomes, 1) if found.flaw]
+    if flawed:
+        raise UserError(f"not finished: {', '.join(flawed)}, see above")
 
 
 if __name__ == "__main__":

@@ -71,17 +71,20 @@ def test_differences_have_the_standard_error_of_paired_images():
     def images(*errors):
         return [{"epe": (4 * error, 4), "matched": (2 * error, 2)} for error in errors]
 
-    first, second = scene_kinds.changes([images(1, 2, 3, 4), images(0.9, 1.7, 3.1, 3.5)]).T
+    def row(kind, *errors):
+        found = scene_kinds.differences([images(1, 2, 3, 4), images(*errors)])
+        return scene_kinds.Row(kind, 5.0, np.ones((3, 2)), found)
+
+    rows = [row("a", 0.9, 1.7, 3.1, 3.5), row("b", 1.1, 2.3, 2.9, 4.5)]
+    first, second = rows[0].changes().T
     assert first == pytest.approx([0, 0])
     differences = np.array([-0.1, -0.3, 0.1, -0.5])
     assert second == pytest.approx([-0.2, differences.std(ddof=1) / 2])
-    rows = [
-        scene_kinds.Row(kind, 5.0, np.ones((3, 2)), np.array([[0, change], [0, error]]))
-        for kind, change, error in (("a", -0.2, 0.3), ("b", 0.1, 0.4))
-    ]
-    assert scene_kinds.over_kinds(rows).changes[:, 1] == pytest.approx([-0.05, 0.25])
+    # The second kind's are their opposites, image by image: no difference on average, for certain.
+    assert scene_kinds.over_kinds(rows).changes()[:, 1] == pytest.approx([0, 0])
+    assert scene_kinds.over_kinds([rows[0]] * 2).changes()[:, 1] == pytest.approx(second)
     line = scene_kinds.table(rows, ["x", "y"]).splitlines()[2]
-    assert cells(line)[5:] == ["1.000", "1.0", "1.000", "-0.200 ± 0.300"]
+    assert cells(line)[5:] == ["1.000", "1.0", "1.000", "-0.200 ± 0.129"]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,10 @@
 """The same training with and without something."""
 
+import os
 import re
+import signal
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -8,13 +12,14 @@ import yaml
 from benchmarks import variants
 from engine.cli import run
 from engine.config import find_config
+from engine.folders import ROOT
 from engine.loading import read_checkpoint
 
 FEW = "synthetic.validation_length=1"  # validation takes longer than a step
 
 
-def command(folder, *changes, rest=("--engine", "torch", "--steps", "1")):
-    line = ["MaskFlownet_S", "synthetic_small", "--output_root", str(folder)]
+def command(folder, *changes, rest=("--engine", "torch", "--steps", "1"), data="synthetic_small"):
+    line = ["MaskFlownet_S", str(data), "--output_root", str(folder)]
     return [*line, *(f"--variant={change}" for change in changes), "--", *rest]
 
 
@@ -42,24 +47,87 @@ def test_runs_differ_in_their_variant_alone(tmp_path, capfd):
 @pytest.mark.parametrize(
     "change, sentence",
     [
-        ("batch_sze=4", "unknown key batch_sze, did you mean 'batch_size'?"),
+        ("batch_sze=4", "--variant 'batch_sze=4': unknown key batch_sze, did you mean 'batch"),
         ("batch_size", "'batch_size' is not KEY=VALUE"),
+        ("batch_size=4 batch_size=8", "batch_size comes twice"),
+        ("target_shape=[64, 64]", "'[64,' is no YAML value, without spaces in it"),
+        ("optimizer.q=2001-99-99", "'2001-99-99' is no YAML value"),
         ("batch_size.x=4", "there are no keys below batch_size"),
-        ("batch_size=[", "'[' is no YAML value"),
         ("optimizer.q=-1", "optimizer.q must be above 0"),
+        ("", "it is empty"),
     ],
 )
 def test_nothing_starts_where_one_variant_is_wrong(change, sentence, tmp_path, capfd):
     assert run(variants.main, command(tmp_path, "nothing", change)) == 2
     printed = capfd.readouterr()
-    assert sentence in printed.err
+    assert sentence in printed.err and printed.err.count("\n") == 1
     assert printed.out == ""
-    assert not (tmp_path / "logs").exists()
+    assert list(tmp_path.rglob("*.yaml")) == []
+
+
+@pytest.mark.parametrize(
+    "rest, sentence",
+    [
+        (["-c", "x"], "-c needs --clear_steps"),
+        (["-g1"], "-g must not follow --"),
+        (["--output_root=x"], "--output_root must not follow --"),
+        (["--valid"], "--valid is no training"),
+    ],
+)
+def test_what_would_undo_the_comparison_is_refused(rest, sentence, tmp_path, capfd):
+    assert run(variants.main, command(tmp_path, "nothing", rest=rest)) == 2
+    assert sentence in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "line, sentence",
+    [
+        (["--variant", "nothing", "--steps", "1"], "main.py's options follow --"),
+        (["--variant", "nothing", "-g", "0,"], "'0,' is no list of GPU ids"),
+    ],
+)
+def test_other_arguments_that_are_wrong(line, sentence, tmp_path, capfd):
+    where = ["MaskFlownet_S", "synthetic_small", "--output_root", str(tmp_path)]
+    assert run(variants.main, [*where, *line]) == 2
+    assert sentence in capfd.readouterr().err
 
 
 def test_a_run_that_fails_is_named(tmp_path, capfd):
     assert run(variants.main, command(tmp_path, "nothing", rest=("--steps", "x"))) == 2
     printed = capfd.readouterr()
     assert "1: error: argument --steps" in printed.out
-    assert "1: failed: nothing" in printed.out
-    assert printed.err.strip() == "error: failed: 1, see above"
+    assert "1: no run (failed): nothing" in printed.out
+    assert printed.err.strip() == "error: not finished: 1, see above"
+
+
+def test_configs_of_every_call_have_a_folder_and_find_their_textures(tmp_path):
+    (tmp_path / "own").mkdir()
+    data = yaml.safe_load(find_config("synthetic_small").read_text())
+    data["synthetic"]["textures"] = "pictures"
+    (tmp_path / "own/data.yaml").write_text(yaml.safe_dump(data))
+    for number in (1, 2):
+        line = command(tmp_path, "nothing", rest=("--steps", "x"), data=tmp_path / "own/data.yaml")
+        assert run(variants.main, line) == 2
+        written = yaml.safe_load((tmp_path / f"variants/{number}/1_dataset.yaml").read_text())
+        moved = {**data["synthetic"], "textures": str(tmp_path / "own/pictures")}
+        assert written == {**data, "synthetic": moved}
+
+
+def test_after_an_interruption_no_other_run_begins(tmp_path):
+    line = command(tmp_path, FEW, FEW, rest=("--engine", "torch", "--steps", "1000"))
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "benchmarks.variants", *line],
+        cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )  # fmt: skip
+    printed = []
+    for text in process.stdout:
+        printed.append(text)
+        if "steps=2," in text:
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal's Ctrl-C
+    assert process.wait() == 2
+    printed = "".join(printed)
+    assert re.search(rf"^1: \w+-\w+ \(interrupted\): {FEW}$", printed, re.M), printed
+    assert f"2: no run (not begun): {FEW}\nerror: not finished: 1, 2, see above" in printed
+    assert len(list((tmp_path / "logs").glob("*.log"))) == 1
+    assert len(list((tmp_path / "weights").glob("*.params"))) == 1
