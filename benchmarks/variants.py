@@ -230,7 +230,7 @@ def main(arguments):
         shutil.rmtree(folder)
         raise
     common += ["--output_root", str(args.output_root.resolve())]
-    start = [sys.executable, str(ROOT / "main.py")]
+    start = [sys.executable, "-u", str(ROOT / "main.py")]  # -u: its lines come as they are written
     outcomes = train_all([[*start, *line, *common] for line in lines], gpus)
     for number, (found, variant) in enumerate(zip(outcomes, args.variant), 1):
         flaw = f" ({found.flaw})" if found.flaw else ""

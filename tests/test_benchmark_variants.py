@@ -115,18 +115,25 @@ def test_configs_of_every_call_have_a_folder_and_find_their_textures(tmp_path):
 
 def test_after_an_interruption_no_other_run_begins(tmp_path):
     line = command(tmp_path, FEW, FEW, rest=("--engine", "torch", "--steps", "1000"))
+    # A program that is started in the background inherits that SIGINT is ignored.
+    listening = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    listening += "runpy.run_module('benchmarks.variants', run_name='__main__')"
     process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "benchmarks.variants", *line],
+        [sys.executable, "-u", "-c", listening, *line],
         cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         start_new_session=True,
     )  # fmt: skip
-    printed = []
-    for text in process.stdout:
-        printed.append(text)
-        if "steps=2," in text:
-            os.killpg(process.pid, signal.SIGINT)  # as a terminal's Ctrl-C
-    assert process.wait() == 2
-    printed = "".join(printed)
+    printed = ""
+    try:
+        for text in process.stdout:
+            printed += text
+            if "steps=2," in text:
+                os.killpg(process.pid, signal.SIGINT)  # as a terminal's Ctrl-C
+            assert "steps=200," not in text, printed
+        assert process.wait() == 2
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
     assert re.search(rf"^1: \w+-\w+ \(interrupted\): {FEW}$", printed, re.M), printed
     assert f"2: no run (not begun): {FEW}\nerror: not finished: 1, 2, see above" in printed
     assert len(list((tmp_path / "logs").glob("*.log"))) == 1
