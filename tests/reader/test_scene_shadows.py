@@ -127,6 +127,23 @@ def test_an_object_comes_out_of_the_shadow():
     assert (made.flow[30:50, 30:50] == (20, 0)).all()
 
 
+def test_areas_that_move_by_themselves_are_as_fast_as_their_scene(smooth, monkeypatch):
+    told = {}
+
+    def noted(rng, height, width, ground, speed):
+        told[scale].append(speed)
+        return draw_light(rng, height, width, ground, speed)
+
+    monkeypatch.setattr("reader.scene_draw.draw_light", noted)
+    for scale in (1, 3):
+        told[scale] = []
+        options = replace(SHADOWS, motion_scale=scale)
+        for seed in range(20):
+            draw_layers(smooth, np.random.default_rng(seed), H, W, options)
+    assert 1 < np.median(told[1]) < 20  # of 96x128 px
+    assert told[3] == pytest.approx([3 * speed for speed in told[1]])
+
+
 def test_every_layer_is_lit_and_the_shadows_rest_on_the_background(smooth):
     # A camera that moves fast before objects that do not, so that the motions differ.
     options = replace(SHADOWS, min_objects=4, camera_share=0, rotation=0, zoom=0, deformation=0)
