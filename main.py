@@ -3,7 +3,15 @@
 import sys
 from pathlib import Path
 
-from engine.cli import (
+from maskflownet.checkpoints.checkpoint import read_checkpoint
+from maskflownet.engine.contract import Sizing, refuse_torchrun
+from maskflownet.engine.load import load_engine
+from maskflownet.errors import UserError
+from maskflownet.inference.confidence import describe_confidence
+from maskflownet.inference.submission import submit
+from maskflownet.inference.validation import validate
+from maskflownet.report.report import add_report, check_report, report_name, report_options
+from maskflownet.settings.cli import (
     Parser,
     add_batch,
     add_data,
@@ -15,21 +23,11 @@ from engine.cli import (
     run,
     whole_number,
 )
-from engine.confidence_measures import describe_confidence
-from engine.config import load_network_config
-from engine.data_config import load_data_config
-from engine.datasets import LABELLED, Roots, validation_sets
-from engine.errors import UserError
-from engine.loading import ENGINES, load_engine, read_checkpoint
-from engine.onnx_export import check_target, export_onnx, import_onnx
-from engine.report_options import add_report, check_report, report_name, report_options
-from engine.run_plan import Options
-from engine.run_training import train_on
-from engine.sizing import Sizing
-from engine.submission import submit
-from engine.validation import validate
-from engine.workers import refuse_torchrun
-from reader.roots import parse_roots
+from maskflownet.settings.configs import ENGINES, load_data_config, load_network_config
+from maskflownet.settings.datasets import LABELLED, Roots, parse_roots, validation_sets
+from maskflownet.tools.onnx_export import check_target, export_onnx, import_onnx
+from maskflownet.training.launch import train_on
+from maskflownet.training.plan import Options
 
 DEFAULT_DATA = "chairs.yaml"
 
@@ -49,8 +47,7 @@ def parse(arguments):
         "-c",
         "--checkpoint",
         metavar="CHECKPOINT",
-        help="run id, unique prefix of one, prefix:steps, or path of a .params file; training "
-        "goes on where it stopped",
+        help="run id, unique prefix of one, prefix:steps, or path of a .params file; training goes on where it stopped",
     )
     add(
         "--clear_steps",
@@ -74,12 +71,7 @@ def parse(arguments):
         "--batch pairs at a time (default: any number)",
     )
     add("--steps", type=count, metavar="N", help="end the run at its step N, with a checkpoint")
-    add(
-        "--seed",
-        type=whole_number,
-        metavar="N",
-        help="of all random numbers (default 0, or the resumed run's)",
-    )
+    add("--seed", type=whole_number, metavar="N", help="of all random numbers (default 0, or the resumed run's)")
     add_training(parser)
     add_data(parser)
     add_output_root(parser)
@@ -182,20 +174,16 @@ def run_validation(args, config, checkpoint, roots, sizing):
 def run_submission(args, config, checkpoint, roots, sizing):
     engine = load_engine(config, checkpoint, args.gpus, args.engine, args.precision)
     written = submit(
-        engine,
-        roots,
-        checkpoint.path.stem,
-        args.output_root / "flows",
-        sizing,
-        args.batch or 1,
-        args.workers,
+        engine, roots, checkpoint.path.stem, args.output_root / "flows", sizing, args.batch or 1, args.workers
     )
     for submission in written:
-        print(
-            f"{submission.name}: {submission.count} files in {submission.folder}, "
-            f"{submission.archive}"
-        )
+        print(f"{submission.name}: {submission.count} files in {submission.folder}, {submission.archive}")
+
+
+def command() -> int:
+    """Run the program with the arguments of the command line; its exit code."""
+    return run(main)
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(command())

@@ -3,11 +3,11 @@
 import sys
 from fractions import Fraction
 
-from engine.cli import Parser, add_batch, add_devices, add_sizing, frame_rate, pixels, run
-from engine.errors import UserError
-from engine.new_data import check_outputs, predict_files
-from engine.predictor import Predictor
-from engine.sources import Folder, Pair, Video
+from maskflownet.errors import UserError
+from maskflownet.inference.outputs import check_outputs, predict_files
+from maskflownet.inference.predictor import Predictor
+from maskflownet.inference.sources import Folder, Pair, Video
+from maskflownet.settings.cli import Parser, add_batch, add_devices, add_sizing, frame_rate, pixels, run
 
 
 def parse(arguments):
@@ -83,9 +83,7 @@ def open_source(args):
 def main(arguments):
     args = parse(arguments)
     source = open_source(args)
-    outputs = check_outputs(
-        source, args.output, args.mask, args.warped, args.flow, args.kitti, args.confidence
-    )
+    outputs = check_outputs(source, args.output, args.mask, args.warped, args.flow, args.kitti, args.confidence)
     if args.fps and not source.is_sequence:
         raise UserError("--fps is for folders and videos; a pair gives one picture")
     rate = args.fps or source.rate or Fraction(25)
@@ -108,5 +106,10 @@ def main(arguments):
     )
 
 
+def command() -> int:
+    """Run the program with the arguments of the command line; its exit code."""
+    return run(main)
+
+
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(command())

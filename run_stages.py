@@ -2,7 +2,7 @@
 
 import sys
 
-from engine.cli import (
+from maskflownet.settings.cli import (
     Parser,
     add_data,
     add_devices,
@@ -12,8 +12,8 @@ from engine.cli import (
     run,
     whole_number,
 )
-from engine.run_plan import Options
-from engine.stages import run_stages
+from maskflownet.training.plan import Options
+from maskflownet.training.stages import run_stages
 
 
 def main(arguments):
@@ -40,17 +40,13 @@ def main(arguments):
     add_output_root(parser)
     args = parser.parse_args(arguments)
     options = Options.of_arguments(args)
-    run_stages(
-        args.schedule,
-        options,
-        args.gpus,
-        args.checkpoint,
-        args.fresh,
-        args.engine,
-        args.precision,
-        args.begin,
-    )
+    run_stages(args.schedule, options, args.gpus, args.checkpoint, args.fresh, args.engine, args.precision, args.begin)
+
+
+def command() -> int:
+    """Run the program with the arguments of the command line; its exit code."""
+    return run(main)
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(command())

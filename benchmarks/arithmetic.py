@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 
 import torch
-
-from engine.graphs import graph_of
-from engine.torch_graph.module import GraphModule
-from engine.torch_graph.operators import OPERATORS
+from maskflownet.engine.graphs import graph_of
+from maskflownet.engine.torch.module import GraphModule
+from maskflownet.engine.torch.operators import OPERATORS
 
 SIDE = 64  # px, the smallest image; the arithmetic is proportional to the number of pixels
 
@@ -42,9 +41,7 @@ def multiply_accumulates(network: str, height: int, width: int) -> dict[str, flo
         "Convolution": of_output,
         "Deconvolution": of_input,
         "Correlation": of_matches,
-        "_contrib_DeformableConvolution": lambda inputs, result: of_output(
-            [inputs[0], inputs[2]], result
-        ),
+        "_contrib_DeformableConvolution": lambda inputs, result: of_output([inputs[0], inputs[2]], result),
     }
     graph = graph_of("network", network=network, flow_multiplier=1.0, pyramid="paper")
     module = GraphModule(graph, {**OPERATORS, **{k: counting(k, p) for k, p in kinds.items()}})

@@ -1,6 +1,6 @@
 """Confidence and learned mask beside the true occlusion, as a picture and as numbers.
 
-    python -m benchmarks.confidence CONFIG -c CHECKPOINT PAIR [-o docs/confidence.jpg]
+    python -m maskflownet.benchmarks.confidence CONFIG -c CHECKPOINT PAIR [-o docs/confidence.jpg]
 
 PAIR is a folder of one pair with its flow and `occlusions.png`, as MPI Sintel's training pairs have
 them. Prints the average precision with which 1 - confidence and 1 - mask find the occluded pixels.
@@ -9,15 +9,15 @@ them. Prints the average precision with which 1 - confidence and 1 - mask find t
 import sys
 from pathlib import Path
 
-from benchmarks.panels import grey, longest, panels
-from engine.cli import Parser, add_devices, run
-from engine.confidence_measures import describe_confidence, measure_confidence
-from engine.metrics import means, plane
-from engine.predictor import Predictor
-from reader.colour import flow_to_colour
-from reader.errors import DataError
-from reader.pairs import Pairs
-from reader.pictures import write_image
+from maskflownet.benchmarks.panels import grey, longest, panels
+from maskflownet.errors import DataError
+from maskflownet.inference.confidence import describe_confidence, measure_confidence
+from maskflownet.inference.metrics import means, plane
+from maskflownet.inference.predictor import Predictor
+from maskflownet.reader.colour import flow_to_colour
+from maskflownet.reader.pairs import Pairs
+from maskflownet.reader.pictures import write_image
+from maskflownet.settings.cli import Parser, add_devices, run
 
 WIDTH = 480  # px of each picture
 
@@ -35,9 +35,7 @@ def main(arguments):
     sample, occlusion = pairs[0], pairs.occlusion(0)
     if occlusion is None or len(pairs) != 1:
         raise DataError(f"{args.pair} is not one pair with an occlusions.png")
-    predictor = Predictor.load(
-        args.config, args.checkpoint, args.gpus, engine=args.engine, precision=args.precision
-    )
+    predictor = Predictor.load(args.config, args.checkpoint, args.gpus, engine=args.engine, precision=args.precision)
     found = predictor(sample.img1, sample.img2, confidence=True)
     scale = longest(sample.flow)
     rows = [

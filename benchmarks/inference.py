@@ -1,7 +1,7 @@
 """Time of both networks: on the CPU both engines in turn, on a GPU the torch engine.
 
-    python -m benchmarks.inference [--size 448,1024] [--repeats 7]
-    python -m benchmarks.inference -g 0 [--batches 1,8] [--peer SCRIPT PACKAGES]
+    python -m maskflownet.benchmarks.inference [--size 448,1024] [--repeats 7]
+    python -m maskflownet.benchmarks.inference -g 0 [--batches 1,8] [--peer SCRIPT PACKAGES]
 
 On a GPU a network's call is captured and timed on the device, with its images there, for each
 precision, beside the GPU's matrix product and, with --peer, another implementation in the same run.
@@ -14,13 +14,12 @@ from statistics import median
 
 import numpy as np
 import torch
-
-from benchmarks.arithmetic import multiply_accumulates
-from engine.cli import Parser, count, height_width, run
-from engine.errors import UserError
-from engine.graphs import graph_of
-from engine.torch_devices import devices
-from engine.torch_fusion import computing, executor
+from maskflownet.benchmarks.arithmetic import multiply_accumulates
+from maskflownet.engine.graphs import graph_of
+from maskflownet.engine.torch.devices import devices
+from maskflownet.engine.torch.fused import computing, executor
+from maskflownet.errors import UserError
+from maskflownet.settings.cli import Parser, count, height_width, run
 
 NETWORKS = ("MaskFlownet_S", "MaskFlownet")
 
@@ -40,9 +39,9 @@ def gemm_rate(size=2048, repeats=2) -> float:
 
 def mxnet_call(name: str, images):
     """A function that runs MXNet's network, and its parameters."""
-    from engine.mxnet_engine import build_network  # noqa: PLC0415 - only where it is compared
-    from network.layers import SLOPE  # noqa: PLC0415
-    from network.mx import mx  # noqa: PLC0415
+    from maskflownet.engine.mxnet.engine import build_network  # noqa: PLC0415 - only where it is compared
+    from maskflownet.network.architecture import SLOPE  # noqa: PLC0415
+    from maskflownet.network.compat import mx  # noqa: PLC0415
 
     network = build_network(name, 1.0, "paper")
     network.initialize(mx.init.MSRAPrelu(slope=SLOPE))
@@ -59,7 +58,7 @@ def mxnet_call(name: str, images):
 
 def on_cpu(args) -> None:
     threads = torch.get_num_threads()
-    from network.mx import mx  # noqa: PLC0415 - only where it is compared
+    from maskflownet.network.compat import mx  # noqa: PLC0415 - only where it is compared
 
     torch.set_num_threads(threads)  # MXNet's import halves them
     print(f"{platform.machine()}, MXNet {mx.__version__}, PyTorch {torch.__version__}, NumPy "
@@ -97,7 +96,7 @@ def on_cpu(args) -> None:
 
 
 def on_gpu(args) -> None:
-    from benchmarks import gpu  # noqa: PLC0415 - needs a GPU
+    from maskflownet.benchmarks import gpu  # noqa: PLC0415 - needs a GPU
 
     (device, *others) = devices(args.gpus)
     if others or device.type != "cuda":

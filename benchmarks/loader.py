@@ -1,6 +1,6 @@
 """Speed and memory of the readers and of the training loader, at the data sets' picture sizes.
 
-python -m benchmarks.loader [NAME=DIR ...] [--samples 40] [--memory 2000] [--workers 1,2]
+python -m maskflownet.benchmarks.loader [NAME=DIR ...] [--samples 40] [--memory 2000] [--workers 1,2]
 
 A set without DIR is read from a dummy tree in a temporary folder: smooth noise, which decodes
 somewhat faster than photographs. Files come from the page cache, not from a disk.
@@ -14,15 +14,12 @@ from itertools import islice
 from pathlib import Path
 
 import cv2
+from maskflownet.reader.loader import TrainLoader, sample_generator
+from maskflownet.reader.sample import random_crop, random_flip, resize_sample
+from maskflownet.settings.cli import Parser, count, run
+from maskflownet.settings.configs import load_data_config
+from maskflownet.settings.datasets import Roots, parse_roots, training_parts
 
-from engine.cli import Parser, count, run
-from engine.data_config import load_data_config
-from engine.datasets import Roots, training_parts
-from reader.crop import random_crop, random_flip
-from reader.loader import TrainLoader
-from reader.loader_order import sample_generator
-from reader.resize import resize_sample
-from reader.roots import parse_roots
 from tests import trees
 
 PARTS = (  # config, of which the first data set is measured unless it is a mix

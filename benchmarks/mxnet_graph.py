@@ -1,6 +1,6 @@
 """Time of one pair through both networks with MXNet, by graph and by operator.
 
-    python -m benchmarks.mxnet_graph [--size 448,1024] [--repeats 7] [--operators]
+    python -m maskflownet.benchmarks.mxnet_graph [--size 448,1024] [--repeats 7] [--operators]
 
 Compares the engine's graph with the plain one (a pyramid pass per image, no static memory),
 alternating between the two.
@@ -12,13 +12,11 @@ import time
 from statistics import median
 
 import numpy as np
-
-from benchmarks.arithmetic import multiply_accumulates
-from engine.cli import Parser, count, height_width, run
-from network.decoder import PYRAMID_CHANNELS
-from network.layers import SLOPE
-from network.maskflownet import MaskFlownet, MaskFlownet_S
-from network.mx import mx
+from maskflownet.benchmarks.arithmetic import multiply_accumulates
+from maskflownet.network.architecture import PYRAMID_CHANNELS, SLOPE
+from maskflownet.network.compat import mx
+from maskflownet.network.maskflownet import MaskFlownet, MaskFlownet_S
+from maskflownet.settings.cli import Parser, count, height_width, run
 
 
 def one_pass_per_image(network):

@@ -1,6 +1,6 @@
 """Time of the exported models on the CPU, beside both engines in turn.
 
-    python -m benchmarks.onnx_model [--size 448,1024] [--repeats 11] [--threads 2] [--batch 1]
+    python -m maskflownet.benchmarks.onnx_model [--size 448,1024] [--repeats 11] [--threads 2] [--batch 1]
 
 All from uint8 images to flow and mask at full size: what a user waits for.
 """
@@ -14,13 +14,13 @@ from statistics import median
 import numpy as np
 import onnxruntime
 import torch
-
-from benchmarks.inference import NETWORKS, seconds
-from engine.cli import Parser, count, height_width, run
-from engine.config import load_network_config
-from engine.loading import ENGINES, load_engine, make_engine, read_checkpoint
-from engine.onnx_export import export_onnx
-from engine.sizing import Sizing
+from maskflownet.benchmarks.inference import NETWORKS, seconds
+from maskflownet.checkpoints.checkpoint import read_checkpoint
+from maskflownet.engine.contract import Sizing
+from maskflownet.engine.load import load_engine, make_engine
+from maskflownet.settings.cli import Parser, count, height_width, run
+from maskflownet.settings.configs import ENGINES, load_network_config
+from maskflownet.tools.onnx_export import export_onnx
 
 
 def model_call(path, threads: int):

@@ -1,6 +1,6 @@
 """Time the GPU kernels of Correlation and the deformable convolution.
 
-``python -m benchmarks.operators``: the shapes of the networks in inference at 448x1024, one pair,
+``python -m maskflownet.benchmarks.operators``: the shapes of the networks in inference at 448x1024, one pair,
 and in training at 320x448, eight pairs. Every measurement replays a CUDA graph, so that launches
 from Python do not count; the second level cache stays warm, as inside a network.
 """
@@ -10,9 +10,8 @@ from __future__ import annotations
 import argparse
 
 import torch
-
-from engine.kernels.correlation import correlation
-from engine.kernels.deformable import deformable, pack_weight
+from maskflownet.engine.torch.kernels.correlation import correlation
+from maskflownet.engine.torch.kernels.deformable import deformable, pack_weight
 
 SIZES = ((1, 448, 1024), (8, 320, 448))
 CHANNELS = {2: 32, 3: 64, 4: 96, 5: 128, 6: 196}
@@ -82,12 +81,7 @@ def main(argv=None):
                     slow = milliseconds(both)
                     print(
                         row.format(
-                            f"{n} x {height}x{width}",
-                            dtype,
-                            level,
-                            name,
-                            f"{1e3 * fast:.1f}",
-                            f"{1e3 * slow:.1f}",
+                            f"{n} x {height}x{width}", dtype, level, name, f"{1e3 * fast:.1f}", f"{1e3 * slow:.1f}"
                         ),  # fmt: skip
                         flush=True,
                     )

@@ -1,6 +1,6 @@
 """Errors on labelled pairs of one or several checkpoints and of OpenCV's DIS, as a markdown table.
 
-    python -m benchmarks.pairs CONFIG -c CHECKPOINT [-c CHECKPOINT] ROOT [ROOT ...] [--pictures DIR]
+    python -m maskflownet.benchmarks.pairs CONFIG -c CHECKPOINT [-c CHECKPOINT] ROOT [ROOT ...] [--pictures DIR]
 
 A ROOT is a folder as `--data_root pairs=` takes it. EPE is the mean over valid pixels, Fl the share
 of those with an error above 3 px and above 5 %. Where a pair has an occlusion file, the average
@@ -15,24 +15,23 @@ each method, flow, error, mask and confidence.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
-
-from benchmarks.panels import grey, longest, panels
-from engine.cli import Parser, add_devices, add_sizing, run
-from engine.confidence import consistency, look_up
-from engine.confidence_measures import average_precision
-from engine.metrics import end_point_error, means, measure, plane, valid_pixels
-from engine.predictions import ConfidentPrediction
-from engine.predictor import Predictor
-from engine.report_views import error_to_colour
-from reader.colour import flow_to_colour
-from reader.errors import DataError
-from reader.pairs import Pairs
-from reader.pictures import write_image
+from maskflownet.benchmarks.panels import grey, longest, panels
+from maskflownet.engine.contract import ConfidentPrediction
+from maskflownet.errors import DataError
+from maskflownet.inference.confidence import average_precision, consistency, look_up
+from maskflownet.inference.metrics import end_point_error, means, measure, plane, valid_pixels
+from maskflownet.inference.predictor import Predictor
+from maskflownet.reader.colour import flow_to_colour
+from maskflownet.reader.pairs import Pairs
+from maskflownet.reader.pictures import write_image
+from maskflownet.report.pictures import error_to_colour
+from maskflownet.settings.cli import Parser, add_devices, add_sizing, run
 
 WIDTH = 512  # px of a picture
 
@@ -72,11 +71,7 @@ def measured(name: str, method: str, prediction, sample, occlusion) -> Row:
     found = []
     for truth in (occluded, occluded | ~inside):
         for visible in (prediction.mask, prediction.confidence):
-            found.append(
-                float("nan")
-                if visible is None
-                else average_precision(-visible[..., 0][valid], truth[valid])
-            )
+            found.append(float("nan") if visible is None else average_precision(-visible[..., 0][valid], truth[valid]))
     return Row(*row[:4], occluded[valid].mean(), *found)
 
 
@@ -144,17 +139,9 @@ def methods_of(args) -> dict[str, Callable[[np.ndarray, np.ndarray], ConfidentPr
     for checkpoint in args.checkpoint:
         stem = Path(checkpoint).stem
         predictor = Predictor.load(
-            args.config,
-            checkpoint,
-            args.gpus,
-            args.resize,
-            args.pad,
-            engine=args.engine,
-            precision=args.precision,
+            args.config, checkpoint, args.gpus, args.resize, args.pad, engine=args.engine, precision=args.precision
         )
-        methods[checkpoint if stem in methods else stem] = lambda *images, of=predictor: of(
-            *images, confidence=True
-        )
+        methods[checkpoint if stem in methods else stem] = lambda *images, of=predictor: of(*images, confidence=True)
     methods["OpenCV DIS"] = dis
     return methods
 

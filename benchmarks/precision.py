@@ -1,6 +1,6 @@
 """How far engines and precisions lie apart on real pairs, and what that does to their errors.
 
-    python -m benchmarks.precision CONFIG -c CHECKPOINT PAIRS [-g 0] [--save FLOWS.npz | --load ...]
+    python -m maskflownet.benchmarks.precision CONFIG -c CHECKPOINT PAIRS [-g 0] [--save FLOWS.npz | --load ...]
 
 PAIRS is a folder as `--data_root pairs=` takes it. Without -g both engines run on the CPU, and
 --save keeps MXNet's flows; with it the torch engine runs on the GPU at each precision, beside the
@@ -10,19 +10,16 @@ flows of --load (MXNet's, from a machine that has it) or those of the torch engi
 import sys
 
 import numpy as np
-
-from engine.cli import Parser, run
-from engine.config import load_network_config
-from engine.loading import load_engine, read_checkpoint
-from reader.pairs import Pairs
+from maskflownet.checkpoints.checkpoint import read_checkpoint
+from maskflownet.engine.load import load_engine
+from maskflownet.reader.pairs import Pairs
+from maskflownet.settings.cli import Parser, run
+from maskflownet.settings.configs import load_network_config
 
 
 def flows_of(engine, pairs) -> list[np.ndarray]:
     samples = [pairs[i] for i in range(len(pairs))]
-    return [
-        engine.predict(s.img1[None], s.img2[None], mask=False, warped=False).flow[0]
-        for s in samples
-    ]
+    return [engine.predict(s.img1[None], s.img2[None], mask=False, warped=False).flow[0] for s in samples]
 
 
 def mean_error(flows, pairs) -> float:

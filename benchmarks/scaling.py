@@ -1,6 +1,6 @@
 """Training on one, two and more GPUs of a machine: samples per second at one batch per GPU.
 
-    python -m benchmarks.scaling [--gpus 1,2,4] [--config MaskFlownet_S] [--batch 8] [--workers 6]
+    python -m maskflownet.benchmarks.scaling [--gpus 1,2,4] [--config MaskFlownet_S] [--batch 8] [--workers 6]
 
 Each number of GPUs is a run of main.py as a user starts it, on files in FlyingChairs' layout (a
 dummy set of its picture size, smooth noise), read, cropped and augmented as in training. The rate
@@ -14,11 +14,11 @@ import tempfile
 from pathlib import Path
 
 import yaml
+from maskflownet.errors import UserError
+from maskflownet.settings.cli import Parser, count, run
+from maskflownet.settings.configs import load_data_config
+from maskflownet.settings.folders import ROOT
 
-from engine.cli import Parser, count, run
-from engine.data_config import load_data_config
-from engine.errors import UserError
-from engine.folders import ROOT
 from tests import trees
 
 FROM = 100  # step; at the ones before, graphs are captured and caches fill
@@ -26,8 +26,7 @@ FROM = 100  # step; at the ones before, graphs are captured and caches fill
 
 def samples_per_second(log: Path, batch: int, end: int) -> float:
     times = {
-        int(step): float(seconds)
-        for step, seconds in re.findall(r"steps=(\d+),.*total_time=([\d.]+)", log.read_text())
+        int(step): float(seconds) for step, seconds in re.findall(r"steps=(\d+),.*total_time=([\d.]+)", log.read_text())
     }
     return batch * (end - FROM) / (times[end] - times[FROM])
 

@@ -1,6 +1,6 @@
 """Errors of one or several checkpoints on synthetic scenes kind by kind, as a markdown table.
 
-    python -m benchmarks.scene_kinds CONFIG -c CHECKPOINT [-c CHECKPOINT] [--textures DIR]
+    python -m maskflownet.benchmarks.scene_kinds CONFIG -c CHECKPOINT [-c CHECKPOINT] [--textures DIR]
 
 A kind turns one difficulty of the scenes up (and what lets it show) and leaves the others at their
 defaults, so that the table says what a training set lacks. All kinds have the same seed, one that
@@ -13,19 +13,19 @@ difference over the images: what is not well above it is luck.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Iterable, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from maskflownet.errors import UserError, nearest
+from maskflownet.inference.metrics import Totals, measure
+from maskflownet.inference.predictor import Predictor
+from maskflownet.scenes.options import SceneOptions
+from maskflownet.scenes.render import check_arguments
+from maskflownet.scenes.synthetic import Synthetic
+from maskflownet.settings.cli import Parser, add_devices, count, height_width, run, whole_number
 from tqdm import tqdm
-
-from engine.cli import Parser, add_devices, count, height_width, run, whole_number
-from engine.errors import UserError, nearest
-from engine.metrics import Totals, measure
-from engine.predictor import Predictor
-from reader.scene_options import SceneOptions
-from reader.scenes import check_arguments
-from reader.synthetic import Synthetic
 
 KINDS = {
     "standard": SceneOptions(),
@@ -145,9 +145,7 @@ def load(args) -> dict[str, Predictor]:
     stems = [Path(checkpoint).stem for checkpoint in given]
     heads = [c if stems.count(stem) > 1 else stem for c, stem in zip(given, stems)]
     loaded = {
-        head: Predictor.load(
-            args.config, checkpoint, args.gpus, engine=args.engine, precision=args.precision
-        )
+        head: Predictor.load(args.config, checkpoint, args.gpus, engine=args.engine, precision=args.precision)
         for head, checkpoint in zip(heads, given)
     }
     return loaded
@@ -176,10 +174,7 @@ def main(arguments):
         check_arguments(args.seed, 0, *args.size)
     except ValueError as error:
         raise UserError(f"--size: {error}") from error
-    sets = {
-        kind: Synthetic(args.count, *args.size, args.seed, args.textures, KINDS[kind])
-        for kind in kinds
-    }
+    sets = {kind: Synthetic(args.count, *args.size, args.seed, args.textures, KINDS[kind]) for kind in kinds}
     predictors = load(args)
     rows = []
     with tqdm(total=len(sets) * args.count, unit="scene", disable=None) as bar:

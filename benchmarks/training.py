@@ -1,6 +1,6 @@
 """Time of training steps: the whole of them, and what a peer's timing has of them.
 
-    python -m benchmarks.training [-g 0] [--cases MaskFlownet_S:8,MaskFlownet:8,MaskFlownet_S:32]
+    python -m maskflownet.benchmarks.training [-g 0] [--cases MaskFlownet_S:8,MaskFlownet:8,MaskFlownet_S:32]
 
 "network": images and label on the device -> network, loss, backward, Adam. "whole": uint8 samples
 of 384x512 in host memory -> augmented 320x448, the same, and the loss back on the host, one step
@@ -13,25 +13,21 @@ from statistics import median
 
 import numpy as np
 import torch
-
-from benchmarks.arithmetic import multiply_accumulates
-from engine.cli import Parser, count, run
-from engine.config import load_network_config
-from engine.data_config import load_data_config
-from engine.errors import UserError
-from engine.interface import TrainingSettings
-from engine.torch_devices import devices
-from engine.torch_engine import TorchEngine
-from reader.loader import Batch
+from maskflownet.benchmarks.arithmetic import multiply_accumulates
+from maskflownet.engine.contract import TrainingSettings
+from maskflownet.engine.torch.devices import devices
+from maskflownet.engine.torch.engine import TorchEngine
+from maskflownet.errors import UserError
+from maskflownet.reader.loader import Batch
+from maskflownet.settings.cli import Parser, count, run
+from maskflownet.settings.configs import load_data_config, load_network_config
 
 RATE = 1e-5
 SAMPLES, TARGET = (384, 512), (320, 448)
 
 
 def settings_of(config, original, augmentation) -> TrainingSettings:
-    return TrainingSettings(
-        config.optimizer, config.network.mw, original, TARGET, augmentation, seed=0
-    )
+    return TrainingSettings(config.optimizer, config.network.mw, original, TARGET, augmentation, seed=0)
 
 
 def batch_of(size: int, shape) -> Batch:
@@ -65,7 +61,7 @@ def pipelined(training, batch, steps: int) -> float:
 
 
 def on_gpu(args) -> None:
-    from benchmarks import gpu  # noqa: PLC0415 - needs a GPU
+    from maskflownet.benchmarks import gpu  # noqa: PLC0415 - needs a GPU
 
     (device, *others) = devices(args.gpus)
     if others or device.type != "cuda":
@@ -118,20 +114,18 @@ def training_macs(name: str) -> float:
 
 def wait_for_mxnet() -> None:
     """A step of MXNet returns while its backward pass still runs."""
-    from network.mx import mx  # noqa: PLC0415
+    from maskflownet.network.compat import mx  # noqa: PLC0415
 
     mx.nd.waitall()
 
 
 def on_cpu(args) -> None:
-    from engine.loading import make_engine  # noqa: PLC0415 - imports MXNet
+    from maskflownet.engine.load import make_engine  # noqa: PLC0415 - imports MXNet
 
     config = load_network_config("MaskFlownet_S")
     height, width = args.crop, args.crop
     batch = batch_of(args.batch, (height, width))
-    settings = TrainingSettings(
-        config.optimizer, config.network.mw, (height, width), (height, width), None, seed=0
-    )
+    settings = TrainingSettings(config.optimizer, config.network.mw, (height, width), (height, width), None, seed=0)
     made = [make_engine(config, "", 0, engine=name)[0] for name in args.engines.split(",")]
     trainings = {engine.name: engine.training(settings) for engine in made}
     times: dict = {name: [] for name in trainings}

@@ -1,16 +1,16 @@
 """Peak memory of a video's prediction: after its first frames and after all of them.
 
-python -m benchmarks.video_memory VIDEO OUTPUT.mp4 CONFIG -c CHECKPOINT [--frames 20]
+python -m maskflownet.benchmarks.video_memory VIDEO OUTPUT.mp4 CONFIG -c CHECKPOINT [--frames 20]
 """
 
 import resource
 import sys
 
-from engine.cli import Parser, count, run
-from engine.new_data import check_outputs, predict_files
-from engine.predictor import Predictor
-from engine.sources import Video
-from reader.video import VideoReader
+from maskflownet.inference.outputs import check_outputs, predict_files
+from maskflownet.inference.predictor import Predictor
+from maskflownet.inference.sources import Video
+from maskflownet.reader.video import VideoReader
+from maskflownet.settings.cli import Parser, count, run
 
 
 def peak_mib() -> float:

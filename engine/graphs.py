@@ -1,7 +1,7 @@
 """The graphs that an engine without MXNet executes, by kind and settings.
 
 `network/graphs/` ships those of the shipped configs, so that MXNet is needed for other settings
-only: ``python -m engine.export_graphs`` writes their files. Beside them SOURCES says from which
+only: ``python -m maskflownet.tools.export_graphs`` writes their files. Beside them SOURCES says from which
 state of `network/` each was traced: a changed network is traced anew.
 """
 
@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
-from engine.config import LOSS_WEIGHTS, NETWORKS, PYRAMIDS
-from engine.errors import UserError
-from engine.folders import ROOT
-from engine.torch_graph.symbol import Graph, parse_graph
+from maskflownet.engine.symbol import Graph, parse_graph
+from maskflownet.errors import UserError
+from maskflownet.network.architecture import LOSS_WEIGHTS, NETWORKS, PYRAMIDS
+from maskflownet.settings.folders import ROOT
 
 GRAPHS = ROOT / "network" / "graphs"
 SOURCES = "SOURCES"
@@ -95,7 +95,7 @@ def graph_text(kind: str, **settings) -> str:
     reason = _why_no_mxnet()
     if reason:
         raise UserError(f"graphs are traced with MXNet, which cannot be imported: {reason}")
-    from engine.tracing import trace  # noqa: PLC0415 - it imports MXNet
+    from maskflownet.engine.tracing import trace  # noqa: PLC0415 - it imports MXNet
 
     _, settings = _KINDS[kind](**settings)
     return trace(kind, **settings)
@@ -103,7 +103,7 @@ def graph_text(kind: str, **settings) -> str:
 
 def _why_no_mxnet() -> Exception | None:
     try:
-        importlib.import_module("network.mx")
+        importlib.import_module("maskflownet.network.compat")
     except (ImportError, OSError) as error:  # OSError: a library that it needs is missing
         return error
     return None
@@ -125,7 +125,7 @@ def graph_of(kind: str, **settings) -> Graph:
           -> (N,)
         * "metric": stride (4); prediction, label, mask -> (N,) px
         * "geometry": target (H, W); img1, img2, flow, mask, params -> img1, img2, flow, mask, see
-          `network.augmentation.GeometryAugmentation`
+          `maskflownet.network.augmentation.GeometryAugmentation`
         * "colour": img1, img2, noise1, noise2, params -> img1, img2
         * "upsample": factor, channels; x (N, channels, H, W) -> (N, channels, f H, f W)
         * "warp": clamp; x (N, C, H, W), flow (N, 2, H, W) px -> (N, C, H, W)
@@ -145,12 +145,12 @@ def graph_of(kind: str, **settings) -> Graph:
     missing = "is of another state of network/" if path.is_file() else "does not exist"
     raise UserError(
         f"the graph {path} {missing}, and MXNet, which could trace it, cannot be imported "
-        f"({reason}): where MXNet is installed, `python -m engine.export_graphs CONFIG "
+        f"({reason}): where MXNet is installed, `python -m maskflownet.tools.export_graphs CONFIG "
         "DATASET_CONFIG` writes the files that these configs need, to be copied here"
     )
 
 
-@lru_cache(maxsize=None)
+@cache
 def network_digest() -> str:
     """Of the sources that graphs are traced from."""
     digest = hashlib.sha256()

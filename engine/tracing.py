@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 
-from network.augmentation import ColourAugmentation, GeometryAugmentation
-from network.layers import Upsample, Warp
-from network.losses import EndPointError, MultiscaleEPE
-from network.maskflownet import MaskFlownet, MaskFlownet_S
-from network.mx import mx
+from maskflownet.network.augmentation import ColourAugmentation, GeometryAugmentation
+from maskflownet.network.compat import mx
+from maskflownet.network.layers import Upsample, Warp
+from maskflownet.network.losses import EndPointError, MultiscaleEPE
+from maskflownet.network.maskflownet import MaskFlownet, MaskFlownet_S
 
 
 def _network(network: str, flow_multiplier: float, pyramid: str | None = None):
@@ -71,7 +71,7 @@ _KINDS = {
 
 
 def trace(kind: str, **settings) -> str:
-    """The graph that `engine.graphs.graph_of` describes, as JSON with one node per line.
+    """The graph that `maskflownet.engine.graphs.graph_of` describes, as JSON with one node per line.
 
     MXNet's ``sym.load_json`` reads it, too. The inputs come first, in the order of the call;
     parameters have their names in the `.params` file.

@@ -1,6 +1,6 @@
 """The demo of `make demo`: flow of the example pair, drawn beside the true one, and its EPE.
 
-python -m examples.demo CONFIG -c CHECKPOINT [-o PICTURE]
+python -m maskflownet.examples.demo CONFIG -c CHECKPOINT [-o PICTURE]
 """
 
 import sys
@@ -8,13 +8,12 @@ import time
 from pathlib import Path
 
 import numpy as np
-
-from engine.cli import Parser, add_devices, run
-from engine.metrics import end_point_error
-from engine.outputs import to_picture
-from engine.predictor import Predictor
-from reader.formats import read_flow
-from reader.pictures import read_image, write_image
+from maskflownet.inference.metrics import end_point_error
+from maskflownet.inference.outputs import to_picture
+from maskflownet.inference.predictor import Predictor
+from maskflownet.reader.formats import read_flow
+from maskflownet.reader.pictures import read_image, write_image
+from maskflownet.settings.cli import Parser, add_devices, run
 
 HERE = Path(__file__).resolve().parent
 
@@ -29,13 +28,7 @@ def main(arguments):
     image_1, image_2 = (read_image(HERE / f"example_{i}.png") for i in (1, 2))
     label, _ = read_flow(HERE / "example_flow.png")
     print(f"Loading {args.checkpoint}; a pair then takes one to three seconds on two CPU cores.")
-    predictor = Predictor.load(
-        args.config,
-        args.checkpoint,
-        args.gpus,
-        engine=args.engine,
-        precision=args.precision,
-    )
+    predictor = Predictor.load(args.config, args.checkpoint, args.gpus, engine=args.engine, precision=args.precision)
     started = time.perf_counter()
     flow, mask, _ = predictor(image_1, image_2)
     seconds = time.perf_counter() - started

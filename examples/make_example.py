@@ -14,12 +14,12 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that it runs from any folder
 
-from reader.formats import write_kitti_png  # noqa: E402
-from reader.pictures import write_image  # noqa: E402
-from reader.scene_layers import Composition, Layer, compose  # noqa: E402
-from reader.scene_motion import Motion  # noqa: E402
-from reader.scene_photometry import Tone, table  # noqa: E402
-from reader.textures import BUNDLED, Textures  # noqa: E402
+from maskflownet.reader.formats import write_kitti_png  # noqa: E402
+from maskflownet.reader.pictures import write_image  # noqa: E402
+from maskflownet.scenes.layers import Composition, Layer, compose  # noqa: E402
+from maskflownet.scenes.motion import Motion  # noqa: E402
+from maskflownet.scenes.photometry import Tone, table  # noqa: E402
+from maskflownet.scenes.textures import BUNDLED, Textures  # noqa: E402
 
 SIZE = (384, 512)  # px, (H, W)
 
@@ -39,9 +39,7 @@ def ellipse(x: float, y: float, radius_x: float, radius_y: float) -> np.ndarray:
     return np.hstack([x + radius_x * np.cos(angle), y + radius_y * np.sin(angle)])
 
 
-def cut(
-    picture: np.ndarray, outlines: list[np.ndarray], scale: float, hole: np.ndarray | None = None
-) -> np.ndarray:
+def cut(picture: np.ndarray, outlines: list[np.ndarray], scale: float, hole: np.ndarray | None = None) -> np.ndarray:
     """(h, w, 4) RGBA: what any outline holds but the hole, reduced, with a transparent border."""
     mask = np.zeros(picture.shape[:2], np.uint8)
     for outline in outlines:

@@ -1,14 +1,14 @@
 """The augmentation of image pairs and their labels on the device.
 
-Deterministic blocks: what is random comes in as arrays, drawn by `network.augmentation_draws`.
+Deterministic blocks: what is random comes in as arrays, drawn by `maskflownet.network.draws`.
 """
 
 from __future__ import annotations
 
-from typing import Mapping
+from collections.abc import Mapping
 
-from network.augmentation_draws import COLOUR_COLUMNS, GEOMETRY_COLUMNS, Shape
-from network.mx import mx
+from maskflownet.network.compat import mx
+from maskflownet.network.draws import COLOUR_COLUMNS, GEOMETRY_COLUMNS, Shape
 
 # A sample that takes less than this share from valid pixels has no label; it is above the rounding
 # of the sampling positions (1e-4 px), which would otherwise make labels out of next to nothing.
@@ -79,9 +79,7 @@ class GeometryAugmentation(mx.gluon.HybridBlock):
 
         flow = F.broadcast_div(flow, F.maximum(mask, LEAST_WEIGHT))
         matrix = _columns(F, params, GEOMETRY_COLUMNS, "flow")
-        label = F.broadcast_add(
-            _mix_channels(F, flow, matrix, 2), self._affine(F, params, "camera")
-        )
+        label = F.broadcast_add(_mix_channels(F, flow, matrix, 2), self._affine(F, params, "camera"))
         valid = mask > LEAST_WEIGHT
         return img1, img2, F.broadcast_mul(label, valid), F.broadcast_mul(mask, valid)
 

@@ -5,9 +5,8 @@ All tensors are NCHW. Flow inside the network has its channels in the order (y, 
 
 from __future__ import annotations
 
-from network.mx import mx
-
-SLOPE = 0.1  # of every LeakyReLU
+from maskflownet.network.architecture import SLOPE
+from maskflownet.network.compat import mx
 
 
 def leaky_relu(F, x):
@@ -21,9 +20,7 @@ def plain_conv(channels: int, in_channels: int, stride: int = 1, dilation: int =
     )
 
 
-def conv(
-    channels: int, in_channels: int, stride: int = 1, dilation: int = 1, active=True, **kwargs
-):
+def conv(channels: int, in_channels: int, stride: int = 1, dilation: int = 1, active=True, **kwargs):
     """3x3 convolution, then LeakyReLU if `active`; keys `NAME.0.weight`."""
     block = mx.gluon.nn.HybridSequential(**kwargs)
     with block.name_scope():
@@ -111,14 +108,7 @@ class Upsample(mx.gluon.HybridBlock):
         kernel = F.tile(kernel.reshape((1, 1, 2 * f, 2 * f)), reps=(c, 1, 1, 1))
         padded = F.pad(x, mode="edge", pad_width=(0, 0, 0, 0, 0, 1, 0, 1))
         return F.Deconvolution(
-            padded,
-            kernel,
-            kernel=(2 * f, 2 * f),
-            stride=(f, f),
-            pad=(f, f),
-            num_filter=c,
-            num_group=c,
-            no_bias=True,
+            padded, kernel, kernel=(2 * f, 2 * f), stride=(f, f), pad=(f, f), num_filter=c, num_group=c, no_bias=True
         )
 
 

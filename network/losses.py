@@ -5,9 +5,9 @@ Predictions and labels share one channel order; masks are 1 where the label is k
 
 from __future__ import annotations
 
-from network.decoder import STRIDES
-from network.layers import Upsample
-from network.mx import mx
+from maskflownet.network.architecture import STRIDES
+from maskflownet.network.compat import mx
+from maskflownet.network.layers import Upsample
 
 WEIGHTS = (0.005, 0.01, 0.02, 0.08, 0.32)  # coarse to fine
 EPSILON = 1e-8

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 
-from reader.dataset import FlowDataset, Pair, list_numbers
-from reader.errors import DataError
-from reader.split_file import read_split
+from maskflownet.errors import DataError
+from maskflownet.reader.dataset import FlowDataset, Pair, list_numbers, read_split
 
 SPLIT_FILE = "FlyingChairs_train_val.txt"
 LINES = {"train": ("1",), "val": ("2",), "all": ("1", "2")}

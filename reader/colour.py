@@ -8,9 +8,7 @@ import numpy as np
 _EPSILON = 1e-5  # px; keeps a flow at rest, whose scale is 0, drawable
 
 
-def flow_to_colour(
-    flow: np.ndarray, max_flow: float | None = None, mask: np.ndarray | None = None
-) -> np.ndarray:
+def flow_to_colour(flow: np.ndarray, max_flow: float | None = None, mask: np.ndarray | None = None) -> np.ndarray:
     """Draw a flow field: hue is the direction, saturation the magnitude, white is rest.
 
     Parameters

@@ -1,17 +1,57 @@
-"""The base of every data set on disk: a list of files, decoded one pair at a time."""
+"""Files that say which pairs of a data set are for training and which for validation.
+
+The base of every data set on disk: a list of files, decoded one pair at a time.
+
+Views on data sets: joined, thinned or shortened, without touching their split.
+
+A data set is anything with ``len``, ``dataset[i] -> Sample``, ``occlusion(i)`` and ``noc(i)``.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-from typing import NamedTuple, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
+from maskflownet.errors import DataError
+from maskflownet.reader.formats import read_flow
+from maskflownet.reader.pictures import read_image, read_mask
+from maskflownet.reader.sample import Sample
 
-from reader.errors import DataError
-from reader.formats import read_flow
-from reader.pictures import read_image, read_mask
-from reader.sample import Sample
+
+def read_split(path: str | os.PathLike, count: int) -> list[str]:
+    """Read a split file: one line per pair, 1 = training, 2 = validation.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    count : int
+        How many pairs it must describe.
+
+    Returns
+    -------
+    list of str
+        ``"1"`` or ``"2"`` per pair.
+
+    Raises
+    ------
+    DataError
+        The file is missing, holds anything else, or has another number of lines.
+    """
+    try:
+        with open(path, encoding="ascii") as file:
+            lines = file.read().split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as a split file: {error}") from error
+    wrong = sorted(set(lines) - {"1", "2"})
+    if wrong:
+        raise DataError(f"{path} holds {wrong[0]!r} where only 1 (training) and 2 are allowed")
+    if len(lines) != count:
+        raise DataError(f"{path} describes {len(lines)} pairs where the data set holds {count}")
+    return lines
 
 
 class Pair(NamedTuple):
@@ -24,7 +64,7 @@ class Pair(NamedTuple):
     img1, img2 : str
         The two pictures.
     flow : str or None
-        The label, in any format of ``reader.formats``.
+        The label, in any format of ``maskflownet.reader.formats``.
     invalid : str or None
         Picture with 255 where the label must not be used.
     occlusion : str or None
@@ -190,3 +230,99 @@ def _same_size(array: np.ndarray, img1: np.ndarray, path: str, pair: Pair) -> np
         size, wanted = ("x".join(map(str, a.shape[:2])) for a in (array, img1))
         raise DataError(f"{path} is {size} (HxW) where {pair.img1} is {wanted}")
     return array
+
+
+class View:
+    """The samples of a data set at the given indices.
+
+    Parameters
+    ----------
+    dataset : data set
+        What is looked at; it stays as it is.
+    indices : sequence of int
+        Which samples, in which order.
+    """
+
+    def __init__(self, dataset, indices: Sequence[int]):
+        self.dataset = dataset
+        self.indices = indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.dataset[self.indices[index]]
+
+    def occlusion(self, index: int) -> np.ndarray | None:
+        """Return the sample's occlusion, (H, W, 1) uint8, 255 = occluded, or ``None``."""
+        return self.dataset.occlusion(self.indices[index])
+
+    def noc(self, index: int) -> np.ndarray | None:
+        """Return the sample's non-occluded label mask, (H, W, 1) uint8, or ``None``."""
+        return self.dataset.noc(self.indices[index])
+
+
+class Thin(View):
+    """Every N-th sample of a data set, beginning with its first (``--shard``).
+
+    Raises
+    ------
+    DataError
+        ``every`` is below 1.
+    """
+
+    def __init__(self, dataset, every: int):
+        if every < 1:
+            raise DataError(f"a shard of every {every}-th sample is not possible: it starts at 1")
+        super().__init__(dataset, range(0, len(dataset), every))
+
+
+def first(dataset, count: int) -> View:
+    """Return the first samples of a data set, all where it has fewer (``--debug``).
+
+    Raises
+    ------
+    DataError
+        ``count`` is below 1.
+    """
+    if count < 1:
+        raise DataError(f"a data set cannot be shortened to {count} samples: 1 is the least")
+    return View(dataset, range(min(count, len(dataset))))
+
+
+class Concat:
+    """Several data sets one after the other.
+
+    Raises
+    ------
+    DataError
+        There is no data set, or one of them is empty.
+    """
+
+    def __init__(self, datasets: Sequence):
+        self.datasets = list(datasets)
+        self.ends = np.cumsum([len(dataset) for dataset in self.datasets], dtype=np.int64)
+        if not self.datasets or not all(len(dataset) for dataset in self.datasets):
+            raise DataError("data sets can be joined only where each has at least one sample")
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def __getitem__(self, index: int) -> Sample:
+        dataset, index = self._locate(index)
+        return dataset[index]
+
+    def occlusion(self, index: int) -> np.ndarray | None:
+        """Return the sample's occlusion, (H, W, 1) uint8, 255 = occluded, or ``None``."""
+        dataset, index = self._locate(index)
+        return dataset.occlusion(index)
+
+    def noc(self, index: int) -> np.ndarray | None:
+        """Return the sample's non-occluded label mask, (H, W, 1) uint8, or ``None``."""
+        dataset, index = self._locate(index)
+        return dataset.noc(index)
+
+    def _locate(self, index: int):
+        index = range(len(self))[index]
+        which = int(np.searchsorted(self.ends, index, side="right"))
+        return self.datasets[which], index - (int(self.ends[which - 1]) if which else 0)

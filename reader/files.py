@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
 
-from reader.errors import DataError
+from maskflownet.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,10 +14,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-
-from reader.errors import DataError
-from reader.files import PathLike, read_bytes, write_bytes
-from reader.pictures import decode
+from maskflownet.errors import DataError
+from maskflownet.reader.files import PathLike, read_bytes, write_bytes
+from maskflownet.reader.pictures import decode
 
 FLOW_SUFFIXES = (".flo", ".pfm", ".png", ".npy", ".npz")
 
@@ -87,9 +86,7 @@ def write_flow(path: PathLike, flow: np.ndarray, mask: np.ndarray | None = None)
     elif suffix in (".npy", ".npz"):
         _write_numpy(path, flow, mask)
     else:
-        raise DataError(
-            f"cannot write {path}: a flow's suffix is one of {', '.join(FLOW_SUFFIXES)}"
-        )
+        raise DataError(f"cannot write {path}: a flow's suffix is one of {', '.join(FLOW_SUFFIXES)}")
 
 
 def read_flo(path: PathLike) -> tuple[np.ndarray, np.ndarray]:
@@ -225,9 +222,7 @@ def _read_numpy(path: PathLike) -> tuple[np.ndarray, np.ndarray]:
         raise DataError(f"cannot read {path}: it holds no array named flow")
     flow, mask = arrays["flow"], arrays.get("mask")
     if flow.ndim != 3 or flow.shape[2] != 2 or flow.size == 0 or flow.dtype.kind not in "fiu":
-        raise DataError(
-            f"cannot read {path}: a flow is (H, W, 2) numbers, not {flow.shape} {flow.dtype}"
-        )
+        raise DataError(f"cannot read {path}: a flow is (H, W, 2) numbers, not {flow.shape} {flow.dtype}")
     if mask is not None and mask.shape not in (flow.shape[:2], (*flow.shape[:2], 1)):
         raise DataError(f"cannot read {path}: its mask {mask.shape} does not fit {flow.shape}")
     return _known(flow, mask)

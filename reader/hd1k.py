@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from reader.dataset import FlowDataset, Pair, list_numbers
-from reader.errors import DataError
+from maskflownet.errors import DataError
+from maskflownet.reader.dataset import FlowDataset, Pair, list_numbers
 
 VAL_SEQUENCE = 5
 SPLITS = ("train", "val", "all")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from reader.dataset import FlowDataset, Pair, list_numbers
-from reader.errors import DataError
+from maskflownet.errors import DataError
+from maskflownet.reader.dataset import FlowDataset, Pair, list_numbers
 
 SPLITS = ("train", "val", "all", "test")
 IMAGES = {2012: "colored_0", 2015: "image_2"}
@@ -106,9 +106,7 @@ def held_years(root: str | os.PathLike) -> list[int]:
             if year not in years and os.path.isdir(os.path.join(root, part, images)):
                 years.append(year)
     if len(years) > 1:
-        raise DataError(
-            f"{root} mixes the files of KITTI 2012 and 2015: each year needs its folder"
-        )
+        raise DataError(f"{root} mixes the files of KITTI 2012 and 2015: each year needs its folder")
     if not years:
         raise DataError(
             f"{root} holds no KITTI: neither a folder 2012 or 2015 "

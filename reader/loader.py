@@ -1,21 +1,69 @@
-"""Batches for training out of several data sets, and samples in order for validation."""
+"""Which sample comes when: a pure function of the seed and the position, without state to save.
+
+Batches for training out of several data sets, and samples in order for validation.
+
+The next batch, made ready while the caller is busy with this one.
+"""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from itertools import count, islice
-from typing import Callable, Iterator, Sequence
 
 import numpy as np
+from maskflownet.errors import DataError
+from maskflownet.reader.pool import Batch, Pool, Ring, Slots
+from maskflownet.reader.sample import Sample, random_crop, random_flip, resize_sample
 
-from reader.crop import random_crop, random_flip
-from reader.errors import DataError
-from reader.loader_order import Order, sample_generator
-from reader.loader_pool import Pool
-from reader.loader_slots import Batch, Ring, Slots
-from reader.resize import resize_sample
-from reader.sample import Sample
+# What a generator is for; equal numbers would make a pass's order and a sample's crop related.
+ORDER, SAMPLE = 0, 1
+
+
+class Order:
+    """The endless order of one data set's samples, pass after pass, each pass shuffled anew.
+
+    Position p is in pass p // length, and every pass holds every sample once.
+
+    Parameters
+    ----------
+    length : int
+        Number of samples.
+    seed : int
+        At least 0.
+    number : int
+        Of the data set among those that are mixed.
+    """
+
+    def __init__(self, length: int, seed: int, number: int):
+        self.length, self.seed, self.number = length, seed, number
+        self._pass = None
+        self._permutation = None
+
+    def indices(self, position: int, count: int = 1) -> tuple[int, ...]:
+        """Return the sample at a position and its substitutes, those that follow in its pass.
+
+        Parameters
+        ----------
+        position : int
+            At least 0.
+        count : int
+            How many, fewer where the data set is smaller; after the pass's end follows its start.
+        """
+        pass_number, place = divmod(position, self.length)
+        if pass_number != self._pass:
+            generator = np.random.default_rng([self.seed, self.number, ORDER, pass_number])
+            self._permutation, self._pass = generator.permutation(self.length), pass_number
+        places = range(place, place + min(count, self.length))
+        return tuple(int(self._permutation[p % self.length]) for p in places)
+
+
+def sample_generator(seed: int, number: int, position: int) -> np.random.Generator:
+    """Return the generator of the crop and the flip at a position of data set ``number``."""
+    return np.random.default_rng([seed, number, SAMPLE, position])
+
 
 __all__ = ["Batch", "TrainLoader", "ordered"]
 
@@ -122,9 +170,7 @@ class TrainLoader:
     def __exit__(self, *_) -> None:
         self.close()
 
-    def batches(
-        self, start_step: int = 0, allocate: Callable[[int], np.ndarray] | None = None
-    ) -> Iterator[Batch]:
+    def batches(self, start_step: int = 0, allocate: Callable[[int], np.ndarray] | None = None) -> Iterator[Batch]:
         """Yield the batches of the steps ``start_step``, ``start_step`` + 1, ... without end.
 
         Closing the generator ends the workers.
@@ -280,3 +326,39 @@ class _Reading:
 
     def __call__(self, index: int) -> Sample:
         return self.dataset[index]
+
+
+class BatchesAhead:
+    """Batches as `TrainLoader.batches` yields them, one of them fetched ahead in a thread.
+
+    Fetching copies tens of megabytes, in which Python's lock is free for the caller.
+
+    Parameters
+    ----------
+    loader : TrainLoader
+        Closed with this.
+    start_step : int
+    allocate : callable, optional
+        See `TrainLoader.batches`. A batch and the one before it stay as they are until the next one
+        is asked for, although that one has been fetched.
+    """
+
+    def __init__(self, loader: TrainLoader, start_step: int = 0, allocate: Callable[[int], np.ndarray] | None = None):
+        self._loader = loader
+        self._batches: Iterator[Batch] = loader.batches(start_step, allocate)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
+        self._next: Future = self._thread.submit(next, self._batches)
+
+    def __iter__(self) -> BatchesAhead:
+        return self
+
+    def __next__(self) -> Batch:
+        batch = self._next.result()
+        self._next = self._thread.submit(next, self._batches)
+        return batch
+
+    def close(self) -> None:
+        """End the thread and the loader's workers."""
+        self._loader.close()  # from outside, as the generator may be running
+        self._thread.shutdown(wait=True)
+        self._batches.close()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import re
 
-from reader.dataset import FlowDataset, Pair
-from reader.errors import DataError
-from reader.formats import FLOW_SUFFIXES
-from reader.pictures import PICTURE_SUFFIXES
+from maskflownet.errors import DataError
+from maskflownet.reader.dataset import FlowDataset, Pair
+from maskflownet.reader.formats import FLOW_SUFFIXES
+from maskflownet.reader.pictures import PICTURE_SUFFIXES
 
 
 class Pairs(FlowDataset):
@@ -50,9 +50,7 @@ class Pairs(FlowDataset):
             pairs += _pairs_of(folder, _visible(files), title)
         for pair in pairs:
             if need_flow and pair.flow is None:
-                raise DataError(
-                    f"{pair.img1} has no flow file beside it although labels are needed"
-                )
+                raise DataError(f"{pair.img1} has no flow file beside it although labels are needed")
         super().__init__(root, pairs)
 
 
@@ -75,9 +73,7 @@ def _pairs_of(folder: str, names: list[str], title: str) -> list[Pair]:
         raise DataError(f"{folder} holds {len(found)} pictures where a folder of a pair has two")
     for role, files in roles.items():
         if len(files) > 1:
-            raise DataError(
-                f"{folder} holds {' and '.join(files)} where one {role} file is allowed"
-            )
+            raise DataError(f"{folder} holds {' and '.join(files)} where one {role} file is allowed")
     rest = {role: os.path.join(folder, files[0]) for role, files in roles.items() if files}
     name = os.path.basename(os.path.abspath(folder)) if title == "." else title
     return [Pair(name, *(os.path.join(folder, picture) for picture in found), **rest)]

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-
-from reader.errors import DataError
-from reader.files import PathLike, read_bytes, write_bytes
+from maskflownet.errors import DataError
+from maskflownet.reader.files import PathLike, read_bytes, write_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,9 +26,7 @@ PICTURE_SUFFIXES = (*WRITABLE_SUFFIXES, ".pgm", ".pbm")
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _NETPBM_GAP = rb"(?:\s|#[^\r\n]*[\r\n])+"
-_NETPBM_HEADER = re.compile(
-    rb"P[2356]" + _NETPBM_GAP + rb"\d+" + _NETPBM_GAP + rb"\d+" + _NETPBM_GAP + rb"(\d+)"
-)
+_NETPBM_HEADER = re.compile(rb"P[2356]" + _NETPBM_GAP + rb"\d+" + _NETPBM_GAP + rb"\d+" + _NETPBM_GAP + rb"(\d+)")
 
 
 def read_image(path: PathLike) -> np.ndarray:
@@ -85,9 +82,7 @@ def write_image(path: PathLike, image: np.ndarray) -> None:
     """
     suffix = Path(path).suffix.lower()
     if suffix not in WRITABLE_SUFFIXES:
-        raise DataError(
-            f"cannot write {path}: a picture's suffix is one of {', '.join(WRITABLE_SUFFIXES)}"
-        )
+        raise DataError(f"cannot write {path}: a picture's suffix is one of {', '.join(WRITABLE_SUFFIXES)}")
     grey = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 1)
     if image.dtype != np.uint8 or image.size == 0 or not (grey or image.shape[2:] == (3,)):
         raise ValueError(f"a picture is (H, W, 3) or (H, W) uint8, not {image.shape} {image.dtype}")

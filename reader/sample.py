@@ -1,10 +1,17 @@
-"""What every data set yields: one image pair with its label."""
+"""What every data set yields: one image pair with its label.
+
+Random crops and flips of a sample.
+
+Resizing pictures and sparse labels.
+"""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+import cv2
 import numpy as np
+from maskflownet.errors import DataError
 
 
 class Sample(NamedTuple):
@@ -27,3 +34,152 @@ class Sample(NamedTuple):
     flow: np.ndarray | None
     mask: np.ndarray | None
     name: str
+
+
+def random_crop(sample: Sample, height: int, width: int, rng: np.random.Generator) -> Sample:
+    """Cut a window out of a sample, every position being equally likely.
+
+    Parameters
+    ----------
+    sample : Sample
+        At least as large as the window.
+    height, width : int
+        The window's size in px.
+    rng : np.random.Generator
+        Where the position comes from: two draws, first the row.
+
+    Returns
+    -------
+    Sample
+        Views into the arrays of the given one.
+
+    Raises
+    ------
+    DataError
+        The sample is smaller than the window.
+    """
+    rows, columns = sample.img1.shape[:2]
+    if rows < height or columns < width:
+        raise DataError(f"{sample.name} is {rows}x{columns} (HxW), too small for a crop of {height}x{width}")
+    top = int(rng.integers(rows - height + 1))
+    left = int(rng.integers(columns - width + 1))
+    return _apply(sample, lambda array: array[top : top + height, left : left + width])
+
+
+def random_flip(sample: Sample, rng: np.random.Generator) -> Sample:
+    """Mirror a sample left to right with probability 1/2, which negates u.
+
+    Parameters
+    ----------
+    sample : Sample
+        Of any size.
+    rng : np.random.Generator
+        Where the decision comes from: one draw.
+
+    Returns
+    -------
+    Sample
+        The sample itself or its mirror image.
+    """
+    if rng.random() >= 0.5:
+        return sample
+    mirrored = _apply(sample, lambda array: cv2.flip(array, 1).reshape(array.shape))
+    if mirrored.flow is not None:
+        mirrored.flow[..., 0] *= -1  # cv2.flip made it a copy
+    return mirrored
+
+
+def _apply(sample: Sample, change) -> Sample:
+    arrays = (None if array is None else change(array) for array in sample[:4])
+    return Sample(*arrays, sample.name)
+
+
+# The nearest of the four pixels that bilinear interpolation joins never weighs less than 1/4. With
+# this threshold a pixel whose nearest label is valid stays valid, and labels hardly spread further.
+LEAST_WEIGHT = 0.25
+
+
+def resize_flow(
+    flow: np.ndarray, mask: np.ndarray | None, height: int, width: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Resize a flow field, reading its valid pixels only.
+
+    The label is sum(mask x flow) / sum(mask) over the four pixels that bilinear interpolation joins
+    (pixel centres at half-integers); u is scaled with the width's ratio, v with the height's.
+
+    Parameters
+    ----------
+    flow : np.ndarray
+        (H, W, 2) float32, px, (u, v); any value, even NaN, where the mask is 0.
+    mask : np.ndarray or None
+        (H, W, 1), above 0 = valid; ``None`` = valid everywhere.
+    height, width : int
+        The new size in px.
+
+    Returns
+    -------
+    flow : np.ndarray
+        (height, width, 2) float32, px of the new size; 0 where it is not valid.
+    mask : np.ndarray or None
+        (height, width, 1) uint8, 255 where valid pixels have at least a quarter of the weight, else
+        0; ``None`` where it was ``None``.
+    """
+    ratio = np.array([width / flow.shape[1], height / flow.shape[0]], np.float32)  # (u, v)
+    if mask is None:
+        return _linear(flow, height, width) * ratio, None
+    valid = mask > 0  # (H, W, 1)
+    total = _linear(np.where(valid, flow, np.float32(0)), height, width)  # (height, width, 2)
+    weight = _linear(valid.astype(np.float32), height, width)[..., None]  # (height, width, 1)
+    keep = weight >= LEAST_WEIGHT - 1e-4
+    flow = np.where(keep, total / np.where(keep, weight, 1), 0) * ratio
+    return flow.astype(np.float32), np.where(keep, 255, 0).astype(np.uint8)
+
+
+def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize a picture: by area along an axis that shrinks, bilinearly along one that grows.
+
+    Parameters
+    ----------
+    image : np.ndarray
+        (H, W, 3) uint8.
+    height, width : int
+        The new size in px.
+
+    Returns
+    -------
+    np.ndarray
+        (height, width, 3) uint8.
+    """
+    small = (min(height, image.shape[0]), min(width, image.shape[1]))
+    if small != image.shape[:2]:
+        image = cv2.resize(image, small[::-1], interpolation=cv2.INTER_AREA)
+    return image if small == (height, width) else _linear(image, height, width)
+
+
+def resize_sample(sample: Sample, height: int, width: int) -> Sample:
+    """Resize both pictures, the label and the mask of a sample.
+
+    Parameters
+    ----------
+    sample : Sample
+        Of any size.
+    height, width : int
+        The new size in px.
+
+    Returns
+    -------
+    Sample
+        The sample itself where it has the size already.
+    """
+    if sample.img1.shape[:2] == (height, width):
+        return sample
+    img1, img2 = (resize_image(image, height, width) for image in (sample.img1, sample.img2))
+    flow, mask = sample.flow, sample.mask
+    if flow is not None:
+        flow, mask = resize_flow(flow, mask, height, width)
+    return sample._replace(img1=img1, img2=img2, flow=flow, mask=mask)
+
+
+def _linear(array: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize (H, W, C) or (H, W, 1) bilinearly; OpenCV drops a last axis of 1."""
+    return cv2.resize(array, (width, height), interpolation=cv2.INTER_LINEAR)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Iterator, Sequence
 
-from reader.dataset import FlowDataset, Pair, list_folder, list_numbers
-from reader.errors import DataError
-from reader.split_file import read_split
+from maskflownet.errors import DataError
+from maskflownet.reader.dataset import FlowDataset, Pair, list_folder, list_numbers, read_split
 
 SPLIT_FILE = Path(__file__).resolve().parent.parent / "Sintel_train_val_maskflownet.txt"
 PASSES = ("clean", "final")
@@ -38,12 +37,7 @@ class Sintel(FlowDataset):
         A folder or a file is missing, or the split file does not fit the pairs.
     """
 
-    def __init__(
-        self,
-        root: str | os.PathLike,
-        passes: Sequence[str] = PASSES,
-        split: str = "train",
-    ):
+    def __init__(self, root: str | os.PathLike, passes: Sequence[str] = PASSES, split: str = "train"):
         for name in passes:
             if name not in PASSES:
                 raise DataError(f"{root}: Sintel has no pass {name!r}, only clean and final")
@@ -83,8 +77,6 @@ def _list(root: str, render: str, labelled: bool) -> Iterator[Pair]:
                 pair = pair._replace(
                     flow=os.path.join(top, "flow", f"{name}.flo"),
                     invalid=os.path.join(top, "invalid", f"{name}.png"),
-                    occlusion=os.path.join(top, "occlusions", f"{name}.png")
-                    if occlusions
-                    else None,
+                    occlusion=os.path.join(top, "occlusions", f"{name}.png") if occlusions else None,
                 )
             yield pair

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
-from reader.dataset import FlowDataset, Pair, list_folder, list_numbers
-from reader.errors import DataError
+from maskflownet.errors import DataError
+from maskflownet.reader.dataset import FlowDataset, Pair, list_folder, list_numbers
 
 PASSES = ("clean", "final")
 VIEWS = ("left", "right")
@@ -45,12 +45,7 @@ class Things3D(FlowDataset):
         The root holds neither layout or both, or a folder or a file is missing.
     """
 
-    def __init__(
-        self,
-        root: str | os.PathLike,
-        passes: Sequence[str] = ("clean",),
-        layout: str | None = None,
-    ):
+    def __init__(self, root: str | os.PathLike, passes: Sequence[str] = ("clean",), layout: str | None = None):
         for name in passes:
             if name not in PASSES:
                 raise DataError(f"{root}: FlyingThings3D has no pass {name!r}, only clean, final")
@@ -72,15 +67,11 @@ class Things3D(FlowDataset):
     def _list_full(self, root: str, render: str) -> Iterator[Pair]:
         for sequence in _sequences(root, render):
             for view in VIEWS:
-                images = os.path.join(
-                    root, f"frames_{render}pass", "TRAIN", sequence, view, "{:04d}.png"
-                )
+                images = os.path.join(root, f"frames_{render}pass", "TRAIN", sequence, view, "{:04d}.png")
                 for direction in STEPS:
                     title = "OpticalFlowInto" + direction[len("into_") :].capitalize()
                     label = f"{title}_{{:04d}}_{view[0].upper()}.pfm"
-                    labels = os.path.join(
-                        root, "optical_flow", "TRAIN", sequence, direction, view, label
-                    )
+                    labels = os.path.join(root, "optical_flow", "TRAIN", sequence, direction, view, label)
                     yield from self._list(f"{render}/{sequence}/{view}", direction, images, labels)
 
     def _list(self, name: str, direction: str, images: str, labels: str) -> Iterator[Pair]:
@@ -114,9 +105,7 @@ def _find_layout(root: str | os.PathLike) -> str:
     found = [name for name, mark in marks.items() if os.path.isdir(os.path.join(root, mark))]
     if len(found) != 1:
         what = "both layouts" if found else "neither layout"
-        raise DataError(
-            f"{root} holds {what} of FlyingThings3D: train/ (subset), optical_flow/ (full)"
-        )
+        raise DataError(f"{root} holds {what} of FlyingThings3D: train/ (subset), optical_flow/ (full)")
     return found[0]
 
 

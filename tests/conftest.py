@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.golden import Golden
+from tests.golden_values import Golden
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -25,8 +25,8 @@ GOLDEN = pytest.StashKey[Golden]()
 
 
 @pytest.fixture(scope="session")
-def golden(shared, request) -> Golden:
-    request.config.stash[GOLDEN] = Golden(shared / "golden")
+def golden(request) -> Golden:
+    request.config.stash[GOLDEN] = Golden(ROOT / "tests" / "golden")
     return request.config.stash[GOLDEN]
 
 
@@ -62,9 +62,9 @@ def pytest_terminal_summary(terminalreporter, config):
 @pytest.fixture(scope="session")
 def random_checkpoints(tmp_path_factory) -> dict[str, Path]:
     """A checkpoint without record, filled with small random numbers, of each network by name."""
-    from engine.checkpoint import HEAD  # noqa: PLC0415 - MXNet is imported by those who need it
-    from engine.mxnet_engine import build_network  # noqa: PLC0415
-    from engine.params_file import write_params  # noqa: PLC0415
+    from maskflownet.checkpoints.params import write_params  # noqa: PLC0415
+    from maskflownet.engine.mxnet.engine import build_network  # noqa: PLC0415
+    from maskflownet.network.architecture import HEAD  # noqa: PLC0415 - MXNet is imported by those who need it
 
     rng = np.random.default_rng(0)
     folder = tmp_path_factory.mktemp("checkpoints")
@@ -72,9 +72,7 @@ def random_checkpoints(tmp_path_factory) -> dict[str, Path]:
     for network in ("MaskFlownet_S", "MaskFlownet"):
         shapes = build_network(network, 1.0, "paper")._collect_params_with_prefix()
         arrays = {
-            name: arrays[name[len(HEAD) :]]
-            if name.startswith(HEAD)
-            else _small(rng, parameter.shape)
+            name: arrays[name[len(HEAD) :]] if name.startswith(HEAD) else _small(rng, parameter.shape)
             for name, parameter in shapes.items()
         }
         paths[network] = folder / f"{network}.params"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-
-from engine.interface import Engine, Prediction
-from engine.sizing import Sizing
+from maskflownet.engine.contract import Engine, Prediction, Sizing
 
 
 class KnownEngine(Engine):

@@ -6,21 +6,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from maskflownet.scenes.options import SceneOptions
+from maskflownet.scenes.textures import Textures
 
-from reader.scene_options import SceneOptions
-from reader.textures import Textures
-
-CLEAN = SceneOptions(
-    photometric=0, noise=0, defocus_share=0, motion_blur_share=0, fog_share=0, min_objects=3
-)
+CLEAN = SceneOptions(photometric=0, noise=0, defocus_share=0, motion_blur_share=0, fog_share=0, min_objects=3)
 # Options under which objects move by other rules than usual.
-SPECIAL = [
-    {},
-    {"travel_share": 1},
-    {"dart_share": 1},
-    {"travel_share": 1, "dart_share": 1},
-    {"vehicle_share": 1},
-]
+SPECIAL = [{}, {"travel_share": 1}, {"dart_share": 1}, {"travel_share": 1, "dart_share": 1}, {"vehicle_share": 1}]
 
 
 def smooth_textures(folder: Path) -> Textures:

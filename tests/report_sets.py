@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from maskflownet.engine.contract import Engine, Prediction, Sizing
+from maskflownet.reader.sample import Sample
 
-from engine.interface import Engine
-from engine.predictions import Prediction
-from engine.sizing import Sizing
-from reader.sample import Sample
 from tests.trees import label, picture
 
 SIZE = (64, 128)

@@ -4,13 +4,13 @@ import math
 import re
 
 import pytest
-from trees import make_kitti
+from maskflownet.checkpoints.records import read_record
+from maskflownet.engine.graphs import graph_of
+from maskflownet.settings.datasets import NAMES
+from maskflownet.settings.folders import ROOT, WEIGHTS
+from maskflownet.tools.check import list_parts
 
-from engine.folders import ROOT, WEIGHTS
-from engine.graphs import graph_of
-from engine.records import read_record
-from reader.check import list_parts
-from reader.roots import NAMES
+from tests.trees import make_kitti
 
 ZOO = (ROOT / "MODEL_ZOO.md").read_text(encoding="utf-8")
 DATASETS = (ROOT / "DATASETS.md").read_text(encoding="utf-8")
@@ -26,7 +26,7 @@ def shipped():
 @pytest.mark.parametrize("network", NETWORKS)
 def test_the_zoo_has_each_network_with_its_parameters_and_products(network):
     pytest.importorskip("torch")
-    from benchmarks.arithmetic import multiply_accumulates  # noqa: PLC0415
+    from maskflownet.benchmarks.arithmetic import multiply_accumulates  # noqa: PLC0415
 
     graph = graph_of("network", network=network, flow_multiplier=1.0, pyramid="paper")
     parameters = sum(math.prod(shape) for shape in graph.parameters.values())
@@ -54,7 +54,7 @@ def test_the_zoo_has_each_shipped_checkpoint_as_its_record_says():
 @pytest.mark.parametrize("name", NAMES)
 def test_each_data_set_has_a_chapter_with_its_command_and_counts(name, tmp_path):
     (chapter,) = re.findall(rf"^## {name}:.*?(?=^## |\Z)", DATASETS, re.M | re.S)
-    assert f"`python -m reader.check {name}=DIR`" in chapter
+    assert f"`python -m maskflownet.tools.check {name}=DIR`" in chapter
     if name == "kitti":
         make_kitti(tmp_path, {2012: 1, 2015: 1}, test=1, size=(16, 32))
     (tmp_path / "test").mkdir()

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from maskflownet.checkpoints.checkpoint import load_checkpoint
+from maskflownet.settings.cli import run
 
 import main
-from engine.checkpoint import load_checkpoint
-from engine.cli import run
 from tests.training_runs import write_configs
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -9,15 +9,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from maskflownet.checkpoints.params import write_params
+from maskflownet.inference.predictor import Predictor
+from maskflownet.network.compat import mx
+from maskflownet.reader.formats import read_flow
+from maskflownet.reader.pictures import read_image, write_image
+from maskflownet.reader.video import VideoReader, VideoWriter
+from maskflownet.settings.cli import run
 
 import predict_new_data
-from engine.cli import run
-from engine.params_file import write_params
-from engine.predictor import Predictor
-from network.mx import mx
-from reader.formats import read_flow
-from reader.pictures import read_image, write_image
-from reader.video import VideoReader, VideoWriter
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZE = (50, 70)  # no multiple of 64
@@ -55,14 +55,7 @@ def command(inputs, random_checkpoints, tmp_path, capsys):
 
 
 def test_a_pair_with_all_outputs(command, tmp_path):
-    extra = (
-        "--mask",
-        tmp_path / "m.png",
-        "--warped",
-        tmp_path / "w.jpg",
-        "--flow",
-        tmp_path / "f.flo",
-    )
+    extra = ("--mask", tmp_path / "m.png", "--warped", tmp_path / "w.jpg", "--flow", tmp_path / "f.flo")
     code, out, err = command("x.png", *extra)
     assert (code, err) == (0, "")
     assert "1 pair of 50x70" in out
@@ -213,17 +206,9 @@ def test_gpu_without_cuda(command):
 
 
 def test_traceback_shows_where(inputs, random_checkpoints, tmp_path):
-    line = [
-        str(tmp_path / "x.png"),
-        "MaskFlownet_S",
-        "-c",
-        str(random_checkpoints["MaskFlownet_S"]),
-    ]
+    line = [str(tmp_path / "x.png"), "MaskFlownet_S", "-c", str(random_checkpoints["MaskFlownet_S"])]
     with pytest.raises(Exception, match=r"none\.png"):
-        run(
-            predict_new_data.main,
-            [*line, "--image_1", "none.png", "--image_2", "none.png", "--traceback"],
-        )
+        run(predict_new_data.main, [*line, "--image_1", "none.png", "--image_2", "none.png", "--traceback"])
 
 
 def test_the_program_itself(inputs, random_checkpoints, tmp_path):

@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from maskflownet.checkpoints.checkpoint import load_checkpoint
+from maskflownet.checkpoints.params import read_params
+from maskflownet.reader.formats import read_flow
+from maskflownet.settings.cli import run
+from maskflownet.settings.folders import CONFIGS
+from maskflownet.training.snapshots import state_path
+from maskflownet.training.stages import load_schedule
 
 import main
 import run_stages
-from engine.checkpoint import load_checkpoint
-from engine.cli import run
-from engine.folders import CONFIGS
-from engine.params_file import read_params
-from engine.snapshots import state_path
-from engine.stages import load_schedule
-from reader.formats import read_flow
 from tests import trees
 
 SIZE = (72, 136)
@@ -52,7 +52,7 @@ def finished(place):
     """The last checkpoints of the six stages, run in one go; the log of each."""
     folder, roots = place
     few = pytest.MonkeyPatch()
-    few.setattr("engine.datasets.DEBUG_SAMPLES", 2)  # of every set; validation takes time
+    few.setattr("maskflownet.settings.datasets.DEBUG_SAMPLES", 2)  # of every set; validation takes time
     home = folder / "home"
     line = [str(folder / "stages.yaml"), "--scale", SCALE, "--debug", "--output_root", str(home)]
     assert run(run_stages.main, [*line, *roots]) == 0

@@ -2,16 +2,16 @@
 
 import numpy as np
 import pytest
-
-from engine.config import load_network_config
-from engine.errors import UserError
-from engine.folders import ROOT
-from engine.halve import main as halve
-from engine.loading import load_engine, read_checkpoint
-from engine.metrics import end_point_error
-from engine.params_file import read_params
-from reader.formats import read_flow
-from reader.pictures import read_image
+from maskflownet.checkpoints.checkpoint import read_checkpoint
+from maskflownet.checkpoints.params import read_params
+from maskflownet.engine.load import load_engine
+from maskflownet.errors import UserError
+from maskflownet.inference.metrics import end_point_error
+from maskflownet.reader.formats import read_flow
+from maskflownet.reader.pictures import read_image
+from maskflownet.settings.configs import load_network_config
+from maskflownet.settings.folders import ROOT
+from maskflownet.tools.halve import main as halve
 
 RUN = "d43"
 # px, of the example pair, whose motion is 8.56 px on average.
@@ -22,7 +22,7 @@ ERRORS = {"MaskFlownet": 1.94, "MaskFlownet_S": 2.10}
 @pytest.mark.parametrize("engine", ["mxnet", "torch"])
 def test_the_example_pair(engine, network):
     """By the whole network, and by the first stage alone that it holds."""
-    pytest.importorskip("network.mx" if engine == "mxnet" else "torch")
+    pytest.importorskip("maskflownet.network.compat" if engine == "mxnet" else "torch")
     made = load_engine(load_network_config(network), read_checkpoint(RUN), "", engine)
     images = [read_image(ROOT / f"examples/example_{i}.png")[None] for i in (1, 2)]
     label, _ = read_flow(ROOT / "examples/example_flow.png")

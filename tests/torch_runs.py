@@ -18,18 +18,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from maskflownet.checkpoints.checkpoint import read_checkpoint
+from maskflownet.checkpoints.params import read_params, write_params
+from maskflownet.engine.contract import under_torchrun
+from maskflownet.engine.load import make_engine
+from maskflownet.engine.torch.engine import TorchEngine
+from maskflownet.engine.torch.training import TorchTraining
+from maskflownet.settings.cli import run
+from maskflownet.settings.configs import load_data_config, load_network_config
+from maskflownet.training.loop import train
+from maskflownet.training.snapshots import state_path
+from maskflownet.training.torch_launch import train_on_devices
 
-from engine.cli import run
-from engine.config import load_network_config
-from engine.data_config import load_data_config
-from engine.loading import make_engine, read_checkpoint
-from engine.params_file import read_params, write_params
-from engine.snapshots import state_path
-from engine.torch_engine import TorchEngine
-from engine.torch_launch import train_on_devices
-from engine.torch_training import TorchTraining
-from engine.training import train
-from engine.workers import under_torchrun
 from tests.training_runs import options
 
 ROOT = Path(__file__).resolve().parents[1]

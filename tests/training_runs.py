@@ -14,16 +14,11 @@ import sys
 from pathlib import Path
 
 import yaml
+from maskflownet.settings.configs import load_data_config, load_network_config
+from maskflownet.training.loop import train
+from maskflownet.training.plan import Options
 
-from engine.config import load_network_config
-from engine.data_config import load_data_config
-from engine.run_plan import Options
-from engine.training import train
-
-NETWORK = {
-    "network": {"class": "MaskFlownet_S"},
-    "optimizer": {"learning_rate": [[7, 1.0e-4], [100, 5.0e-5]]},
-}
+NETWORK = {"network": {"class": "MaskFlownet_S"}, "optimizer": {"learning_rate": [[7, 1.0e-4], [100, 5.0e-5]]}}
 AUGMENTATION = {
     "rotation": 17, "zoom": [0.8, 1.1], "aspect": [0.9, 1.1], "translation": 0.1,
     "relative_rotation": 4, "relative_translation": 0.02, "relative_scale": [0.96, 1.04],
@@ -56,8 +51,8 @@ def options(folder: Path, **changes) -> Options:
 
 def train_in(folder: Path, devices: int = 1, checkpoint=None, **changes) -> Path | None:
     """Train with the configs of a folder on so many CPU contexts."""
-    from engine.mxnet_engine import MXNetEngine  # noqa: PLC0415
-    from network.mx import mx  # noqa: PLC0415
+    from maskflownet.engine.mxnet.engine import MXNetEngine  # noqa: PLC0415
+    from maskflownet.network.compat import mx  # noqa: PLC0415
 
     config = load_network_config(folder / "network.yaml")
     engine = MXNetEngine(config, [mx.cpu(i) for i in range(devices)])
@@ -66,8 +61,8 @@ def train_in(folder: Path, devices: int = 1, checkpoint=None, **changes) -> Path
 
 
 def main(folder: Path, devices: int, steps: int, kill_after: int) -> None:
-    from engine.loading import read_checkpoint  # noqa: PLC0415
-    from engine.mxnet_training import MXNetTraining  # noqa: PLC0415
+    from maskflownet.checkpoints.checkpoint import read_checkpoint  # noqa: PLC0415
+    from maskflownet.engine.mxnet.training import MXNetTraining  # noqa: PLC0415
 
     if kill_after:
         take_step = MXNetTraining.step

@@ -8,14 +8,13 @@ with the file counts of the published sets take a second and little disk.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Mapping
 
 import cv2
 import numpy as np
-
-from reader.formats import write_flo, write_kitti_png, write_pfm
-from reader.pictures import write_image
+from maskflownet.reader.formats import write_flo, write_kitti_png, write_pfm
+from maskflownet.reader.pictures import write_image
 
 SIZE = (64, 128)
 SINTEL_FRAMES = {
@@ -104,11 +103,7 @@ def make_chairs(root: Path, train: int = 6, val: int = 2, size: tuple[int, int] 
 
 
 def make_things3d_subset(
-    root: Path,
-    sequences: int = 2,
-    frames: int = 3,
-    size: tuple[int, int] = SIZE,
-    final: bool = False,
+    root: Path, sequences: int = 2, frames: int = 3, size: tuple[int, int] = SIZE, final: bool = False
 ) -> Path:
     """Make the FlyingThings3D subset; sequences are numbered on and have no label at their ends.
 
@@ -133,11 +128,7 @@ def make_things3d_subset(
 
 
 def make_things3d_full(
-    root: Path,
-    sequences: int = 2,
-    frames: int = 3,
-    size: tuple[int, int] = SIZE,
-    final: bool = False,
+    root: Path, sequences: int = 2, frames: int = 3, size: tuple[int, int] = SIZE, final: bool = False
 ) -> Path:
     """Make the full FlyingThings3D, frames from 6 on, with labels at the sequences' ends too.
 
@@ -248,7 +239,7 @@ def make_hd1k(
 
 
 def make_pairs(root: Path, size: tuple[int, int] = SIZE, unlabelled: bool = True) -> Path:
-    """Make a folder of pairs of every kind that `reader.pairs` knows, each with its own label.
+    """Make a folder of pairs of every kind that `maskflownet.reader.pairs` knows, each with its own label.
 
     In the order of the reader: ``flat/a`` (label 0, .pfm), ``flat/b`` (1, .flo), ``kitti`` (2),
     ``middlebury/Grove2`` (3), ``middlebury/Venus`` (4), and ``own``, which has no label.

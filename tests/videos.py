@@ -4,8 +4,7 @@ from fractions import Fraction
 
 import av
 import numpy as np
-
-from reader.video import VideoWriter
+from maskflownet.reader.video import VideoWriter
 
 NTSC = Fraction(30000, 1001)
 
@@ -43,9 +42,7 @@ def encode(path, codec, pixels, pictures, rate=25, **options):
 
 def index_first(source, target):
     """Copy an MP4 with its index in front, so that it opens however little of it is there."""
-    with av.open(str(source)) as old, av.open(
-        str(target), "w", options={"movflags": "faststart"}
-    ) as new:
+    with av.open(str(source)) as old, av.open(str(target), "w", options={"movflags": "faststart"}) as new:
         stream = old.streams.video[0]
         if hasattr(new, "add_stream_from_template"):
             copy = new.add_stream_from_template(stream)

@@ -2,18 +2,16 @@
 
 import numpy as np
 import pytest
+from maskflownet.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from maskflownet.checkpoints.params import write_params
+from maskflownet.checkpoints.records import Record
+from maskflownet.engine.contract import Sizing
+from maskflownet.engine.mxnet.engine import MXNetEngine, build_network, contexts, fitting
+from maskflownet.errors import UserError
+from maskflownet.inference.metrics import Totals, measure
+from maskflownet.network.compat import mx
+from maskflownet.settings.configs import load_network_config
 from numpy.testing import assert_allclose
-
-from engine.checkpoint import load_checkpoint, save_checkpoint
-from engine.config import load_network_config
-from engine.errors import UserError
-from engine.metrics import Totals, measure
-from engine.mxnet_devices import contexts
-from engine.mxnet_engine import MXNetEngine, build_network, fitting
-from engine.params_file import write_params
-from engine.records import Record
-from engine.sizing import Sizing
-from network.mx import mx
 
 CPU = [mx.cpu()]
 NETWORKS = ("MaskFlownet_S", "MaskFlownet")
@@ -144,9 +142,7 @@ def test_warped_is_the_second_image_moved_by_the_flow(random_checkpoints, images
 
 def test_colour_order_of_the_record(random_checkpoints, tmp_path, images):
     source = load_checkpoint(random_checkpoints["MaskFlownet_S"])
-    save_checkpoint(
-        tmp_path / "bgr.params", source.parameters, Record("MaskFlownet_S", colour="BGR")
-    )
+    save_checkpoint(tmp_path / "bgr.params", source.parameters, Record("MaskFlownet_S", colour="BGR"))
     reversed_images = [image[..., ::-1] for image in images]
     rgb = engine_of(random_checkpoints["MaskFlownet_S"]).predict(*images)
     bgr = engine_of(tmp_path / "bgr.params").predict(*reversed_images)
@@ -169,9 +165,7 @@ def test_lesson_26_the_pyramid_follows_the_record(random_checkpoints, tmp_path, 
 def test_a_saved_file_holds_the_same_network(random_checkpoints, tmp_path, images):
     engine = engine_of(random_checkpoints["MaskFlownet"])
     engine.save(tmp_path / "again.params", engine.record)
-    assert (tmp_path / "again.params").read_bytes() == random_checkpoints[
-        "MaskFlownet"
-    ].read_bytes()
+    assert (tmp_path / "again.params").read_bytes() == random_checkpoints["MaskFlownet"].read_bytes()
     flow = engine.predict(*images).flow
     engine.save(tmp_path / "half.params", engine.record, "float16")
     half = engine_of(tmp_path / "half.params").predict(*images).flow

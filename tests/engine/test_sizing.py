@@ -1,14 +1,11 @@
 """At which size the network sees an image."""
 
 import pytest
+from maskflownet.engine.contract import Sizing
+from maskflownet.errors import UserError
 
-from engine.errors import UserError
-from engine.sizing import Sizing
 
-
-@pytest.mark.parametrize(
-    ("size", "network"), [((436, 1024), (448, 1024)), ((64, 64), (64, 64)), ((1, 65), (64, 128))]
-)
+@pytest.mark.parametrize(("size", "network"), [((436, 1024), (448, 1024)), ((64, 64), (64, 64)), ((1, 65), (64, 128))])
 def test_next_multiples_of_64(size, network):
     assert Sizing().network_size(*size) == network
 

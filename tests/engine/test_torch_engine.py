@@ -13,22 +13,23 @@ from numpy.testing import assert_allclose
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: requirements-torch.txt")
 
+from maskflownet.checkpoints.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
+from maskflownet.checkpoints.params import write_params
+from maskflownet.checkpoints.records import Record
+from maskflownet.engine.contract import Sizing
+from maskflownet.engine.load import load_engine, make_engine
+from maskflownet.engine.torch.devices import check_precision, devices
+from maskflownet.engine.torch.engine import TorchEngine
+from maskflownet.engine.torch.fused import computing
+from maskflownet.engine.torch.prediction import fitting
+from maskflownet.errors import UserError
+from maskflownet.inference.metrics import Totals, measure
+from maskflownet.reader.pictures import write_image
+from maskflownet.settings.cli import run
+from maskflownet.settings.configs import load_network_config
+
 import main
 import run_stages
-from engine.checkpoint import load_checkpoint, save_checkpoint
-from engine.cli import run
-from engine.config import load_network_config
-from engine.errors import UserError
-from engine.loading import load_engine, make_engine, read_checkpoint
-from engine.metrics import Totals, measure
-from engine.params_file import write_params
-from engine.records import Record
-from engine.sizing import Sizing
-from engine.torch_devices import check_precision, devices
-from engine.torch_engine import TorchEngine
-from engine.torch_fusion import computing
-from engine.torch_prediction import fitting
-from reader.pictures import write_image
 from tests.training_runs import NETWORK, write_configs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,8 +96,7 @@ def test_both_engines_predict_the_same(random_checkpoints, images, network, sizi
     config = load_network_config(network)
     checkpoint = read_checkpoint(random_checkpoints[network])
     torchs, mxnets = (
-        load_engine(config, checkpoint, engine=name).predict(*images, sizing)
-        for name in ("torch", "mxnet")
+        load_engine(config, checkpoint, engine=name).predict(*images, sizing) for name in ("torch", "mxnet")
     )
     for ours, theirs in zip(torchs, mxnets):
         assert ours.shape == theirs.shape
@@ -228,7 +228,7 @@ def test_programs_without_torch_say_what_to_install(tmp_path, capsys, monkeypatc
 WITHOUT_MXNET = """
 import sys
 sys.modules["mxnet"] = None
-from engine.cli import run
+from maskflownet.settings.cli import run
 import main, predict_new_data
 config, data, out, a, b, checkpoint = sys.argv[1:]
 ends = ["--engine", "torch"]
@@ -245,13 +245,7 @@ assert codes == [0, 0, 0, 2], codes
 
 
 def test_everything_runs_where_mxnet_cannot_be_imported(random_checkpoints, tmp_path, images):
-    write_configs(
-        tmp_path,
-        augmentation=None,
-        target_shape=[64, 64],
-        orig_shape=[64, 64],
-        validation=["synthetic"],
-    )
+    write_configs(tmp_path, augmentation=None, target_shape=[64, 64], orig_shape=[64, 64], validation=["synthetic"])
     weights = tmp_path / "weights"
     weights.mkdir()
     for name, network in (("run", "MaskFlownet_S"), ("run2", "MaskFlownet")):
@@ -282,8 +276,6 @@ def test_stages_with_torch(tmp_path):
     (tmp_path / "stages.yaml").write_text(yaml.safe_dump({"stages": stages}))
     line = [str(tmp_path / "stages.yaml"), "--output_root", str(tmp_path), "--scale", "0.01"]
     assert run(run_stages.main, [*line, "--engine", "torch"]) == 0
-    first, second = sorted(
-        (tmp_path / "weights").glob("*_1.params"), key=lambda p: p.stat().st_mtime
-    )
+    first, second = sorted((tmp_path / "weights").glob("*_1.params"), key=lambda p: p.stat().st_mtime)
     assert load_checkpoint(second).record.parent == first.stem
     assert load_checkpoint(second).record.engine == "torch"

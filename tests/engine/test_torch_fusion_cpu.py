@@ -10,15 +10,19 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from engine.graphs import GRAPHS  # noqa: E402
-from engine.torch_fusion import cpu_chain, cpu_deformable, cpu_dense_block  # noqa: E402
-from engine.torch_fusion.convolution_chain import find_convolution_chains  # noqa: E402
-from engine.torch_fusion.cpu import CPUNetwork, fused_graph  # noqa: E402
-from engine.torch_fusion.dense_block import find_dense_blocks  # noqa: E402
-from engine.torch_fusion.rewriting import Fusion, fuse  # noqa: E402
-from engine.torch_graph.module import GraphModule  # noqa: E402
-from engine.torch_graph.symbol import Graph, Node, parse_graph  # noqa: E402
-from tests.golden import BOUND, relative_error  # noqa: E402
+from maskflownet.engine.graphs import GRAPHS  # noqa: E402
+from maskflownet.engine.symbol import Graph, Node, parse_graph  # noqa: E402
+from maskflownet.engine.torch.fused import cpu_chain, cpu_deformable, cpu_dense_block  # noqa: E402
+from maskflownet.engine.torch.fused.cpu import CPUNetwork, fused_graph  # noqa: E402
+from maskflownet.engine.torch.fused.patterns import (  # noqa: E402
+    Fusion,
+    find_convolution_chains,  # noqa: E402
+    find_dense_blocks,  # noqa: E402
+    fuse,
+)
+from maskflownet.engine.torch.module import GraphModule  # noqa: E402
+
+from tests.golden_values import BOUND, relative_error  # noqa: E402
 
 FILES = {"MaskFlownet_S": "MaskFlownet_S-x1", "MaskFlownet": "MaskFlownet-x1-released"}
 DENSE = [128, 128, 96, 64, 32]
@@ -63,12 +67,9 @@ def torch_threads():
 
 # At 64x64 level 6 is one pixel; at 128x192 the last tiles of levels 5 and 6 are parts.
 @pytest.mark.parametrize(
-    ("size", "tiles", "threads"),
-    [((1, 64, 64), 256, 2), ((2, 128, 192), 13, 1), ((1, 128, 192), 7, 3)],
+    ("size", "tiles", "threads"), [((1, 64, 64), 256, 2), ((2, 128, 192), 13, 1), ((1, 128, 192), 7, 3)]
 )
-def test_agrees_with_the_graph_node_by_node(
-    networks, torch_threads, monkeypatch, size, tiles, threads
-):
+def test_agrees_with_the_graph_node_by_node(networks, torch_threads, monkeypatch, size, tiles, threads):
     plain, fused = networks
     # Strips so small that these images have many.
     monkeypatch.setattr(cpu_dense_block, "TILES", tiles)
@@ -168,11 +169,7 @@ def test_heads_of_the_blocks():
         for block in find_dense_blocks(graph_of("MaskFlownet_S"))
     }
     assert heads["conv2_0_conv0_fwd"] == {"pred_flow2_fwd": None, "dc_conv1_conv0_fwd": 0.1}
-    assert heads["conv6_0_conv0_fwd"] == {
-        "pred_flow6_fwd": None,
-        "pred_mask6_fwd": None,
-        "upfeat5_conv0_fwd": 0.1,
-    }
+    assert heads["conv6_0_conv0_fwd"] == {"pred_flow6_fwd": None, "pred_mask6_fwd": None, "upfeat5_conv0_fwd": 0.1}
 
 
 def test_chains_end_where_a_result_is_needed_twice():
@@ -220,9 +217,7 @@ def test_a_dilated_convolution_is_no_part_of_a_block():
 def test_a_fusion_that_needs_its_own_result_is_refused():
     x, y, z = (Node(n, "abs", {}, ((i, 0),)) for n, i in (("x", "in"), ("y", "x"), ("z", "y")))
     graph = Graph((x, y, z), ("in",), {}, (("z", 0),))
-    both = Fusion(
-        Node("xz", "abs", {}, (("in", 0), ("y", 0))), frozenset("xz"), (("x", 0), ("z", 0))
-    )
+    both = Fusion(Node("xz", "abs", {}, (("in", 0), ("y", 0))), frozenset("xz"), (("x", 0), ("z", 0)))
     with pytest.raises(ValueError, match="cannot be placed"):
         fuse(graph, [both])
 

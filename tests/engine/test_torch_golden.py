@@ -9,9 +9,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: requirements-torch.txt")
 
-from engine.graphs import graph_of
-from engine.torch_graph.module import GraphModule
-from tests.golden import BOUND, relative_error
+from maskflownet.engine.graphs import graph_of
+from maskflownet.engine.torch.module import GraphModule
+
+from tests.golden_values import BOUND, relative_error
 
 NETWORKS = ("MaskFlownet_S", "MaskFlownet")
 HEAD = "MaskFlownet_S."

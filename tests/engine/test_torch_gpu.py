@@ -15,25 +15,22 @@ from numpy.testing import assert_allclose
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: requirements-torch.txt")
 
-from engine.config import load_network_config
-from engine.errors import UserError
-from engine.interface import NotFinite
-from engine.loading import read_checkpoint
-from engine.predictor import Predictor
-from engine.sizing import Sizing
-from engine.torch_engine import TorchEngine
-from engine.torch_gradients import Inputs
-from engine.torch_runner import GRAPHS
-from reader.loader_slots import Slots
-from tests.engine.test_torch_distributed import LONG, end_of, log_of, wait_for_step
+from maskflownet.checkpoints.checkpoint import read_checkpoint
+from maskflownet.engine.contract import NotFinite, Sizing
+from maskflownet.engine.torch.engine import TorchEngine
+from maskflownet.engine.torch.prediction import GRAPHS
+from maskflownet.engine.torch.training import Inputs
+from maskflownet.errors import UserError
+from maskflownet.inference.predictor import Predictor
+from maskflownet.reader.pool import Slots
+from maskflownet.settings.configs import load_network_config
+
 from tests.engine.test_torch_training import batch_of, settings_of
 from tests.torch_runs import RUN, arrays_of, start
+from tests.training.test_torch_distributed import LONG, end_of, log_of, wait_for_step
 from tests.training_runs import AUGMENTATION, NETWORK, write_configs
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU for PyTorch"),
-]
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU for PyTorch")]
 two_gpus = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there are no two GPUs")
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 NETWORKS = ("MaskFlownet_S", "MaskFlownet")
@@ -201,8 +198,9 @@ def test_a_captured_step_that_fails_leaves_everything_as_it_was(tmp_path):
 
 def train_on_gpus(folder, gpus, **changes):
     """As `main.py --engine torch -g` does."""
-    from engine.data_config import load_data_config  # noqa: PLC0415
-    from engine.run_training import train_on  # noqa: PLC0415
+    from maskflownet.settings.configs import load_data_config  # noqa: PLC0415
+    from maskflownet.training.launch import train_on  # noqa: PLC0415
+
     from tests.training_runs import options  # noqa: PLC0415
 
     config = load_network_config(folder / "network.yaml")
@@ -233,9 +231,7 @@ def test_a_gpu_process_that_is_killed_ends_the_run(tmp_path, rank):
     write_configs(tmp_path, checkpoint_steps=2, **SIZES)
     arguments = (tmp_path / "network.yaml", "--dataset_cfg", tmp_path / "data.yaml")
     program = start(
-        *arguments,
-        *("--output_root", tmp_path, "--engine", "torch", "-g", "0,1", "--steps", LONG),
-        module="main",
+        *arguments, *("--output_root", tmp_path, "--engine", "torch", "-g", "0,1", "--steps", LONG), module="main"
     )
     while not list((tmp_path / "logs").glob("*.log")):
         assert program.poll() is None, program.communicate()
@@ -247,7 +243,5 @@ def test_a_gpu_process_that_is_killed_ends_the_run(tmp_path, rank):
     checkpoint = read_checkpoint(log.stem, tmp_path / "weights")
     assert checkpoint.record.step >= 2
     if rank:
-        assert re.search(
-            rf"-c {log.stem} goes on from step {checkpoint.record.step}$", errors.splitlines()[0]
-        )
+        assert re.search(rf"-c {log.stem} goes on from step {checkpoint.record.step}$", errors.splitlines()[0])
         assert "another process ended" in log_of(tmp_path, log.stem)

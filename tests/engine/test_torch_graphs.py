@@ -8,12 +8,7 @@ import pytest
 
 pytest.importorskip("torch", reason="PyTorch is not installed: requirements-torch.txt")
 
-from engine.cli import run
-from engine.config import load_network_config
-from engine.errors import UserError
-from engine.export_graphs import main, needed_graphs, shipped_graphs
-from engine.folders import ROOT
-from engine.graphs import (
+from maskflownet.engine.graphs import (
     GRAPHS,
     graph_of,
     graph_path,
@@ -22,8 +17,13 @@ from engine.graphs import (
     sources_of,
     write_sources,
 )
-from engine.torch_graph.symbol import Node, parse_graph
-from network.mx import mx
+from maskflownet.engine.symbol import Node, parse_graph
+from maskflownet.errors import UserError
+from maskflownet.network.compat import mx
+from maskflownet.settings.cli import run
+from maskflownet.settings.configs import load_network_config
+from maskflownet.settings.folders import ROOT
+from maskflownet.tools.export_graphs import main, needed_graphs, shipped_graphs
 
 NETWORK = {"network": "MaskFlownet_S", "flow_multiplier": 1.0}
 
@@ -44,12 +44,12 @@ def test_the_shipped_files_are_those_of_the_shipped_configs():
 def test_a_shipped_file_is_what_a_fresh_trace_gives(index):
     kind, settings = sorted({str(graph): graph for graph in shipped_graphs()}.items())[index][1]
     text = graph_path(kind, **settings).read_text(encoding="utf-8")
-    assert text == graph_text(kind, **settings), "python -m engine.export_graphs renews the files"
+    assert text == graph_text(kind, **settings), "python -m maskflownet.tools.export_graphs renews the files"
 
 
 def test_the_shipped_files_are_of_the_present_network():
     names = {path.name for path in GRAPHS.glob("*.json")}
-    renew = "python -m engine.export_graphs renews the files"
+    renew = "python -m maskflownet.tools.export_graphs renews the files"
     assert sources_of(GRAPHS) == dict.fromkeys(names, network_digest()), renew
 
 
@@ -57,13 +57,13 @@ def test_a_graph_of_another_network_is_traced_and_without_mxnet_refused(tmp_path
     path = tmp_path / "metric-stride4.json"
     path.write_text("no graph")
     write_sources(tmp_path, [path.name])
-    monkeypatch.setattr("engine.graphs.GRAPHS", tmp_path)
-    monkeypatch.setattr("engine.graphs.graph_path", lambda kind, **settings: path)
+    monkeypatch.setattr("maskflownet.engine.graphs.GRAPHS", tmp_path)
+    monkeypatch.setattr("maskflownet.engine.graphs.graph_path", lambda kind, **settings: path)
     with pytest.raises(UserError, match="no graph of an MXNet symbol"):
         graph_of("metric")  # it is read, as it says that it is of this network
     (tmp_path / "SOURCES").write_text(f"0123456789abcdef {path.name}\n")
     assert graph_of("metric").inputs == ("prediction", "label", "mask")
-    monkeypatch.setattr("engine.graphs._why_no_mxnet", lambda: ImportError("none"))
+    monkeypatch.setattr("maskflownet.engine.graphs._why_no_mxnet", lambda: ImportError("none"))
     with pytest.raises(UserError, match="is of another state of network/"):
         graph_of("metric")
 
@@ -72,19 +72,17 @@ def test_an_engine_leaves_pytorch_all_its_threads():
     code = """
 import torch
 before = torch.get_num_threads()
-from engine.config import load_network_config
-from engine.loading import make_engine
+from maskflownet.settings.configs import load_network_config
+from maskflownet.engine.load import make_engine
 make_engine(load_network_config("MaskFlownet_S"), engine="torch")
 assert "mxnet" not in __import__("sys").modules
-import engine.graphs
+import maskflownet.engine.graphs
 engine.graphs.network_digest = lambda: "of another network"  # so that it is traced
 make_engine(load_network_config("MaskFlownet_S"), engine="torch")
 assert "mxnet" in __import__("sys").modules
 assert before == torch.get_num_threads(), (before, torch.get_num_threads())
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
@@ -92,11 +90,7 @@ def test_mxnet_reads_a_shipped_file():
     path = graph_path("network", network="MaskFlownet", pyramid="paper")
     symbol = mx.sym.load(str(path))
     arguments = set(symbol.list_arguments())
-    assert arguments == {
-        "image_1",
-        "image_2",
-        *graph_of("network", network="MaskFlownet").parameters,
-    }
+    assert arguments == {"image_1", "image_2", *graph_of("network", network="MaskFlownet").parameters}
     shapes = symbol.infer_shape(image_1=(1, 3, 64, 128), image_2=(1, 3, 64, 128))[1]
     assert shapes == [*((1, 2, 64 // s, 128 // s) for s in (64, 32, 16, 8, 4)), (1, 1, 16, 32)]
 
@@ -105,13 +99,7 @@ def test_inputs_are_in_the_order_of_the_call():
     predictions = tuple(f"prediction_{i}" for i in range(5))
     assert graph_of("loss").inputs == ("label", "mask", *predictions)
     assert graph_of("metric").inputs == ("prediction", "label", "mask")
-    assert graph_of("geometry", target=(64, 64)).inputs == (
-        "img1",
-        "img2",
-        "flow",
-        "mask",
-        "params",
-    )
+    assert graph_of("geometry", target=(64, 64)).inputs == ("img1", "img2", "flow", "mask", "params")
     assert graph_of("warp", clamp=False).inputs == ("x", "flow")
 
 
@@ -120,11 +108,7 @@ def test_inputs_are_in_the_order_of_the_call():
     [
         ("network", NETWORK, {**NETWORK, "flow_multiplier": 0.25}),
         ("network", NETWORK, {**NETWORK, "network": "MaskFlownet"}),
-        (
-            "network",
-            {"network": "MaskFlownet", "pyramid": "paper"},
-            {"network": "MaskFlownet", "pyramid": "released"},
-        ),
+        ("network", {"network": "MaskFlownet", "pyramid": "paper"}, {"network": "MaskFlownet", "pyramid": "released"}),
         ("loss", {"q": 0.4}, {"q": None}),
         ("loss", {"weights": (1, 2, 3, 4, 5)}, {"weights": (1, 2, 3, 4, 5.0000001)}),
         ("geometry", {"target": (64, 128)}, {"target": (128, 64)}),
@@ -149,9 +133,7 @@ def test_the_command_writes_the_graphs_of_a_run(tmp_path, capsys):
     sources = written.pop("SOURCES").split()
     assert sorted(sources[1::2]) == sorted(written)
     assert {"MaskFlownet_S-x1.json", "geometry-320x896.json", "warp-zeros.json"} < set(written)
-    assert [name for name in written if name.startswith("loss")] == [
-        "loss-0.005-0.01-0.02-0.08-0.32-q0.4.json"
-    ]
+    assert [name for name in written if name.startswith("loss")] == ["loss-0.005-0.01-0.02-0.08-0.32-q0.4.json"]
     assert all((GRAPHS / name).read_text() == text for name, text in written.items())
     assert "MaskFlownet_S-x1.json: 5" in capsys.readouterr().out
 
@@ -165,8 +147,8 @@ WITHOUT_MXNET = """
 import sys
 sys.modules["mxnet"] = None
 import torch
-from engine.graphs import graph_of
-from engine.torch_graph.module import GraphModule
+from maskflownet.engine.graphs import graph_of
+from maskflownet.engine.torch.module import GraphModule
 module = GraphModule(graph_of("network", network="MaskFlownet_S"))
 module.initialise(0)
 with torch.no_grad():
@@ -179,9 +161,7 @@ assert loss.shape == (2,) and loss.isfinite().all() and (loss > 0).all()
 
 
 def without_mxnet(code):
-    return subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 def test_a_machine_without_mxnet_uses_the_shipped_files():
@@ -193,8 +173,8 @@ def test_without_mxnet_an_unshipped_setting_names_the_command():
     code = """
 import sys
 sys.modules["mxnet"] = None
-from engine.cli import run
-from engine.graphs import graph_of
+from maskflownet.settings.cli import run
+from maskflownet.engine.graphs import graph_of
 sys.exit(run(lambda _: graph_of("network", network="MaskFlownet", flow_multiplier=3)))
 """
     done = without_mxnet(code)
@@ -202,14 +182,12 @@ sys.exit(run(lambda _: graph_of("network", network="MaskFlownet", flow_multiplie
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("error: the graph ")
     assert "MaskFlownet-x3-paper.json does not exist" in done.stderr
-    assert "python -m engine.export_graphs CONFIG DATASET_CONFIG" in done.stderr
+    assert "python -m maskflownet.tools.export_graphs CONFIG DATASET_CONFIG" in done.stderr
 
 
 def test_without_mxnet_the_command_says_so():
     code = WITHOUT_MXNET.splitlines()[1:3]
-    done = without_mxnet(
-        "\n".join([*code, "from engine.export_graphs import *", "sys.exit(run(main))"])
-    )
+    done = without_mxnet("\n".join([*code, "from engine.export_graphs import *", "sys.exit(run(main))"]))
     assert done.returncode == 2
     assert done.stderr.startswith("error: graphs are traced with MXNet, which cannot be imported")
 

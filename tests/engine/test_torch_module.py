@@ -5,13 +5,15 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: requirements-torch.txt")
 
-from engine.graphs import graph_of  # noqa: E402
-from engine.torch_graph.module import GraphModule  # noqa: E402
-from network.augmentation import ColourAugmentation, GeometryAugmentation  # noqa: E402
-from network.augmentation_draws import draw_colour, draw_geometry  # noqa: E402
-from network.layers import SLOPE, Upsample  # noqa: E402
-from network.maskflownet import MaskFlownet_S  # noqa: E402
-from network.mx import mx  # noqa: E402
+from maskflownet.engine.graphs import graph_of  # noqa: E402
+from maskflownet.engine.torch.module import GraphModule  # noqa: E402
+from maskflownet.network.architecture import SLOPE  # noqa: E402
+from maskflownet.network.augmentation import ColourAugmentation, GeometryAugmentation  # noqa: E402
+from maskflownet.network.compat import mx  # noqa: E402
+from maskflownet.network.draws import draw_colour, draw_geometry  # noqa: E402
+from maskflownet.network.layers import Upsample  # noqa: E402
+from maskflownet.network.maskflownet import MaskFlownet_S  # noqa: E402
+
 from tests.network.augmentation_cases import KITTI, ranges  # noqa: E402
 
 NETWORK = {"network": "MaskFlownet_S", "flow_multiplier": 1.0}
@@ -35,9 +37,7 @@ def test_initial_weights_have_mxnets_spread():
     again.initialise(3)
     assert all(torch.equal(a, b) for a, b in zip(module.parameters(), again.parameters()))
     again.initialise(4)
-    assert not torch.equal(
-        again.get_parameter("conv1a.0.weight"), module.get_parameter("conv1a.0.weight")
-    )
+    assert not torch.equal(again.get_parameter("conv1a.0.weight"), module.get_parameter("conv1a.0.weight"))
 
 
 def test_constants_are_computed_once_and_move_with_the_module():

@@ -9,13 +9,14 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: requirements-torch.txt")
 
-from engine.errors import UserError
-from engine.graphs import GRAPHS
-from engine.torch_graph.module import GraphModule
-from engine.torch_graph.operators import OPERATORS
-from engine.torch_graph.symbol import Graph, Node, parse_graph
-from network.mx import mx
-from tests.golden import relative_error
+from maskflownet.engine.graphs import GRAPHS
+from maskflownet.engine.symbol import Graph, Node, parse_graph
+from maskflownet.engine.torch.module import GraphModule
+from maskflownet.engine.torch.operators import OPERATORS
+from maskflownet.errors import UserError
+from maskflownet.network.compat import mx
+
+from tests.golden_values import relative_error
 
 VALUES, GRADIENTS = 1e-5, 1e-4  # bounds, relative to the largest value
 CONVOLUTION = {"kernel": (3, 3), "num_filter": 4}
@@ -60,21 +61,14 @@ CASES = {
     ],
     "Concat": [({"dim": 1}, [(2, 3, 4), (2, 1, 4), (2, 2, 4)]), ({"dim": 0}, [(2, 3), (4, 3)])],
     "SliceChannel": [({"num_outputs": 2, "axis": 0}, [(4, 3)]), ({"num_outputs": 3}, [(2, 6)])],
-    "slice_axis": [
-        ({"axis": 1, "begin": 2, "end": 4}, [(2, 5, 3)]),
-        ({"axis": 0, "begin": 1, "end": None}, [(3, 2)]),
-    ],
+    "slice_axis": [({"axis": 1, "begin": 2, "end": 4}, [(2, 5, 3)]), ({"axis": 0, "begin": 1, "end": None}, [(3, 2)])],
     "Reshape": [({"shape": (0, -1, 1, 1)}, [(3, 4)]), ({"shape": (4, 1)}, [(2, 2)])],
     "reverse": [({"axis": 1}, [(2, 3, 4)])],
     "tile": [({"reps": (1, 9, 1, 1)}, [(2, 2, 3, 3)]), ({"reps": (2, 3)}, [(2, 2)])],
     "zeros_like": [({}, [(2, 3)])],
     "_arange": [({"start": 8}, []), ({"start": 1, "stop": 4, "step": 0.5}, [])],
     "dot": [({}, [(3, 4), (4, 2)])],
-    "sum": [
-        ({"axis": 1, "keepdims": True}, [(2, 3, 4)]),
-        ({"axis": 0, "exclude": True}, [(2, 3, 4)]),
-        ({}, [(2, 3)]),
-    ],
+    "sum": [({"axis": 1, "keepdims": True}, [(2, 3, 4)]), ({"axis": 0, "exclude": True}, [(2, 3, 4)]), ({}, [(2, 3)])],
     "mean": [({"axis": (2, 3), "keepdims": True}, [(2, 3, 4, 5)])],
     "clip": [({"a_min": -1, "a_max": 1}, [(5, 6)])],
     **{name: [({}, [(3, 4)])] for name in ("abs", "sigmoid", "sqrt", "square")},
@@ -102,8 +96,7 @@ SHARED = {**CONVOLUTION, "pad": (1, 1), "no_bias": True}  # attributes of the de
 STEPS = {"_equal_scalar", "_greater_scalar", "zeros_like"}  # without gradient
 POSITIVE = {"sqrt", "_power_scalar", "broadcast_power", "broadcast_div", "elemwise_div"}
 each_case = pytest.mark.parametrize(
-    ("name", "attrs", "shapes"),
-    [(name, attrs, shapes) for name, cases in CASES.items() for attrs, shapes in cases],
+    ("name", "attrs", "shapes"), [(name, attrs, shapes) for name, cases in CASES.items() for attrs, shapes in cases]
 )
 
 

@@ -8,15 +8,15 @@ import pytest
 
 pytest.importorskip("torch", reason="PyTorch is not installed: requirements-torch.txt")
 
-from engine.graphs import graph_of
-from engine.torch_fusion.dense_block import find_dense_blocks
-from engine.torch_fusion.patterns import (
+from maskflownet.engine.graphs import graph_of
+from maskflownet.engine.torch.fused.patterns import (
     find_convolutions,
     find_correlations,
     find_deformables,
+    find_dense_blocks,
     find_upsamplings,
+    fuse,
 )
-from engine.torch_fusion.rewriting import fuse
 
 # network -> dense blocks, convolutions, correlations, deformable convolutions, upsamplings
 EXPECTED = {"MaskFlownet_S": (5, 63, 5, 4, 8), "MaskFlownet": (10, 118, 15, 9, 14)}

@@ -9,19 +9,19 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: requirements-torch.txt")
 
-from engine.checkpoint import HEAD, load_checkpoint, save_checkpoint
-from engine.config import load_network_config
-from engine.data_config import load_data_config
-from engine.errors import UserError
-from engine.interface import NotFinite, TrainingSettings
-from engine.loading import read_checkpoint
-from engine.params_file import read_params
-from engine.records import Record
-from engine.snapshots import state_path
-from engine.torch_adam import ALIGNMENT, FlatAdam, corrected_rate
-from engine.torch_engine import TorchEngine
-from engine.training_draws import draw_noise, draw_step
-from reader.loader_slots import Batch
+from maskflownet.checkpoints.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
+from maskflownet.checkpoints.params import read_params
+from maskflownet.checkpoints.records import Record
+from maskflownet.engine.contract import NotFinite, TrainingSettings
+from maskflownet.engine.torch.engine import TorchEngine
+from maskflownet.engine.torch.training import ALIGNMENT, FlatAdam, corrected_rate
+from maskflownet.errors import UserError
+from maskflownet.network.architecture import HEAD
+from maskflownet.network.draws import draw_noise, draw_step
+from maskflownet.reader.pool import Batch
+from maskflownet.settings.configs import load_data_config, load_network_config
+from maskflownet.training.snapshots import state_path
+
 from tests.torch_runs import RUN, largest_difference, start, train_torch_in, training_differences
 from tests.training_runs import NETWORK, train_in, write_configs
 
@@ -46,9 +46,7 @@ def test_both_engines_train_the_same_and_go_on_with_each_other(tmp_path, random_
         begin = {"checkpoint": source, "clear_steps": True, "run": f"{name}Jan01-0000"}
         ones.append(train(tmp_path, steps=1, **begin))
         other = trainers["bbb" if name == "aaa" else "aaa"]
-        paths[f"{name} and then the other"] = other(
-            tmp_path, checkpoint=read_checkpoint(ones[-1]), steps=4
-        )
+        paths[f"{name} and then the other"] = other(tmp_path, checkpoint=read_checkpoint(ones[-1]), steps=4)
         paths[name] = train(tmp_path, steps=4, **{**begin, "run": f"{name}Jan02-0000"})
     records = [load_checkpoint(path).record for path in paths.values()]
     assert [record.engine for record in records] == ["torch", "mxnet", "mxnet", "torch"]
@@ -104,12 +102,7 @@ def settings_of(folder, **changes) -> tuple:
     config = load_network_config(folder / "network.yaml")
     data = load_data_config(folder / "data.yaml")
     settings = TrainingSettings(
-        config.optimizer,
-        config.network.mw,
-        data.orig_shape,
-        data.target_shape,
-        data.augmentation,
-        seed=3,
+        config.optimizer, config.network.mw, data.orig_shape, data.target_shape, data.augmentation, seed=3
     )
     return config, settings._replace(**changes)
 
@@ -164,17 +157,12 @@ def test_flat_adam_is_the_written_formula(epsilon, size):
     rng = np.random.default_rng(0)
     shapes = {"b.bias": (5,), "a.weight": (5, 3, 3, 3), "c.weight": (ALIGNMENT,)}
     values = {name: rng.normal(size=shape) for name, shape in shapes.items()}
-    parameters = {
-        name: torch.nn.Parameter(torch.tensor(array, dtype=torch.float32))
-        for name, array in values.items()
-    }
+    parameters = {name: torch.nn.Parameter(torch.tensor(array, dtype=torch.float32)) for name, array in values.items()}
     adam = FlatAdam(parameters, decay=0.1 * size, extra=2, epsilon=epsilon)
     means, variances = (dict.fromkeys(shapes, 0.0) for _ in range(2))
     for step in range(3):
         gradients = {name: size * rng.normal(size=shape) for name, shape in shapes.items()}
-        adam.set_gradients(
-            [torch.tensor(gradients[n], dtype=torch.float32) for n in adam.parameters]
-        )
+        adam.set_gradients([torch.tensor(gradients[n], dtype=torch.float32) for n in adam.parameters])
         rate = torch.tensor(corrected_rate(0.01, step))
         adam.update(rate, torch.tensor(True))
         for name in shapes:

@@ -1,9 +1,8 @@
 """The three columns of the published augmentation with their shapes, and random inputs."""
 
 import numpy as np
-
-from network.augmentation_ranges import AugmentationRanges
-from network.mx import mx
+from maskflownet.network.compat import mx
+from maskflownet.network.draws import AugmentationRanges
 
 CHAIRS = {
     "rotation": 17,

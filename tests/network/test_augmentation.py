@@ -4,26 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from augmentation_cases import (
-    CHAIRS,
-    COLUMNS,
-    KITTI,
-    NOTHING,
-    SHAPES,
-    pair,
-    ranges,
-    run,
-    scene,
-)
+from maskflownet.network.augmentation import LEAST_WEIGHT, ColourAugmentation, GeometryAugmentation
+from maskflownet.network.compat import mx
+from maskflownet.network.draws import draw_colour, draw_geometry, draw_windows, geometry_parameters
 
-from network.augmentation import LEAST_WEIGHT, ColourAugmentation, GeometryAugmentation
-from network.augmentation_draws import (
-    draw_colour,
-    draw_geometry,
-    draw_windows,
-    geometry_parameters,
-)
-from network.mx import mx
+from tests.network.augmentation_cases import CHAIRS, COLUMNS, KITTI, NOTHING, SHAPES, pair, ranges, run, scene
 
 ORIGINAL, TARGET = (96, 128), (64, 96)
 columns = pytest.mark.parametrize("column", sorted(COLUMNS))
@@ -55,9 +40,7 @@ def worst_label_error(original, target, params, flow):
     img1 = np.concatenate([pixels(original) + flow, ones])
     img2 = np.concatenate([pixels(original), ones])
     block = GeometryAugmentation(target)
-    img1, img2, label, mask = run(
-        block, repeat(img1), repeat(img2), repeat(flow), repeat(ones), params
-    )
+    img1, img2, label, mask = run(block, repeat(img1), repeat(img2), repeat(flow), repeat(ones), params)
     assert np.abs(img1[:, 2] - 1).max() < 1e-5  # nothing outside the picture
     assert np.abs(mask - 1).max() < 1e-5
     at = pixels(target)
@@ -116,9 +99,7 @@ def test_images_are_sampled_where_the_windows_say(column):
         assert np.abs(outputs[1][n] - bilinear(img2[n], *at2)).max() < 1e-3
         assert np.abs(outputs[3][n] - weight).max() < 2 * LEAST_WEIGHT
         f = bilinear(mask[n] * flow[n], *at1) / np.maximum(weight, 1e-9)
-        expected = np.tensordot(
-            np.linalg.inv(B), d + np.tensordot(np.linalg.inv(A), f - r[:, None, None], 1), 1
-        )
+        expected = np.tensordot(np.linalg.inv(B), d + np.tensordot(np.linalg.inv(A), f - r[:, None, None], 1), 1)
         sure = weight[0] > 0.05  # below, the rounding of the positions shows in the quotient
         assert np.abs(outputs[2][n] - (expected - d))[:, sure].max() < 1e-2
 
@@ -178,9 +159,7 @@ def test_image_2_is_zero_outside():
     ones = np.ones((1, 3, *TARGET))
     params = geometry_parameters(windows, TARGET, TARGET)
     zero = 0 * ones
-    img1, img2, label, _ = run(
-        GeometryAugmentation(TARGET), ones, ones, zero[:, :2], ones[:, :1], params
-    )
+    img1, img2, label, _ = run(GeometryAugmentation(TARGET), ones, ones, zero[:, :2], ones[:, :1], params)
     assert img1.min() > 1 - 1e-5
     assert np.abs(img2[..., :-10] - 1).max() < 1e-4
     assert np.abs(img2[..., -9:]).max() == 0
@@ -219,9 +198,7 @@ def test_imperative_hybrid_and_symbolic_agree(index):
     loaded = mx.sym.load_json(graph)
     assert loaded.list_inputs() and set(loaded.list_inputs()) == set(names)
     bound = loaded.bind(
-        mx.cpu(),
-        {name: mx.nd.array(a, dtype="float32") for name, a in zip(names, inputs)},
-        grad_req="null",
+        mx.cpu(), {name: mx.nd.array(a, dtype="float32") for name, a in zip(names, inputs)}, grad_req="null"
     )
     symbolic = [out.asnumpy() for out in bound.forward()]
     block.hybridize()

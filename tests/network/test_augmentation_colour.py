@@ -1,10 +1,10 @@
 """The colour augmentation against the equation in float64."""
 
 import numpy as np
-from augmentation_cases import KITTI, NOTHING, pair, ranges, run
+from maskflownet.network.augmentation import ColourAugmentation
+from maskflownet.network.draws import colour_parameters, draw_colour, hue_matrix
 
-from network.augmentation import ColourAugmentation
-from network.augmentation_draws import colour_parameters, draw_colour, hue_matrix
+from tests.network.augmentation_cases import KITTI, NOTHING, pair, ranges, run
 
 
 def colour(batch=1, **draws):
@@ -35,12 +35,7 @@ def test_colour_follows_the_equation_step_by_step():
     gain, brightness = rng.uniform(0.8, 1.4, (4, 3)), rng.normal(0, 0.1, 4)
     exponent = np.exp(rng.uniform(-0.5, 0.5, 4))
     params = colour_parameters(
-        hue=hue,
-        noise=noise,
-        contrast=contrast,
-        gain=gain,
-        brightness=brightness,
-        exponent=exponent,
+        hue=hue, noise=noise, contrast=contrast, gain=gain, brightness=brightness, exponent=exponent
     )
     outputs = run(ColourAugmentation(), *inputs, params)
     for i in range(2):

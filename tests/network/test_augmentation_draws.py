@@ -5,9 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from augmentation_cases import CHAIRS, COLUMNS, NOTHING, SHAPES, ranges
-
-from network.augmentation_draws import (
+from maskflownet.network.draws import (
     COLOUR_COLUMNS,
     GEOMETRY_COLUMNS,
     draw_colour,
@@ -17,6 +15,8 @@ from network.augmentation_draws import (
     geometry_parameters,
     hue_matrix,
 )
+
+from tests.network.augmentation_cases import CHAIRS, COLUMNS, NOTHING, SHAPES, ranges
 
 columns = pytest.mark.parametrize("column", sorted(COLUMNS))
 LARGE, SMALL = (4000, 5000), (320, 448)  # far apart: the picture does not limit the zoom
@@ -40,9 +40,7 @@ def test_label_leads_from_image_1_to_image_2(column):
     original, target = SHAPES[column]
     half_o, half_t = ((np.array(s[::-1]) - 1)[:, None] / 2 for s in (original, target))
     params = draw_geometry(np.random.default_rng(1), 500, original, target, ranges(COLUMNS[column]))
-    grid1, grid2, camera = (
-        take(params, GEOMETRY_COLUMNS, key, 2, 3) for key in ("grid1", "grid2", "camera")
-    )
+    grid1, grid2, camera = (take(params, GEOMETRY_COLUMNS, key, 2, 3) for key in ("grid1", "grid2", "camera"))
     linear = take(params, GEOMETRY_COLUMNS, "flow", 2, 2).transpose(0, 2, 1)
 
     def apply(affine, d):
@@ -76,9 +74,7 @@ def test_parameters_sample_the_windows(column):
 @pytest.mark.parametrize("change", [{}, {"zoom": [3, 3]}, {"translation": 2}, {"rotation": 90}])
 def test_image_1_stays_inside(column, change):
     original, target = SHAPES[column]
-    windows = draw_windows(
-        np.random.default_rng(4), 500, original, target, ranges(COLUMNS[column], **change)
-    )
+    windows = draw_windows(np.random.default_rng(4), 500, original, target, ranges(COLUMNS[column], **change))
     corners = windows.t[:, :, None] + windows.A @ target_offsets(target)[:, :4]
     overhang = np.abs(corners) - (np.array(original[::-1])[:, None] - 1) / 2
     assert overhang.max() < 1e-9

@@ -1,9 +1,9 @@
 """A wrong value in the augmentation's part of a config is refused by name."""
 
 import pytest
-from augmentation_cases import CHAIRS, KITTI
+from maskflownet.network.draws import AugmentationRanges
 
-from network.augmentation_ranges import AugmentationRanges
+from tests.network.augmentation_cases import CHAIRS, KITTI
 
 
 def test_values_and_default():

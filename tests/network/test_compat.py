@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from network import compat
+from maskflownet.network import compat
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("network", "reader", "engine", "benchmarks", "tests")
@@ -69,8 +68,6 @@ def test_lesson_24_mxnet_computes_beside_the_numpy_that_is_installed():
         "assert mx.nd.array([1.5]).asnumpy().tolist() == [1.5]\n"
         "print(mx.__version__)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("1.")

@@ -4,9 +4,8 @@ import json
 
 import numpy as np
 import pytest
-
-from network.layers import Correlation, DeformableConv, Upsample, Warp
-from network.mx import mx
+from maskflownet.network.compat import mx
+from maskflownet.network.layers import Correlation, DeformableConv, Upsample, Warp
 
 nd = mx.nd
 

@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
-
-from network.decoder import STRIDES
-from network.losses import WEIGHTS, EndPointError, MultiscaleEPE
-from network.mx import mx
+from maskflownet.network.architecture import STRIDES
+from maskflownet.network.compat import mx
+from maskflownet.network.losses import WEIGHTS, EndPointError, MultiscaleEPE
 
 nd = mx.nd
 

@@ -5,12 +5,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from maskflownet.network.architecture import STRIDES
+from maskflownet.network.compat import mx
+from maskflownet.network.losses import EndPointError, MultiscaleEPE
+from maskflownet.network.maskflownet import MaskFlownet, MaskFlownet_S, SecondStageImages
 
-from network.decoder import STRIDES
-from network.losses import EndPointError, MultiscaleEPE
-from network.maskflownet import MaskFlownet, MaskFlownet_S, SecondStageImages
-from network.mx import mx
-from tests.golden import BOUND, relative_error
+from tests.golden_values import BOUND, relative_error
 
 nd = mx.nd
 NETWORKS = ("MaskFlownet_S", "MaskFlownet")
@@ -101,9 +101,7 @@ def test_golden_training_steps(golden, images, network):
     net = load(golden, network)
     label = nd.array(values["train_flow_xy"].astype("f4")[:, ::-1])
     mask = nd.ones((2, 1, 64, 128))
-    trainer = mx.gluon.Trainer(
-        net.collect_params(), "adam", {"learning_rate": 1e-4, "epsilon": 1e-8}
-    )
+    trainer = mx.gluon.Trainer(net.collect_params(), "adam", {"learning_rate": 1e-4, "epsilon": 1e-8})
     loss, metric = MultiscaleEPE(), EndPointError(4)
     errors = []
     for _ in range(4):

@@ -4,10 +4,10 @@ import shutil
 
 import numpy as np
 import pytest
+from maskflownet.errors import DataError
+from maskflownet.reader.chairs import Chairs
+from maskflownet.reader.dataset import MissingFiles
 
-from reader.chairs import Chairs
-from reader.dataset import MissingFiles
-from reader.errors import DataError
 from tests import trees
 
 

@@ -1,9 +1,8 @@
 import flow_vis
 import numpy as np
 import pytest
-
-from reader.colour import colour_wheel, flow_to_colour
-from reader.formats import read_flow
+from maskflownet.reader.colour import colour_wheel, flow_to_colour
+from maskflownet.reader.formats import read_flow
 
 
 @pytest.fixture
@@ -24,8 +23,7 @@ def test_a_scale_agrees_with_flow_vis_on_scaled_flow(flow):
 
 
 @pytest.mark.parametrize(
-    ("uv", "strong", "weak"),
-    [((5, 0), "R", "GB"), ((-5, 0), "GB", "R"), ((0, 5), "RG", "B"), ((0, -5), "B", "G")],
+    ("uv", "strong", "weak"), [((5, 0), "R", "GB"), ((-5, 0), "GB", "R"), ((0, 5), "RG", "B"), ((0, -5), "B", "G")]
 )
 def test_directions(uv, strong, weak):
     """Right is red, left cyan, down yellow, up violet: the wheel of Baker et al., figure 1."""
@@ -76,9 +74,7 @@ def test_not_finite_is_black(flow):
 
 def test_an_integer_flow(flow):
     whole = np.rint(flow) + 0.0  # integers have no -0.0
-    np.testing.assert_array_equal(
-        flow_to_colour(whole.astype(np.int16)), flow_to_colour(whole.astype(np.float32))
-    )
+    np.testing.assert_array_equal(flow_to_colour(whole.astype(np.int16)), flow_to_colour(whole.astype(np.float32)))
 
 
 def test_refused(flow):

@@ -4,10 +4,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
-
-from reader.crop import random_crop, random_flip
-from reader.errors import DataError
-from reader.sample import Sample
+from maskflownet.errors import DataError
+from maskflownet.reader.sample import Sample, random_crop, random_flip
 
 
 def make_sample(height, width):

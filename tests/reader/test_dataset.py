@@ -4,11 +4,11 @@ import pickle
 
 import numpy as np
 import pytest
+from maskflownet.errors import DataError
+from maskflownet.reader.dataset import FlowDataset, MissingFiles, Pair, list_folder, list_numbers
+from maskflownet.reader.formats import write_flo
+from maskflownet.reader.pictures import write_image
 
-from reader.dataset import FlowDataset, MissingFiles, Pair, list_folder, list_numbers
-from reader.errors import DataError
-from reader.formats import write_flo
-from reader.pictures import write_image
 from tests import trees
 
 

@@ -1,7 +1,6 @@
 import pytest
-
-from reader.errors import DataError
-from reader.files import atomic_path, check_file, read_bytes, write_bytes
+from maskflownet.errors import DataError
+from maskflownet.reader.files import atomic_path, check_file, read_bytes, write_bytes
 
 
 def test_the_file_appears_at_the_end_only(tmp_path):

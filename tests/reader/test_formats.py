@@ -5,9 +5,8 @@ import struct
 import cv2
 import numpy as np
 import pytest
-
-from reader.errors import DataError
-from reader.formats import (
+from maskflownet.errors import DataError
+from maskflownet.reader.formats import (
     FLOW_SUFFIXES,
     read_flo,
     read_flow,
@@ -276,10 +275,7 @@ def test_real_kitti(shared, tmp_path):
 
 def test_real_flow_of_other_sets(shared):
     pairs = shared / "data" / "pairs"
-    for name, size in {
-        "sintel/alley_1_0002_clean": (436, 1024),
-        "flyingchairs/flownet2_0000000": (384, 512),
-    }.items():
+    for name, size in {"sintel/alley_1_0002_clean": (436, 1024), "flyingchairs/flownet2_0000000": (384, 512)}.items():
         flow, mask = read_flow(pairs / name / "flow.flo")
         assert flow.shape == (*size, 2)
         assert (mask == 255).all()

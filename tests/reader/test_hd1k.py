@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from maskflownet.errors import DataError
+from maskflownet.reader.dataset import MissingFiles
+from maskflownet.reader.hd1k import HD1K
 
-from reader.dataset import MissingFiles
-from reader.errors import DataError
-from reader.hd1k import HD1K
 from tests import trees
 
 FRAMES = {0: 4, 4: 2, 5: 3, 6: 2}

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from maskflownet.errors import DataError
+from maskflownet.reader.dataset import MissingFiles
+from maskflownet.reader.kitti import VAL, Kitti, held_years, year_folder
 
-from reader.dataset import MissingFiles
-from reader.errors import DataError
-from reader.kitti import VAL, Kitti, held_years, year_folder
 from tests import trees
 
 
@@ -52,9 +52,7 @@ def test_reads_the_pictures_and_the_label_of_the_pair(root, year):
 def test_lesson_03_test_images_come_from_testing(root, year):
     dataset = Kitti(root, year, "test")
     assert [pair.name for pair in dataset.pairs] == [f"{year}/{k:06d}" for k in range(3)]
-    assert all(
-        "testing" in path and "training" not in path for p in dataset.pairs for path in p[1:3]
-    )
+    assert all("testing" in path and "training" not in path for p in dataset.pairs for path in p[1:3])
     sample = dataset[1]
     size = (trees.SIZE[0] + 1, trees.SIZE[1] + 1)
     np.testing.assert_array_equal(sample.img1, trees.picture(201 + 400 * (year == 2015), size))

@@ -4,18 +4,18 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from trees import SINTEL_FRAMES, flow, make_chairs, make_hd1k, make_kitti, make_sintel, picture
+from maskflownet.errors import DataError
+from maskflownet.reader.chairs import Chairs
+from maskflownet.reader.dataset import View
+from maskflownet.reader.hd1k import HD1K
+from maskflownet.reader.kitti import Kitti
+from maskflownet.reader.loader import MOST_DAMAGED, TrainLoader, ordered
+from maskflownet.reader.pairs import Pairs
+from maskflownet.reader.pictures import write_image
+from maskflownet.reader.sintel import Sintel
+from maskflownet.scenes.synthetic import Synthetic
 
-from reader.chairs import Chairs
-from reader.errors import DataError
-from reader.hd1k import HD1K
-from reader.kitti import Kitti
-from reader.loader import MOST_DAMAGED, TrainLoader, ordered
-from reader.pairs import Pairs
-from reader.pictures import write_image
-from reader.sintel import Sintel
-from reader.synthetic import Synthetic
-from reader.views import View
+from tests.trees import SINTEL_FRAMES, flow, make_chairs, make_hd1k, make_kitti, make_sintel, picture
 
 CROP = (48, 96)  # of 64x128
 
@@ -86,9 +86,7 @@ def test_pictures_and_label_belong_together(chairs):
             windows = np.lib.stride_tricks.sliding_window_view(whole, CROP, axis=(0, 1))
             corners = windows[..., 0, 0] == window[0, 0]
             places = np.argwhere(corners.all(-1))
-            assert any(
-                np.array_equal(whole[y : y + CROP[0], x : x + CROP[1]], window) for y, x in places
-            )
+            assert any(np.array_equal(whole[y : y + CROP[0], x : x + CROP[1]], window) for y, x in places)
     assert mirrored == {True, False}
 
 
@@ -191,10 +189,7 @@ def test_skip_damaged_takes_the_next_sample_and_counts(tmp_path):
         follows = one_pass[one_pass.index(wanted) :]
         assert name == next(n for n in follows if n not in ("00003", "00005"))
     assert len(loader.skipped) == 2
-    assert {n for n in ("00003", "00005") for s in loader.skipped if f"{n}_flow.flo" in s} == {
-        "00003",
-        "00005",
-    }
+    assert {n for n in ("00003", "00005") for s in loader.skipped if f"{n}_flow.flo" in s} == {"00003", "00005"}
     assert_same(found, take([(dataset, 4)], 4, skip_damaged=True, workers=1))
 
 
@@ -236,14 +231,7 @@ def test_without_label_is_an_error(tmp_path):
 
 @pytest.mark.parametrize(
     "options",
-    [
-        {"seed": -1},
-        {"workers": -1},
-        {"prefetch": 0},
-        {"rank": 2, "world": 2},
-        {"share": (0, 3)},
-        {"share": (2, 2)},
-    ],
+    [{"seed": -1}, {"workers": -1}, {"prefetch": 0}, {"rank": 2, "world": 2}, {"share": (0, 3)}, {"share": (2, 2)}],
 )
 def test_numbers_out_of_range(chairs, options):
     with pytest.raises(ValueError):

@@ -4,12 +4,11 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from trees import make_chairs
+from maskflownet.errors import DataError
+from maskflownet.reader.chairs import Chairs
+from maskflownet.reader.loader import IN_USE, BatchesAhead, TrainLoader
 
-from reader.chairs import Chairs
-from reader.errors import DataError
-from reader.loader import IN_USE, TrainLoader
-from reader.loader_ahead import BatchesAhead
+from tests.trees import make_chairs
 
 CROP = (48, 96)
 

@@ -10,12 +10,12 @@ from collections import deque
 from itertools import islice
 
 import pytest
-from pool_processes import LONG, Negative, Pickled, begin, wait_for, workers_of
-from trees import make_chairs
+from maskflownet.reader.chairs import Chairs
+from maskflownet.reader.loader import TrainLoader, ordered
+from maskflownet.reader.pool import Context, Pool, WorkerError
 
-from reader.chairs import Chairs
-from reader.loader import TrainLoader, ordered
-from reader.loader_pool import Context, Pool, WorkerError
+from tests.pool_processes import LONG, Negative, Pickled, begin, wait_for, workers_of
+from tests.trees import make_chairs
 
 
 @pytest.fixture(scope="module")
@@ -138,8 +138,7 @@ def test_the_main_script_stays_hidden_while_two_threads_start_processes(monkeypa
         seen.append(main.__file__)
 
     first, second = (
-        Context().Process(target=print, kwargs={"end": Pickled(action)})
-        for action in (in_first, in_second)
+        Context().Process(target=print, kwargs={"end": Pickled(action)}) for action in (in_first, in_second)
     )
     starting = begin(first.start)
     assert first_inside.wait(LONG)

@@ -11,24 +11,22 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from pool_processes import LONG, Negative, Pickled, begin, wait_for, workers_of
-from trees import make_chairs
+from maskflownet.reader.chairs import Chairs
+from maskflownet.reader.pool import Context, Pool
 
-from reader.chairs import Chairs
-from reader.loader_pool import Context, Pool
+from tests.pool_processes import LONG, Negative, Pickled, begin, wait_for, workers_of
+from tests.trees import make_chairs
 
 proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks /proc who is alive")
-masks = pytest.mark.skipif(
-    not hasattr(signal, "pthread_sigmask"), reason="signals cannot be blocked on this system"
-)
+masks = pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="signals cannot be blocked on this system")
 ROOT = Path(__file__).resolve().parent.parent.parent
 # It ends by itself in any case. Python 3.8 may notice a signal only after a sleep, hence many.
 SCRIPT = """
 import multiprocessing, signal, sys, time
 from itertools import islice
 print("main", flush=True)
-from reader.chairs import Chairs
-from reader.loader import TrainLoader
+from maskflownet.reader.chairs import Chairs
+from maskflownet.reader.loader import TrainLoader
 # Ignored where the tests run in the background of a shell, which child processes inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 loader = TrainLoader([(Chairs(sys.argv[1]), 2)], (64, 128), workers=1)
@@ -40,7 +38,7 @@ for step, batch in enumerate(islice(loader.batches(), 2)):
 """
 STARTING = """
 import os, signal
-from reader.loader_pool import Context
+from maskflownet.reader.pool import Context
 signal.signal(signal.SIGINT, signal.default_int_handler)
 process = Context().Process(target=print, args=("done",))
 process.start()

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from reader.formats import read_kitti_png
-from reader.pictures import read_image, read_mask
+from maskflownet.reader.formats import read_kitti_png
+from maskflownet.reader.pictures import read_image, read_mask
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -32,6 +31,4 @@ def test_example_is_as_its_readme_says():
     size = np.hypot(flow[..., 0], flow[..., 1])
     assert (mask == 255).all()
     assert (size.min(), np.median(size), size.max()) == pytest.approx((2.7, 6.0, 25.0), abs=0.05)
-    assert read_mask(EXAMPLES / "example_occlusion.png").mean() / 255 == pytest.approx(
-        0.090, abs=1e-3
-    )
+    assert read_mask(EXAMPLES / "example_occlusion.png").mean() / 255 == pytest.approx(0.090, abs=1e-3)

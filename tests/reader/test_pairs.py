@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from maskflownet.errors import DataError
+from maskflownet.reader.pairs import Pairs
 
-from reader.errors import DataError
-from reader.pairs import Pairs
 from tests import trees
 
 NAMES = ["flat/a", "flat/b", "kitti", "middlebury/Grove2", "middlebury/Venus", "own"]

@@ -4,9 +4,8 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-
-from reader.errors import DataError
-from reader.pictures import WRITABLE_SUFFIXES, read_image, read_mask, write_image
+from maskflownet.errors import DataError
+from maskflownet.reader.pictures import WRITABLE_SUFFIXES, read_image, read_mask, write_image
 
 RED = (200, 40, 10)
 
@@ -159,8 +158,7 @@ def test_a_png_remark_with_a_wrong_checksum_is_no_fault(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "data",
-    [b"only a few words\n" * 20, b"\0" * 100, b"P6 999999999 999999999 255\n", b"\xff\xd8", b"P6"],
+    "data", [b"only a few words\n" * 20, b"\0" * 100, b"P6 999999999 999999999 255\n", b"\xff\xd8", b"P6"]
 )
 def test_no_picture(tmp_path, capfd, data):
     path = put(tmp_path / "x.png", data)

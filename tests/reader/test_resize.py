@@ -2,10 +2,8 @@
 
 import numpy as np
 import pytest
-
-from reader.pairs import Pairs
-from reader.resize import LEAST_WEIGHT, resize_flow, resize_image, resize_sample
-from reader.sample import Sample
+from maskflownet.reader.pairs import Pairs
+from maskflownet.reader.sample import LEAST_WEIGHT, Sample, resize_flow, resize_image, resize_sample
 
 SIZES = [(24, 40), (48, 80), (31, 77), (13, 19), (12, 20), (24, 55), (11, 40), (60, 15)]
 STORED = [0.0, np.nan, np.inf, -np.inf, 1e10, -1e10, 3e38]
@@ -26,9 +24,7 @@ def test_lesson_04_a_constant_flow_stays_constant_through_holes(size, share):
     assert (new_mask > 0).any()
     valid = new_mask[..., 0] > 0
     wanted = (30.0 * size[1] / 40, -7.0 * size[0] / 24)
-    np.testing.assert_allclose(
-        new_flow[valid], np.broadcast_to(wanted, (valid.sum(), 2)), rtol=1e-5
-    )
+    np.testing.assert_allclose(new_flow[valid], np.broadcast_to(wanted, (valid.sum(), 2)), rtol=1e-5)
     assert (new_flow[~valid] == 0).all()
 
 

@@ -3,8 +3,7 @@
 import pickle
 
 import numpy as np
-
-from reader.sample import Sample
+from maskflownet.reader.sample import Sample
 
 
 def test_sample_is_a_picklable_tuple():

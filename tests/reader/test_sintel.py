@@ -4,10 +4,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from maskflownet.errors import DataError
+from maskflownet.reader.dataset import MissingFiles
+from maskflownet.reader.sintel import SPLIT_FILE, Sintel
 
-from reader.dataset import MissingFiles
-from reader.errors import DataError
-from reader.sintel import SPLIT_FILE, Sintel
 from tests import trees
 
 VAL = {"ambush_2", "ambush_6", "bamboo_2", "cave_4", "market_6", "temple_2"}
@@ -51,10 +51,7 @@ def test_lesson_01_pairs_are_sorted(root):
 def test_both_passes_are_the_default(root):
     dataset = Sintel(root)
     assert len(dataset) == 2 * 816
-    assert Counter(pair.name.split("/")[0] for pair in dataset.pairs) == {
-        "clean": 816,
-        "final": 816,
-    }
+    assert Counter(pair.name.split("/")[0] for pair in dataset.pairs) == {"clean": 816, "final": 816}
     assert len(Sintel(root, split="all")) == 2 * 1041
 
 

@@ -1,9 +1,8 @@
 """Split files: one line per pair."""
 
 import pytest
-
-from reader.errors import DataError
-from reader.split_file import read_split
+from maskflownet.errors import DataError
+from maskflownet.reader.dataset import read_split
 
 
 def test_lines_of_either_line_end(tmp_path):

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from maskflownet.errors import DataError
+from maskflownet.reader.dataset import MissingFiles
+from maskflownet.reader.things3d import Things3D
 
-from reader.dataset import MissingFiles
-from reader.errors import DataError
-from reader.things3d import Things3D
 from tests import trees
 
 MAKE = {"subset": trees.make_things3d_subset, "full": trees.make_things3d_full}

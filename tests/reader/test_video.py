@@ -6,9 +6,9 @@ import av
 import cv2
 import numpy as np
 import pytest
+from maskflownet.errors import DataError
+from maskflownet.reader.video import VideoReader
 
-from reader.errors import DataError
-from reader.video import VideoReader
 from tests.videos import cut, encode, frames, index_first, make
 
 CLIPS = {  # name: (H, W), frames, rate

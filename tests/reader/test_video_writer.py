@@ -4,9 +4,9 @@ import av
 import cv2
 import numpy as np
 import pytest
+from maskflownet.errors import DataError
+from maskflownet.reader.video import VideoReader, VideoWriter
 
-from reader.errors import DataError
-from reader.video import VideoReader, VideoWriter
 from tests.videos import NTSC, frames, make
 
 
@@ -26,9 +26,7 @@ def test_round_trip(tmp_path, suffix, size):
             assert picture.shape == (*size, 3)
             assert picture.dtype == np.uint8 and picture.flags.c_contiguous
             for y, x in ((4, 4), (4, -5), (-5, 4), (-5, -5)):  # away from the chroma's edges
-                np.testing.assert_allclose(
-                    picture[y, x].astype(int), original[y, x].astype(int), atol=10
-                )
+                np.testing.assert_allclose(picture[y, x].astype(int), original[y, x].astype(int), atol=10)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".avi", ".gif"])
@@ -45,9 +43,7 @@ def test_rates(tmp_path, suffix, rate):
     assert VideoReader(make(tmp_path / f"x{suffix}", 6, rate)).rate == Fraction(rate)
 
 
-@pytest.mark.parametrize(
-    ("rate", "written"), [(10, 10), (30, 30), (NTSC, NTSC), (50, 50), (90, 50)]
-)
+@pytest.mark.parametrize(("rate", "written"), [(10, 10), (30, 30), (NTSC, NTSC), (50, 50), (90, 50)])
 def test_rates_of_a_gif(tmp_path, rate, written):
     path = make(tmp_path / "x.gif", 60, rate, 16, 16)
     # 60 frames last a whole number of hundredths of a second.
@@ -105,9 +101,10 @@ def test_a_failed_block_leaves_nothing(tmp_path, suffix):
     ],
 )
 def test_a_wrong_frame(tmp_path, frame):
-    with pytest.raises(ValueError, match="a frame of this video is"), VideoWriter(
-        tmp_path / "x.mp4", NTSC, 48, 64
-    ) as video:
+    with (
+        pytest.raises(ValueError, match="a frame of this video is"),
+        VideoWriter(tmp_path / "x.mp4", NTSC, 48, 64) as video,
+    ):
         video.write(frame)
     assert not list(tmp_path.iterdir())
 

@@ -1,11 +1,11 @@
 """Views change which samples are seen, and nothing else."""
 
 import pytest
+from maskflownet.errors import DataError
+from maskflownet.reader.chairs import Chairs
+from maskflownet.reader.dataset import Concat, Thin, first
+from maskflownet.reader.sintel import Sintel
 
-from reader.chairs import Chairs
-from reader.errors import DataError
-from reader.sintel import Sintel
-from reader.views import Concat, Thin, first
 from tests import trees
 
 
@@ -62,9 +62,7 @@ def test_views_forward_occlusions(tmp_path):
     assert both.noc(len(chairs)) is None
 
 
-@pytest.mark.parametrize(
-    "make", [lambda d: Thin(d, 0), lambda d: first(d, 0), lambda d: Concat([])]
-)
+@pytest.mark.parametrize("make", [lambda d: Thin(d, 0), lambda d: first(d, 0), lambda d: Concat([])])
 def test_views_without_a_sample_are_an_error(root, make):
     with pytest.raises(DataError):
         make(Chairs(root))

@@ -10,7 +10,7 @@ def kernels():
     """A GPU, or with TRITON_INTERPRET=1 the CPU, on which Triton then interprets the kernels."""
     torch = pytest.importorskip("torch")
     pytest.importorskip("triton")
-    from engine.kernels.layout import interpreted  # noqa: PLC0415 - needs torch
+    from maskflownet.engine.torch.kernels.layout import interpreted  # noqa: PLC0415 - needs torch
 
     if torch.cuda.is_available():
         return torch.device("cuda")

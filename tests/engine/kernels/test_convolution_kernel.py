@@ -37,7 +37,7 @@ def exact_reference(monkeypatch):
 
 
 def arithmetic_and_bound(kernels, dtype, precision, bound):
-    from engine.kernels.convolution_autograd import Arithmetic  # noqa: PLC0415 - needs Triton
+    from maskflownet.engine.torch.kernels.convolution_autograd import Arithmetic  # noqa: PLC0415 - needs Triton
 
     if kernels.type == "cpu" and precision != "ieee":
         pytest.skip("the interpreter computes in float32")
@@ -65,7 +65,7 @@ def leaf(*shape, device, scale=1.0):
     [(p, case) for p in PRECISIONS for case in (CASES if p != TF32 else CASES[::3])],
 )
 def test_a_convolution(arithmetic, case, kernels):
-    from engine.torch_fusion.gpu_operators import ConvolutionOperator  # noqa: PLC0415
+    from maskflownet.engine.torch.fused.gpu import ConvolutionOperator  # noqa: PLC0415
 
     n, c, h, w, k, stride, dilation, slope = case
     inputs = [
@@ -85,8 +85,8 @@ def test_a_convolution(arithmetic, case, kernels):
 
 
 def test_packed_weights_follow_the_parameters(kernels):
-    from engine.kernels.convolution_autograd import Arithmetic  # noqa: PLC0415
-    from engine.torch_fusion.gpu_operators import ConvolutionOperator  # noqa: PLC0415
+    from maskflownet.engine.torch.fused.gpu import ConvolutionOperator  # noqa: PLC0415
+    from maskflownet.engine.torch.kernels.convolution_autograd import Arithmetic  # noqa: PLC0415
 
     operator = ConvolutionOperator(Arithmetic(torch.float32, "ieee"))
     inputs = [leaf(*s, device=kernels) for s in ((1, 16, 4, 4), (16, 16, 3, 3), (16,))]
@@ -107,7 +107,7 @@ def test_packed_weights_follow_the_parameters(kernels):
 
 @pytest.mark.parametrize("arithmetic", PRECISIONS)
 def test_a_dense_block(arithmetic, kernels):
-    from engine.kernels.convolution_autograd import BlockSpec, DenseBlock, Head  # noqa: PLC0415
+    from maskflownet.engine.torch.kernels.convolution_autograd import BlockSpec, DenseBlock, Head  # noqa: PLC0415
 
     arithmetic, bound = arithmetic_and_bound(kernels, *arithmetic)
     # Where little precision lets values round to the other side of the kink, there is none.
@@ -138,7 +138,7 @@ def test_a_dense_block(arithmetic, kernels):
 
 def test_a_transposed_convolution_is_a_convolution_before_a_shuffle():
     pytest.importorskip("triton")
-    from engine.torch_fusion.gpu_operators import (  # noqa: PLC0415
+    from maskflownet.engine.torch.fused.gpu import (  # noqa: PLC0415
         DOUBLING_TAPS,
         as_convolution,
     )
@@ -151,7 +151,7 @@ def test_a_transposed_convolution_is_a_convolution_before_a_shuffle():
 
 @pytest.mark.parametrize("factor", [2, 4, 64])
 def test_upsampling(factor, kernels):
-    from engine.kernels.upsampling import upsample  # noqa: PLC0415
+    from maskflownet.engine.torch.kernels.upsampling import upsample  # noqa: PLC0415
 
     x = leaf(2, 3, 2, 5, device=kernels)
     # One more row and column, the edge repeated: then corners aligned is aligned to the first.
@@ -183,17 +183,15 @@ def draw_parameters(module):
 # Bounds are about three times what networks differed by whose operands were rounded on a CPU, over
 # several draws: outputs .013 and .017, gradients .004 and .011. Samples a pixel off: gradients .02.
 # Triton's TF32 cuts off the last bits of operands: a bias of about 7e-4 for each layer.
-@pytest.mark.parametrize(
-    ("precision", "bound", "gradient_bound"), [("tf32", 4e-2, 1.2e-2), ("bf16", 6e-2, 3e-2)]
-)
+@pytest.mark.parametrize(("precision", "bound", "gradient_bound"), [("tf32", 4e-2, 1.2e-2), ("bf16", 6e-2, 3e-2)])
 @pytest.mark.parametrize("network", ["MaskFlownet_S", "MaskFlownet"])
 def test_a_whole_network(network, precision, bound, gradient_bound, kernels):
     if kernels.type == "cpu":
         pytest.skip("too slow to interpret")
-    from engine.graphs import graph_of  # noqa: PLC0415
-    from engine.torch_fusion import computing  # noqa: PLC0415
-    from engine.torch_fusion.gpu import GPUNetwork  # noqa: PLC0415
-    from engine.torch_graph.module import GraphModule  # noqa: PLC0415
+    from maskflownet.engine.graphs import graph_of  # noqa: PLC0415
+    from maskflownet.engine.torch.fused import computing  # noqa: PLC0415
+    from maskflownet.engine.torch.fused.gpu import GPUNetwork  # noqa: PLC0415
+    from maskflownet.engine.torch.module import GraphModule  # noqa: PLC0415
 
     graph = graph_of("network", network=network, flow_multiplier=1.0, pyramid="paper")
     plain, fused = GraphModule(graph), GPUNetwork(graph, precision)

@@ -8,8 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import torch.nn.functional as F  # noqa: E402
-
-from engine.kernels.correlation import correlation, correlation_reference  # noqa: E402
+from maskflownet.engine.torch.kernels.correlation import correlation, correlation_reference  # noqa: E402
 
 CASES = [  # (N, C, H, W), radius
     ((1, 16, 1, 1), 4),
@@ -45,8 +44,8 @@ def draw(shape, radius, seed=0):
 
 @pytest.mark.parametrize(("shape", "radius"), CASES)
 def test_plain_version_agrees_with_mxnet_forward_and_backward(shape, radius):
-    mx = pytest.importorskip("network.mx").mx
-    from network.layers import Correlation  # noqa: PLC0415 - needs MXNet
+    mx = pytest.importorskip("maskflownet.network.compat").mx
+    from maskflownet.network.layers import Correlation  # noqa: PLC0415 - needs MXNet
 
     a, b, grad = draw(shape, radius)
     inputs = [mx.nd.array(v) for v in (a, b)]
@@ -90,12 +89,8 @@ def test_plain_version_keeps_layout_and_type_and_writes_to_a_given_tensor():
     ("dtype", "precision", "tolerance", "shape", "radius", "slope"),
     [(*arithmetic, *case) for *arithmetic, cases in PRECISIONS for case in cases],
 )
-def test_kernels_agree_with_plain_version(
-    kernels, dtype, precision, tolerance, shape, radius, slope
-):
-    a, b, grad = (
-        torch.tensor(v, device=kernels).to(getattr(torch, dtype)) for v in draw(shape, radius)
-    )
+def test_kernels_agree_with_plain_version(kernels, dtype, precision, tolerance, shape, radius, slope):
+    a, b, grad = (torch.tensor(v, device=kernels).to(getattr(torch, dtype)) for v in draw(shape, radius))
     # `a` and the gradient are slices of wider channels-last maps, as in the networks.
     a = F.pad(a.permute(0, 2, 3, 1), (8, 5)).permute(0, 3, 1, 2)[:, 8:-5].requires_grad_()
     grad = F.pad(grad.permute(0, 2, 3, 1), (3, 0)).permute(0, 3, 1, 2)[:, 3:]
@@ -115,9 +110,7 @@ def test_kernels_agree_with_plain_version(
         assert relative(one, other) < tolerance
 
     with torch.no_grad():
-        memory = torch.zeros(
-            *result.shape[:1], *result.shape[2:], result.shape[1] + 20, device=kernels
-        )
+        memory = torch.zeros(*result.shape[:1], *result.shape[2:], result.shape[1] + 20, device=kernels)
         memory = memory.to(a.dtype).permute(0, 3, 1, 2)
         correlate(a, b, radius, slope, memory[:, 7:-13], precision)
     assert torch.equal(memory[:, 7:-13], result)
@@ -125,6 +118,6 @@ def test_kernels_agree_with_plain_version(
 
 
 def correlate(*args):
-    from engine.kernels.correlation_triton import correlate  # noqa: PLC0415 - needs Triton
+    from maskflownet.engine.torch.kernels.correlation_triton import correlate  # noqa: PLC0415 - needs Triton
 
     return correlate(*args)

@@ -8,8 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import torch.nn.functional as F  # noqa: E402
-
-from engine.kernels.deformable import deformable, deformable_reference, pack_weight  # noqa: E402
+from maskflownet.engine.torch.kernels.deformable import deformable, deformable_reference, pack_weight  # noqa: E402
 
 CASES = [  # (N, C, H, W), K
     ((1, 16, 1, 1), 16),
@@ -54,8 +53,8 @@ def draw(shape, channels, whole=False, seed=0):
 
 def mxnet_convolution(x, offset, weight, bias, grad):
     """Result and the gradients of all four inputs by MXNet."""
-    mx = pytest.importorskip("network.mx").mx
-    from network.layers import DeformableConv  # noqa: PLC0415 - needs MXNet
+    mx = pytest.importorskip("maskflownet.network.compat").mx
+    from maskflownet.network.layers import DeformableConv  # noqa: PLC0415 - needs MXNet
 
     block = DeformableConv(weight.shape[0], weight.shape[1])
     block.initialize()
@@ -119,10 +118,8 @@ def wider(x, before, after):
     ("dtype", "precision", "tolerance", "shape", "channels", "fused"),
     [(*arithmetic, *case) for *arithmetic, cases in PRECISIONS for case in cases],
 )
-def test_kernels_agree_with_plain_version(
-    kernels, dtype, precision, tolerance, shape, channels, fused
-):
-    from engine.kernels.deformable_triton import deform  # noqa: PLC0415 - needs Triton
+def test_kernels_agree_with_plain_version(kernels, dtype, precision, tolerance, shape, channels, fused):
+    from maskflownet.engine.torch.kernels.deformable_triton import deform  # noqa: PLC0415 - needs Triton
 
     dtype = getattr(torch, dtype)
     *tensors, grad = (torch.tensor(v, device=kernels) for v in draw(shape, channels))
@@ -155,7 +152,7 @@ def test_kernels_agree_with_plain_version(
 
 @pytest.mark.gpu
 def test_only_the_wanted_gradients_are_computed(kernels):
-    from engine.kernels.deformable_triton import deform  # noqa: PLC0415 - needs Triton
+    from maskflownet.engine.torch.kernels.deformable_triton import deform  # noqa: PLC0415 - needs Triton
 
     *tensors, grad = (torch.tensor(v, device=kernels) for v in draw((1, 16, 6, 9), 16))
     x, offset, weight, bias, mask, _ = tensors

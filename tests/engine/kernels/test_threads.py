@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from engine.kernels.threads import MOST, Scratch, Threads  # noqa: E402
+from maskflownet.engine.torch.kernels.threads import MOST, Scratch, Threads  # noqa: E402
 
 
 @pytest.fixture(params=[1, 2, 3, 2 * MOST])

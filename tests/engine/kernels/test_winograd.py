@@ -7,12 +7,11 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import torch.nn.functional as F  # noqa: E402
-
-from engine.kernels.correlation import correlation_reference  # noqa: E402
-from engine.kernels.correlation_cpu import correlate  # noqa: E402
-from engine.kernels.frames import Frame  # noqa: E402
-from engine.kernels.threads import Scratch, Threads  # noqa: E402
-from engine.kernels.winograd import (  # noqa: E402
+from maskflownet.engine.torch.kernels.correlation import correlation_reference  # noqa: E402
+from maskflownet.engine.torch.kernels.correlation_cpu import correlate  # noqa: E402
+from maskflownet.engine.torch.kernels.frames import Frame  # noqa: E402
+from maskflownet.engine.torch.kernels.threads import Scratch, Threads  # noqa: E402
+from maskflownet.engine.torch.kernels.winograd import (  # noqa: E402
     POSITIONS,
     TileGrid,
     place_outputs,
@@ -48,9 +47,7 @@ def convolve(x, weight, bias, slope, dilation, tiles):
 @pytest.mark.parametrize("size", [(1, 1), (5, 9), (16, 12), (37, 70)])
 def test_convolution_of_any_size_dilation_and_strip(size, dilation, tiles):
     x, weight, bias = draw(6, *size), draw(5, 6, 3, 3, seed=1), draw(5, seed=2)
-    expected = F.conv2d(
-        x[None].double(), weight.double(), bias.double(), padding=dilation, dilation=dilation
-    )
+    expected = F.conv2d(x[None].double(), weight.double(), bias.double(), padding=dilation, dilation=dilation)
     expected = F.leaky_relu(expected, SLOPE)[0]
     result = convolve(x, weight, bias, SLOPE, dilation, tiles)
     assert (result - expected).abs().max() < 1e-5 * expected.abs().max()

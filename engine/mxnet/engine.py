@@ -1,0 +1,175 @@
+"""The devices of `-g`.
+
+The engine that executes the networks with MXNet.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from maskflownet.checkpoints.records import Record
+from maskflownet.engine.contract import Engine, Prediction, Sizing, TrainingSettings
+from maskflownet.engine.mxnet.training import MXNetTraining
+from maskflownet.errors import UserError
+from maskflownet.network.architecture import SLOPE
+from maskflownet.network.compat import mx
+from maskflownet.network.layers import Upsample, Warp
+from maskflownet.network.maskflownet import MaskFlownet, MaskFlownet_S
+from maskflownet.settings.configs import NetworkConfig
+
+
+def contexts(gpus: str) -> list:
+    """MXNet contexts of comma-separated device ids; the CPU without any.
+
+    Raises
+    ------
+    UserError
+        The ids are malformed or repeated, this MXNet has no CUDA, or there is no such device.
+    """
+    if not gpus.strip():
+        return [mx.cpu()]
+    try:
+        ids = [int(part) for part in gpus.split(",")]
+    except ValueError:
+        ids = [-1]
+    if min(ids) < 0 or len(set(ids)) != len(ids):
+        raise UserError(f"-g {gpus} is no list of device ids: write them as in -g 0,1")
+    if not mx.runtime.Features().is_enabled("CUDA"):
+        raise UserError(
+            f"-g {gpus} needs an MXNet with CUDA, but this one ({mx.__version__}) is for CPUs: "
+            "install requirements-cu117.txt, or leave out -g to use the CPU"
+        )
+    count = mx.context.num_gpus()
+    if max(ids) >= count:
+        raise UserError(f"there is no GPU {max(ids)}: MXNet finds {count}, numbered from 0")
+    return [mx.gpu(i) for i in ids]
+
+
+nd = mx.nd
+
+
+def build_network(name: str, flow_multiplier: float, pyramid: str):
+    """One of the two networks, with MSRA-initialised weights on no device yet."""
+    if name == "MaskFlownet_S":
+        return MaskFlownet_S(flow_multiplier)
+    return MaskFlownet(flow_multiplier, pyramid)
+
+
+class MXNetEngine(Engine):
+    """A network on one or several MXNet contexts.
+
+    Parameters
+    ----------
+    config : NetworkConfig
+    contexts : list of mx.Context
+        A batch is split evenly over them.
+    seed : int
+        Of the initial parameters.
+    kvstore : mx.kv.KVStore, optional
+        Where several worker processes train together.
+    """
+
+    name = "mxnet"
+
+    def __init__(self, config: NetworkConfig, contexts: list, seed: int = 0, kvstore=None):
+        self.config = config
+        self.contexts = contexts
+        self.devices = len(contexts)
+        self.kvstore = kvstore
+        self._seed = seed
+        settings = config.network
+        self.rebuild(Record(settings.class_, settings.pyramid, flow_multiplier=settings.flow_multiplier))
+        self._upsample_flow = Upsample(4, channels=2)
+        self._upsample_mask = Upsample(4, channels=1)
+        self._warp = Warp(clamp=True)
+        for block in (self._upsample_flow, self._upsample_mask, self._warp):
+            block.hybridize()
+
+    def rebuild(self, record: Record) -> None:
+        self.record = record
+        self.network = build_network(record.network, record.flow_multiplier, record.pyramid)
+        mx.random.seed(self._seed)
+        self.network.initialize(mx.init.MSRAPrelu(slope=SLOPE), ctx=self.contexts)
+        self.network.hybridize(static_alloc=True)
+
+    def assign(self, parameters) -> None:
+        structural = self._structural_parameters()
+        for name, array in parameters.items():
+            structural[name].set_data(nd.array(array))
+
+    def training(self, settings: TrainingSettings) -> MXNetTraining:
+        return MXNetTraining(self, settings, self.kvstore)
+
+    def close(self) -> None:
+        if self.kvstore is not None:
+            # Frees it, which tells the servers that this worker has ended; the interpreter's exit
+            # would wait for them for ever.
+            self.kvstore.__del__()
+            self.kvstore.handle = None
+            self.kvstore = None
+
+    def _structural_parameters(self):
+        # Gluon's own way to these names is private; save_parameters writes the same ones.
+        return self.network._collect_params_with_prefix()
+
+    def parameters(self) -> dict[str, np.ndarray]:
+        return {name: parameter.list_data()[0].asnumpy() for name, parameter in self._structural_parameters().items()}
+
+    def predict(self, image_1, image_2, sizing=Sizing(), mask=True, warped=True):  # noqa: B008
+        try:
+            return self._predict(image_1, image_2, sizing, mask, warped)
+        except mx.MXNetError as error:
+            height, width = image_1.shape[1:3]
+            reason = str(error).strip().splitlines()[-1].strip()
+            raise UserError(f"MXNet cannot predict {len(image_1)} pairs of {height}x{width}: {reason}") from error
+
+    def _predict(self, image_1, image_2, sizing, mask, warped) -> Prediction:
+        shares = np.array_split(np.arange(len(image_1)), len(self.contexts))
+        parts = []
+        for context, share in zip(self.contexts, shares):
+            if len(share):
+                part = slice(share[0], share[-1] + 1)
+                images = (nd.array(i[part], context, np.uint8) for i in (image_1, image_2))
+                parts.append(self._predict_on_device(*images, sizing, mask, warped))
+        # MXNet computes asynchronously: only here are the devices waited for.
+        joined = (
+            None if outputs[0] is None else np.concatenate([to_host(o) for o in outputs]) for outputs in zip(*parts)
+        )
+        return Prediction(*joined)
+
+    def _predict_on_device(self, image_1, image_2, sizing, with_mask, with_warped):
+        """(N, H, W, 3) uint8 on one device -> flow (N, 2, H, W), mask and warped on that device."""
+        image_1, image_2 = (i.transpose((0, 3, 1, 2)).astype("float32") / 255 for i in (image_1, image_2))
+        height, width = image_1.shape[2:]
+        if self.record.colour == "BGR":
+            inputs = [image.flip(axis=1) for image in (image_1, image_2)]
+        else:
+            inputs = [image_1, image_2]
+        mean = nd.concat(*inputs, dim=2).mean(axis=(2, 3), keepdims=True)
+        fit, unfit = fitting(sizing, height, width)
+        outputs = self.network(*(fit(nd.broadcast_sub(image, mean)) for image in inputs))
+        flow, factors = unfit(self._upsample_flow(outputs[0][-1]))
+        flow = nd.broadcast_mul(flow, nd.array(factors, flow.context).reshape((1, 2, 1, 1)))
+        visible = unfit(self._upsample_mask(outputs[1]))[0] if with_mask else None
+        warped = self._warp(image_2, flow) if with_warped else None
+        return flow.flip(axis=1), visible, warped
+
+
+def fitting(sizing: Sizing, height: int, width: int):
+    """`Sizing.fitting` for MXNet's arrays."""
+    return sizing.fitting(height, width, pad, resize)
+
+
+def pad(x, top: int, bottom: int, left: int, right: int):
+    return nd.pad(x, mode="edge", pad_width=(0, 0, 0, 0, top, bottom, left, right))
+
+
+def resize(x, height: int, width: int):
+    """Bilinear, corners aligned: (N, C, h, w) -> (N, C, height, width)."""
+    if x.shape[2:] == (height, width):
+        return x
+    return nd.contrib.BilinearResize2D(x, height=height, width=width)
+
+
+def to_host(x) -> np.ndarray:
+    """(N, C, H, W) on a device -> (N, H, W, C) in host memory."""
+    return x.transpose((0, 2, 3, 1)).asnumpy()

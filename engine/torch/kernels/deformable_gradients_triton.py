@@ -1,0 +1,196 @@
+"""Gradients of the deformable convolution on GPUs.
+
+With U_k = g W_k^T, the gradient `g` carried back through tap k, and S_k the tap's samples:
+the features get the shares of mask U_k at the four corners (atomic additions in float32), the
+offset sum_k <mask U_k, dS_k / d offset>, the mask sum_k <U_k, S_k> + <g, bias>, the weight
+S_k^T (mask g). A held edge has equal corners, so that its derivative is zero without a case of its
+own, as in MXNet.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from maskflownet.engine.torch.kernels.bilinear_triton import corners, gather, place, sample
+from maskflownet.engine.torch.kernels.deformable_triton import ENOUGH_PROGRAMS, mask_strides
+from maskflownet.engine.torch.kernels.layout import ceil_div, empty_channels_last, layout_of, power_of_2
+from torch import Tensor
+
+STRIDES = [
+    "x_row", "x_image", "g_row", "g_image", "offset_n", "offset_c", "offset_y", "offset_x",
+    "mask_n", "mask_y", "mask_x", "P", "H", "W",
+]  # fmt: skip
+
+
+@triton.jit
+def _add(dx_ptr, index, c, value, share, known, C: tl.constexpr):
+    """Add `value` times `share` to pixels `index` of dense features, where there is a share."""
+    where = known & (share != 0)[:, None]
+    target = dx_ptr + index[:, None] * C + c[None, :]
+    tl.atomic_add(target, value * share[:, None], mask=where, sem="relaxed")
+
+
+@triton.jit(do_not_specialize=STRIDES)
+def _inputs(
+    grad_ptr, x_ptr, offset_ptr, weight_ptr, bias_ptr, mask_ptr, dx_ptr, partial_ptr,
+    x_row, x_image, g_row, g_image, offset_n, offset_c, offset_y, offset_x,
+    mask_n, mask_y, mask_x, P, H, W,
+    X: tl.constexpr, G: tl.constexpr, C: tl.constexpr, K: tl.constexpr,
+    HAS_MASK: tl.constexpr, NEED_X: tl.constexpr, GATHER: tl.constexpr, TAPS: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """One program: BM pixels, TAPS of the nine taps; all K output channels fit into BN."""
+    pixel = tl.program_id(0) * BM + tl.arange(0, BM)
+    inside = pixel < P
+    n, y, x = place(pixel, H, W)
+    at = offset_ptr + n * offset_n + y * offset_y + x * offset_x
+    oy = tl.load(at, mask=inside, other=0.0)
+    ox = tl.load(at + offset_c, mask=inside, other=0.0)
+    out_c = tl.arange(0, BN)
+    g_rows = grad_ptr + (n * g_image + y * g_row + x)[:, None] * G
+    g = tl.load(g_rows + out_c[None, :], mask=inside[:, None] & (out_c < K)[None, :], other=0.0)
+    mask = tl.full((BM,), 1.0, tl.float32)
+    if HAS_MASK:
+        mask = tl.load(mask_ptr + n * mask_n + y * mask_y + x * mask_x, mask=inside, other=0.0)
+    d_oy = tl.zeros((BM,), tl.float32)
+    d_ox = tl.zeros((BM,), tl.float32)
+    d_mask = tl.zeros((BM,), tl.float32)
+    BLOCKS: tl.constexpr = (C + BK - 1) // BK
+    first = tl.program_id(1) * TAPS * BLOCKS
+    for step in range(first, first + TAPS * BLOCKS):
+        k = step // BLOCKS
+        c = step % BLOCKS * BK + tl.arange(0, BK)
+        weight = tl.load(
+            weight_ptr + (k * C + c)[:, None] * K + out_c[None, :],
+            mask=(c < C)[:, None] & (out_c < K)[None, :],
+            other=0.0,
+        )
+        u = tl.dot(g, tl.trans(weight), input_precision=PRECISION)  # (BM, BK)
+        valid, fy, fx, i00, i01, i10, i11 = corners(k, n, y, x, oy, ox, inside, H, W, x_image, x_row)
+        known = valid[:, None] & (c < C)[None, :]
+        if GATHER:
+            x00, x01, x10, x11 = gather(x_ptr, i00, i01, i10, i11, c, known, X)
+            # The inner products first, the interpolation after: four sums serve three gradients.
+            s00 = tl.sum(u * x00, axis=1)
+            s01 = tl.sum(u * x01, axis=1)
+            s10 = tl.sum(u * x10, axis=1)
+            s11 = tl.sum(u * x11, axis=1)
+            d_oy += (s10 - s00) * (1 - fx) + (s11 - s01) * fx
+            d_ox += (s01 - s00) * (1 - fy) + (s11 - s10) * fy
+            d_mask += (s00 * (1 - fx) + s01 * fx) * (1 - fy) + (s10 * (1 - fx) + s11 * fx) * fy
+        if NEED_X:
+            # The gradient is dense: the index of the corners counts its own rows.
+            _, _, _, j00, j01, j10, j11 = corners(k, n, y, x, oy, ox, inside, H, W, H * W, W)
+            u = u * mask[:, None]
+            _add(dx_ptr, j00, c, u, (1 - fy) * (1 - fx), known, C)
+            _add(dx_ptr, j01, c, u, (1 - fy) * fx, known, C)
+            _add(dx_ptr, j10, c, u, fy * (1 - fx), known, C)
+            _add(dx_ptr, j11, c, u, fy * fx, known, C)
+    partial = partial_ptr + tl.program_id(1).to(tl.int64) * 3 * P + pixel
+    if GATHER:
+        tl.store(partial, d_oy * mask, mask=inside)
+        tl.store(partial + P, d_ox * mask, mask=inside)
+    if HAS_MASK:
+        if tl.program_id(1) == 0:
+            bias = tl.load(bias_ptr + out_c, mask=out_c < K, other=0.0).to(tl.float32)
+            d_mask += tl.sum(g.to(tl.float32) * bias[None, :], axis=1)
+        tl.store(partial + 2 * P, d_mask, mask=inside)
+
+
+def of_inputs(grad, x, offset, packed, bias, mask, wanted, precision):
+    """Gradients of (x, offset, mask), None where not `wanted`."""
+    n, c, h, w = x.shape
+    channels, pixels = packed.shape[2], n * h * w
+    lx, lg = layout_of(x), layout_of(grad)
+    need_x, need_offset, need_mask = wanted
+    bn = power_of_2(channels)
+    bm = 32 if bn <= 64 and ceil_div(pixels, 32) >= ENOUGH_PROGRAMS else 16
+    bk = 64 if bm == 16 and bn <= 128 else 32
+    programs = ceil_div(pixels, bm)
+    splits = next(s for s in (1, 3, 9) if s == 9 or programs * s >= ENOUGH_PROGRAMS)
+    dx = None
+    if need_x:
+        dx = empty_channels_last(n, c, h, w, x, torch.float32).zero_()
+    partial = torch.empty((splits, 3, n, h, w), device=x.device, dtype=torch.float32)
+    _inputs[(programs, splits)](
+        grad, x, offset, packed, bias, offset if mask is None else mask,
+        partial if dx is None else dx, partial,
+        lx.row, lx.image, lg.row, lg.image, *offset.stride(), *mask_strides(mask), pixels, h, w,
+        X=lx.pixel, G=lg.pixel, C=c, K=channels,
+        HAS_MASK=mask is not None, NEED_X=need_x, GATHER=need_offset or need_mask, TAPS=9 // splits,
+        BM=bm, BN=bn, BK=min(bk, power_of_2(c)), PRECISION=precision,
+        num_warps=4, num_stages=2,
+    )  # fmt: skip
+    total = partial[0] if splits == 1 else partial.sum(0)
+    d_offset = total[:2].transpose(0, 1) if need_offset else None
+    d_mask = total[2].unsqueeze(1) if need_mask else None
+    return None if dx is None else dx.to(x.dtype), d_offset, d_mask
+
+
+@triton.jit(do_not_specialize=[*STRIDES, "per_split"])
+def _parameters(
+    grad_ptr, x_ptr, offset_ptr, mask_ptr, weight_ptr, bias_ptr,
+    x_row, x_image, g_row, g_image, offset_n, offset_c, offset_y, offset_x,
+    mask_n, mask_y, mask_x, P, H, W, per_split,
+    X: tl.constexpr, G: tl.constexpr, C: tl.constexpr, K: tl.constexpr, HAS_MASK: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """One program: BC x BN weights of one tap, summed over `per_split` blocks of BM pixels."""
+    C_BLOCKS: tl.constexpr = (C + BC - 1) // BC
+    k = tl.program_id(0) // C_BLOCKS
+    c = tl.program_id(0) % C_BLOCKS * BC + tl.arange(0, BC)
+    out_c = tl.program_id(1) * BN + tl.arange(0, BN)
+    split = tl.program_id(2)
+    acc = tl.zeros((BC, BN), tl.float32)
+    d_bias = tl.zeros((BN,), tl.float32)
+    for block in range(split * per_split, (split + 1) * per_split):
+        pixel = block * BM + tl.arange(0, BM)
+        inside = pixel < P
+        n, y, x = place(pixel, H, W)
+        at = offset_ptr + n * offset_n + y * offset_y + x * offset_x
+        oy = tl.load(at, mask=inside, other=0.0)
+        ox = tl.load(at + offset_c, mask=inside, other=0.0)
+        g_rows = grad_ptr + (n * g_image + y * g_row + x)[:, None] * G
+        g = tl.load(g_rows + out_c[None, :], mask=inside[:, None] & (out_c < K)[None, :], other=0.0)
+        g = g.to(tl.float32)
+        if HAS_MASK:
+            at = mask_ptr + n * mask_n + y * mask_y + x * mask_x
+            g = g * tl.load(at, mask=inside, other=0.0)[:, None]
+        d_bias += tl.sum(g, axis=0)
+        valid, fy, fx, i00, i01, i10, i11 = corners(k, n, y, x, oy, ox, inside, H, W, x_image, x_row)
+        known = valid[:, None] & (c < C)[None, :]
+        value = tl.trans(sample(x_ptr, i00, i01, i10, i11, fy, fx, c, known, X))
+        acc = tl.dot(value, g.to(x_ptr.dtype.element_ty), acc, input_precision=PRECISION)
+    at = ((split * 9 + k) * C + c)[:, None] * K + out_c[None, :]
+    tl.store(weight_ptr + at, acc, mask=(c < C)[:, None] & (out_c < K)[None, :])
+    if tl.program_id(0) == 0:
+        tl.store(bias_ptr + split * K + out_c, d_bias, mask=out_c < K)
+
+
+def of_parameters(grad, x, offset, mask, precision) -> tuple[Tensor, Tensor]:
+    """Gradients of the packed weight (9, C, K) and the bias (K,), float32.
+
+    The sum over pixels is split among programs, which write partial sums: no atomic additions, so
+    the result is the same every time.
+    """
+    n, c, h, w = x.shape
+    channels, pixels = grad.shape[1], n * h * w
+    lx, lg = layout_of(x), layout_of(grad)
+    bm, bc, bn = 32, min(64, power_of_2(c)), min(64, power_of_2(channels))
+    c_blocks, n_blocks = ceil_div(c, bc), ceil_div(channels, bn)
+    blocks = ceil_div(pixels, bm)
+    splits = min(blocks, ceil_div(4 * ENOUGH_PROGRAMS, 9 * c_blocks * n_blocks))
+    per_split = ceil_div(blocks, splits)
+    splits = ceil_div(blocks, per_split)
+    weight = torch.empty((splits, 9, c, channels), device=x.device, dtype=torch.float32)
+    bias = torch.empty((splits, channels), device=x.device, dtype=torch.float32)
+    _parameters[(9 * c_blocks, n_blocks, splits)](
+        grad, x, offset, offset if mask is None else mask, weight, bias,
+        lx.row, lx.image, lg.row, lg.image, *offset.stride(), *mask_strides(mask), pixels, h, w,
+        per_split,
+        X=lx.pixel, G=lg.pixel, C=c, K=channels, HAS_MASK=mask is not None,
+        BM=bm, BN=bn, BC=bc, PRECISION=precision,
+        num_warps=4, num_stages=2,
+    )  # fmt: skip
+    return weight.sum(0), bias.sum(0)

@@ -1,0 +1,137 @@
+"""A graph as a torch.nn.Module whose parameters have the names of the `.params` file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from maskflownet.engine.symbol import Graph, Node, Output
+from maskflownet.engine.torch.operators import OPERATORS, Operator
+from maskflownet.errors import UserError
+from maskflownet.network.architecture import SLOPE
+
+
+class _Step(NamedTuple):
+    function: Operator
+    attrs: Mapping[str, Any]
+    inputs: tuple[Output, ...]
+    name: str
+    finished: tuple[Output, ...]  # what no later step needs
+
+
+class GraphModule(torch.nn.Module):
+    """Executes a graph node by node, for any batch and image size.
+
+    Nodes that depend on neither an input nor a parameter are computed once, at construction; their
+    values move with the module but are no part of its state.
+
+    Parameters
+    ----------
+    graph : Graph
+    operators : mapping of str to Operator
+        A pass that makes nodes of its own kind extends the table by them.
+
+    Raises
+    ------
+    UserError
+        The graph has an operator, or an attribute of one, that the table lacks.
+    """
+
+    def __init__(self, graph: Graph, operators: Mapping[str, Operator] = OPERATORS):
+        super().__init__()
+        self.graph = graph
+        for node in graph.nodes:
+            _check(node, operators)
+        self._leaves = {name: self._add(name, shape) for name, shape in graph.parameters.items()}
+        computed, constants = self._fold(graph, operators)
+        self._steps = _plan(graph, computed, operators)
+        used = {ref for step in self._steps for ref in step.inputs} | set(graph.outputs)
+        self._constants = {}  # output of a node -> name of its buffer
+        for ref in (ref for ref in constants if ref in used):
+            self._constants[ref] = f"constant{len(self._constants)}"
+            self.register_buffer(self._constants[ref], constants[ref], persistent=False)
+
+    def _add(self, name: str, shape) -> tuple[torch.nn.Module, str]:
+        """Create a parameter and the modules that its dotted name goes through."""
+        owner = self
+        *path, leaf = name.split(".")
+        for part in path:
+            if part not in owner._modules:
+                owner.add_module(part, torch.nn.Module())
+            owner = owner._modules[part]
+        owner.register_parameter(leaf, torch.nn.Parameter(torch.zeros(shape)))
+        return owner, leaf
+
+    @staticmethod
+    @torch.no_grad()
+    def _fold(graph: Graph, operators) -> tuple[list[Node], dict[Output, torch.Tensor]]:
+        """The nodes that remain to be computed at each call, and the values of the others."""
+        computed, constants = [], {}
+        for node in graph.nodes:
+            if all(ref in constants for ref in node.inputs):
+                inputs = [constants[ref] for ref in node.inputs]
+                constants.update(_outputs(node.name, operators[node.op](inputs, node.attrs)))
+            else:
+                computed.append(node)
+        return computed, constants
+
+    @torch.no_grad()
+    def initialise(self, seed: int) -> None:
+        """Draw new weights as MXNet's MSRAPrelu does, the same on every device; biases are 0.
+
+        Normal with the variance 2 / (1 + slope^2) / n, where n is the average of a weight's fan-in
+        and fan-out (He et al., ICCV 2015).
+        """
+        generator = torch.Generator().manual_seed(seed)
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()
+                continue
+            outputs, inputs, *kernel = parameter.shape
+            fan = (outputs + inputs) / 2 * math.prod(kernel)
+            values = torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(values * math.sqrt(2 / (1 + SLOPE**2) / fan))
+
+    def forward(self, *inputs: torch.Tensor) -> list[torch.Tensor]:
+        """The outputs of the graph; `inputs` in the order of ``graph.inputs``."""
+        names = self.graph.inputs
+        if len(inputs) != len(names):
+            raise TypeError(f"{len(names)} inputs are needed, {', '.join(names)}, not {len(inputs)}")
+        values = {(name, 0): value for name, value in zip(names, inputs)}
+        for name, (owner, leaf) in self._leaves.items():
+            values[name, 0] = getattr(owner, leaf)
+        for ref, name in self._constants.items():
+            values[ref] = getattr(self, name)
+        for step in self._steps:
+            result = step.function([values[ref] for ref in step.inputs], step.attrs)
+            values.update(_outputs(step.name, result))
+            for ref in step.finished:
+                values.pop(ref, None)
+        return [values[ref] for ref in self.graph.outputs]
+
+
+def _check(node: Node, operators: Mapping[str, Operator]) -> None:
+    if node.op not in operators:
+        raise UserError(f"the torch engine lacks the operator {node.op} of the node {node.name}")
+    unknown = sorted(set(node.attrs) - getattr(operators[node.op], "attributes", set(node.attrs)))
+    if unknown:
+        raise UserError(
+            f"the torch engine's operator {node.op} does not know the attribute {unknown[0]} of the node {node.name}"
+        )
+
+
+def _outputs(name: str, result) -> dict[Output, torch.Tensor]:
+    results = (result,) if isinstance(result, torch.Tensor) else result
+    return {(name, i): value for i, value in enumerate(results)}
+
+
+def _plan(graph: Graph, nodes: list[Node], operators) -> list[_Step]:
+    """The nodes as steps, each with what can be forgotten after it, to keep the memory small."""
+    seen, steps = set(graph.outputs), []
+    for node in reversed(nodes):
+        finished = tuple(set(node.inputs) - seen)
+        seen.update(finished)
+        steps.append(_Step(operators[node.op], node.attrs, node.inputs, node.name, finished))
+    return steps[::-1]

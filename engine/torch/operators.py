@@ -1,0 +1,329 @@
+"""What a table of operators is made of.
+
+The operators that sample images and match features, with MXNet's border rules.
+
+Plain PyTorch, whose memory grows by no more than a feature map for each displacement or tap.
+
+One table: the name of an MXNet operator -> the same function of PyTorch tensors.
+
+Only what the graphs of `network/` use; anything else is an error that names it. Each function takes
+tensors by position and MXNet's attributes by keyword, with MXNet's defaults. The operators that
+sample or match features are in `maskflownet.engine.torch.operators`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from maskflownet.errors import UserError
+
+Operator = Callable[[list, Mapping[str, Any]], Any]  # tensors, attributes -> tensor or tuple
+
+
+class Table(dict):
+    """Name of an operator -> function of its inputs (list of tensors) and attributes (mapping).
+
+    The functions that `operator` and `add` enter have the attribute ``attributes``, the names of
+    those they know: a node with another one cannot be executed.
+    """
+
+    def operator(self, name: str) -> Callable:
+        """Decorator: enter a function with tensors by position and attributes by keyword only."""
+
+        def enter(function):
+            parameters = inspect.signature(function).parameters.values()
+            names = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+            self.add(name, function, names)
+            return function
+
+        return enter
+
+    def add(self, name: str, function: Callable, attributes) -> None:
+        def call(inputs, attrs):
+            return function(*inputs, **attrs)
+
+        call.attributes = frozenset(attributes)
+        self[name] = call
+
+
+def only(operator: str, **values) -> None:
+    """Refuse what an operator cannot do here: each keyword is (value, *the supported ones)."""
+    for name, (value, *supported) in values.items():
+        if value not in supported:
+            raise UserError(
+                f"the torch engine's operator {operator} cannot have {name} = {value!r}, "
+                f"only {' or '.join(map(repr, supported))}"
+            )
+
+
+OPERATORS = Table()
+operator = OPERATORS.operator
+
+
+@operator("Correlation")
+def correlation(a, b, *, max_displacement, pad_size=0, kernel_size=1, stride1=1, stride2=1, is_multiply=True):
+    """Cost volume, (N, C, H, W) twice -> (N, (2 md + 1)^2, H, W), zero outside `b`.
+
+    ``out[(dy + md)(2 md + 1) + dx + md, y, x] = mean_c a[c, y, x] b[c, y + dy, x + dx]``.
+    """
+    only(
+        "Correlation",
+        kernel_size=(kernel_size, 1),
+        stride1=(stride1, 1),
+        stride2=(stride2, 1),
+        is_multiply=(is_multiply, True),
+        pad_size=(pad_size, max_displacement),
+    )
+    height, width = a.shape[2:]
+    padded = F.pad(b, [max_displacement] * 4)
+    shifts = range(2 * max_displacement + 1)
+    matches = [(a * padded[:, :, y : y + height, x : x + width]).mean(1) for y in shifts for x in shifts]
+    return torch.stack(matches, 1)
+
+
+@operator("_contrib_DeformableConvolution")
+def deformable_convolution(
+    x,
+    offset,
+    weight,
+    bias=None,
+    *,
+    kernel,
+    num_filter,
+    stride=(1, 1),
+    pad=(0, 0),
+    dilate=(1, 1),
+    num_group=1,
+    num_deformable_group=1,
+    no_bias=False,
+):
+    """Convolution: tap k samples `x` (N, C, H, W) at its place + offset[:, 2k : 2k + 2], (y, x).
+
+    A sample with a coordinate < 0 or >= size is 0; inside bilinear, the last row and column held.
+    """
+    only("_contrib_DeformableConvolution", num_group=(num_group, 1), num_deformable_group=(num_deformable_group, 1))
+    rows, columns = offset.shape[2:]
+    top = torch.arange(rows, device=x.device, dtype=x.dtype)[:, None] * stride[0] - pad[0]
+    left = torch.arange(columns, device=x.device, dtype=x.dtype) * stride[1] - pad[1]
+    out = None
+    for tap in range(kernel[0] * kernel[1]):
+        i, j = divmod(tap, kernel[1])
+        y = top + i * dilate[0] + offset[:, 2 * tap]  # (N, rows, columns)
+        sample = _sample(x, y, left + j * dilate[1] + offset[:, 2 * tap + 1])
+        term = F.conv2d(sample, weight[:, :, i : i + 1, j : j + 1])
+        out = term if out is None else out + term
+    return out if bias is None else out + bias[:, None, None]
+
+
+def _sample(image, y, x):
+    """(N, C, H, W) at (N, h, w) positions in px -> (N, C, h, w), by the rules above."""
+    count, channels, height, width = image.shape
+    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+    # Also where a position is not a number, which has no index.
+    y, x = torch.where(inside, y, 0), torch.where(inside, x, 0)
+    y0, x0 = y.detach().floor(), x.detach().floor()
+    flat = image.flatten(2)  # (N, C, H W)
+
+    def corner(row, column):
+        row, column = row.clamp(max=height - 1), column.clamp(max=width - 1)
+        index = (row * width + column).long().flatten(1)[:, None]
+        return flat.gather(2, index.expand(-1, channels, -1)).view(count, channels, *y.shape[1:])
+
+    down, right = (y - y0)[:, None], (x - x0)[:, None]
+    upper = torch.lerp(corner(y0, x0), corner(y0, x0 + 1), right)
+    lower = torch.lerp(corner(y0 + 1, x0), corner(y0 + 1, x0 + 1), right)
+    return torch.lerp(upper, lower, down) * inside[:, None]
+
+
+@operator("GridGenerator")
+def grid_generator(x, *, transform_type, target_shape=(0, 0)):
+    """Sampling positions (N, 2, H, W), (x, y) in [-1, 1] from the first to the last pixel.
+
+    "warp": from a flow (N, 2, H, W) in px, (x, y); "affine": from (N, 6), two rows of 2x3 matrices.
+    """
+    only("GridGenerator", transform_type=(transform_type, "warp", "affine"))
+    height, width = x.shape[2:] if transform_type == "warp" else target_shape
+    column = torch.arange(width, device=x.device, dtype=x.dtype)
+    row = torch.arange(height, device=x.device, dtype=x.dtype)[:, None]
+    if transform_type == "warp":
+        across = (x[:, 0] + column) / ((width - 1) / 2) - 1
+        down = (x[:, 1] + row) / ((height - 1) / 2) - 1
+        return torch.stack([across, down], 1)
+    # Multiplied out, as matrix products may have a reduced precision on GPUs.
+    column, row = column * (2 / (width - 1)) - 1, row * (2 / (height - 1)) - 1
+    matrix = x.view(-1, 2, 3, 1, 1)
+    return matrix[:, :, 0] * column + matrix[:, :, 1] * row + matrix[:, :, 2]
+
+
+@operator("BilinearSampler")
+def bilinear_sampler(x, grid, *, cudnn_off=None):
+    """(N, C, H, W) at a grid (N, 2, h, w) -> (N, C, h, w), zero outside."""
+    return F.grid_sample(x, grid.permute(0, 2, 3, 1), mode="bilinear", padding_mode="zeros", align_corners=True)
+
+
+@operator("Convolution")
+def convolution(  # noqa: PLR0917
+    x,
+    weight,
+    bias=None,
+    *,
+    kernel,
+    num_filter,
+    stride=(1, 1),
+    pad=(0, 0),
+    dilate=(1, 1),
+    num_group=1,
+    no_bias=False,
+    layout="NCHW",
+):
+    only("Convolution", layout=(layout, "NCHW", None))
+    return F.conv2d(x, weight, bias, stride, pad, dilate, num_group)
+
+
+@operator("Deconvolution")
+def deconvolution(
+    x,
+    weight,
+    bias=None,
+    *,
+    kernel,
+    num_filter,
+    stride=(1, 1),
+    pad=(0, 0),
+    adj=(0, 0),
+    dilate=(1, 1),
+    num_group=1,
+    no_bias=True,
+    layout="NCHW",
+):
+    only("Deconvolution", layout=(layout, "NCHW", None))
+    return F.conv_transpose2d(x, weight, bias, stride, pad, adj, num_group, dilate)
+
+
+@operator("LeakyReLU")
+def leaky_relu(x, *, act_type="leaky", slope=0.25):
+    only("LeakyReLU", act_type=(act_type, "leaky"))
+    return F.leaky_relu(x, slope)
+
+
+@operator("Pad")
+def pad(x, *, mode, pad_width):
+    """Edge values repeated: pad_width (0, 0, 0, 0, top, bottom, left, right)."""
+    only("Pad", mode=(mode, "edge"), axes=(tuple(pad_width[:4]), (0, 0, 0, 0)))
+    # Concatenated, because the gradient of PyTorch's own padding differs from run to run on GPUs.
+    for axis, before, after in ((2, *pad_width[4:6]), (3, *pad_width[6:8])):
+        sizes = [[-1] * 4 for _ in range(2)]
+        sizes[0][axis], sizes[1][axis] = before, after
+        first, last = x.narrow(axis, 0, 1), x.narrow(axis, x.shape[axis] - 1, 1)
+        parts = [(first.expand(sizes[0]), before), (x, 1), (last.expand(sizes[1]), after)]
+        x = torch.cat([part for part, size in parts if size], axis)
+    return x
+
+
+@operator("Concat")
+def concat(*inputs, num_args, dim=1):
+    return torch.cat(inputs, dim)
+
+
+@operator("SliceChannel")
+def slice_channel(x, *, num_outputs, axis=1, squeeze_axis=False):
+    only("SliceChannel", squeeze_axis=(squeeze_axis, False))
+    return torch.split(x, x.shape[axis] // num_outputs, axis)
+
+
+@operator("slice_axis")
+def slice_axis(x, *, axis, begin, end):
+    end = x.shape[axis] if end is None else end
+    only("slice_axis", order=(0 <= begin < end <= x.shape[axis], True))
+    return x.narrow(axis, begin, end - begin)
+
+
+@operator("Reshape")
+def reshape(x, *, shape, reverse=False):
+    """0 in the shape keeps an axis, -1 is inferred."""
+    only("Reshape", reverse=(reverse, False), codes=(min(shape, default=0) >= -1, True))
+    return x.reshape([x.shape[i] if size == 0 else size for i, size in enumerate(shape)])
+
+
+@operator("reverse")
+def reverse(x, *, axis):
+    return x.flip(axis)
+
+
+@operator("tile")
+def tile(x, *, reps):
+    return torch.tile(x, reps)
+
+
+@operator("zeros_like")
+def zeros_like(x):
+    return torch.zeros_like(x)
+
+
+@operator("_arange")
+def arange(*, start, stop=None, step=1.0, repeat=1, infer_range=False, dtype="float32", ctx=None):
+    only("_arange", repeat=(repeat, 1), infer_range=(infer_range, False), dtype=(dtype, "float32"))
+    start, stop = (0, start) if stop is None else (start, stop)
+    return torch.arange(start, stop, step, dtype=torch.float32)
+
+
+@operator("dot")
+def dot(a, b, *, transpose_a=False, transpose_b=False):
+    only("dot", axes=((a.dim(), b.dim()), (2, 2)), transposed=(transpose_a or transpose_b, False))
+    return a @ b
+
+
+def _reduce(function, x, axis, keepdims: bool, exclude: bool):
+    axes = [axis] if isinstance(axis, int) else range(x.dim()) if axis is None else axis
+    axes = {a % x.dim() for a in axes}
+    out = function(x, sorted(set(range(x.dim())) - axes if exclude else axes), keepdim=keepdims)
+    return out if out.dim() else out.reshape(1)  # MXNet's arrays have at least one axis
+
+
+@operator("sum")
+def sum_(x, *, axis=None, keepdims=False, exclude=False):
+    return _reduce(torch.sum, x, axis, keepdims, exclude)
+
+
+@operator("mean")
+def mean(x, *, axis=None, keepdims=False, exclude=False):
+    return _reduce(torch.mean, x, axis, keepdims, exclude)
+
+
+@operator("clip")
+def clip(x, *, a_min, a_max):
+    return x.clamp(a_min, a_max)
+
+
+for name, function in {
+    "abs": torch.abs,
+    "sigmoid": torch.sigmoid,
+    "sqrt": torch.sqrt,
+    "square": torch.square,
+    "elemwise_add": torch.add,
+    "elemwise_sub": torch.sub,
+    "elemwise_mul": torch.mul,
+    "elemwise_div": torch.div,
+    "broadcast_add": torch.add,
+    "broadcast_mul": torch.mul,
+    "broadcast_div": torch.div,
+    "broadcast_power": torch.pow,
+}.items():
+    OPERATORS.add(name, function, attributes=())
+
+for name, function in {
+    "_plus_scalar": lambda x, scalar: x + scalar,
+    "_minus_scalar": lambda x, scalar: x - scalar,
+    "_rminus_scalar": lambda x, scalar: scalar - x,
+    "_mul_scalar": lambda x, scalar: x * scalar,
+    "_div_scalar": lambda x, scalar: x / scalar,
+    "_power_scalar": lambda x, scalar: x**scalar,
+    "_maximum_scalar": lambda x, scalar: x.clamp(min=scalar),
+    "_equal_scalar": lambda x, scalar: (x == scalar).to(x.dtype),
+    "_greater_scalar": lambda x, scalar: (x > scalar).to(x.dtype),
+}.items():
+    OPERATORS.add(name, function, attributes=("scalar", "is_int"))

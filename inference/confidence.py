@@ -1,0 +1,253 @@
+"""Confidence of a flow by its consistency with the flow of the opposite direction.
+
+A pixel of image 1 that is visible in image 2 is led there by the forward flow f and back by the
+backward flow b, so that f(x) + b(x + f(x)) is about zero; where it is occluded, leaves the picture
+or was matched wrongly, the way back usually ends elsewhere.
+
+Measures of a confidence against the true error and the true occlusion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from maskflownet.inference.metrics import end_point_error, plane, sum_and_count, valid_pixels, whole
+
+# Sundaram, Brox and Keutzer (ECCV 2010), equation 5: consistent where
+# |f + b|^2 < SHARE (|f|^2 + |b|^2) + SLACK.
+SHARE = 0.01
+SLACK = 0.5  # px^2
+BORDER = 0.5  # px; pixels are squares, so the picture reaches this far beyond their centres
+
+
+class Consistency(NamedTuple):
+    """How far the way there and back misses its start, and how far it may."""
+
+    error: np.ndarray  # (H, W) float32, px, |f(x) + b(x + f(x))|; infinite outside of the picture
+    tolerance: np.ndarray  # (H, W) float32, px, sqrt(0.01 (|f|^2 + |b|^2) + 0.5), finite
+
+    @property
+    def consistent(self) -> np.ndarray:
+        """Whether each pixel keeps within the tolerance: (H, W) bool."""
+        return self.error < self.tolerance
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """1 / (1 + (error / tolerance)^2): (H, W) float32 in [0, 1].
+
+        1 where the way back ends where it began, 1/2 at the tolerance, so that the consistent
+        pixels are those above 1/2, and 0 where the flow leaves the picture.
+        """
+        with np.errstate(over="ignore"):  # beyond 1e19 px the square is infinite, as it may be
+            return 1 / (1 + np.square(self.error / self.tolerance))
+
+
+def look_up(field: np.ndarray, flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Values of a field of image 2 at the points to which a flow leads, bilinearly interpolated.
+
+    In NumPy, since `cv2.remap` rounds the points to 1/32 px.
+
+    Parameters
+    ----------
+    field : (H, W, 2) float32 array
+    flow : (H, W, 2) float32 array, px, (u, v)
+
+    Returns
+    -------
+    values : (H, W, 2) float32 array
+        The field at x + flow(x); of the nearest pixel in the outer half of the border's pixels, 0
+        where the point is not inside.
+    inside : (H, W) bool array
+        Whether the point lies in the picture, which reaches half a pixel beyond the centres of its
+        outermost pixels; it does not where the flow is no number.
+    """
+    height, width = flow.shape[:2]
+    x = flow[..., 0] + np.arange(width, dtype=np.float32)
+    y = flow[..., 1] + np.arange(height, dtype=np.float32)[:, None]
+    # So written that what is no number lies outside.
+    inside = (x >= -BORDER) & (x <= width - 1 + BORDER) & (y >= -BORDER) & (y <= height - 1 + BORDER)
+    left, right, of_right = _neighbours(np.where(inside, x, 0), width)
+    top, bottom, of_bottom = _neighbours(np.where(inside, y, 0), height)
+    # As complex numbers u + iv: one access to memory for both, several times faster.
+    numbers = np.ascontiguousarray(field, np.float32).view(np.complex64).reshape(-1)
+    rows = []
+    for row in (top * width, bottom * width):
+        at_left, at_right = numbers[row + left], numbers[row + right]
+        rows.append(at_left + (at_right - at_left) * of_right)
+    values = rows[0] + (rows[1] - rows[0]) * of_bottom
+    values[~inside] = 0
+    return values[..., None].view(np.float32), inside
+
+
+def _neighbours(position: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The two pixels beside a position on one axis, and the second one's share of its value."""
+    position = np.clip(position, 0, size - 1)
+    first = np.floor(position)
+    # The same one twice at a pixel's centre, so that nothing without a share is looked at.
+    return first.astype(np.int64), np.ceil(position).astype(np.int64), position - first
+
+
+def consistency(forward: np.ndarray, backward: np.ndarray) -> Consistency:
+    """Compare the flows between two images with each other.
+
+    Parameters
+    ----------
+    forward : (H, W, 2) float32 array, px, (u, v)
+        From image 1 to image 2.
+    backward : (H, W, 2) float32 array, px, (u, v)
+        From image 2 to image 1.
+
+    Returns
+    -------
+    Consistency
+        Of the pixels of image 1.
+
+    Raises
+    ------
+    ValueError
+        The arrays are no flows of one size.
+    """
+    if forward.ndim != 3 or forward.shape[2] != 2 or forward.shape != backward.shape:
+        raise ValueError(f"two flows are (H, W, 2) twice, not {forward.shape}, {backward.shape}")
+    forward = np.asarray(forward, np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):  # a way back that is no number is none
+        back, inside = look_up(backward, forward)
+        there = np.where(inside[..., None], forward, 0)
+        tolerance = np.sqrt(SHARE * (_squares(there) + _squares(back)) + np.float32(SLACK))
+        error = np.where(inside, np.sqrt(_squares(there + back)), np.float32(np.inf))
+    known = np.isfinite(error) & np.isfinite(tolerance)
+    return Consistency(
+        np.where(known, error, np.float32(np.inf)), np.where(known, tolerance, np.float32(np.sqrt(SLACK)))
+    )
+
+
+def _squares(flow: np.ndarray) -> np.ndarray:
+    return np.square(flow[..., 0]) + np.square(flow[..., 1])
+
+
+CONSISTENT_ABOVE = 0.5  # what `maskflownet.inference.confidence` gives to an error at the tolerance
+
+
+def average_precision(score: np.ndarray, positive: np.ndarray) -> float:
+    """Area under the curve of precision over recall.
+
+    The sum of (R_n - R_(n-1)) P_n over all thresholds n on the score, of the precision P and the
+    recall R of what is above (Manning et al., Introduction to Information Retrieval, 2008, section
+    8.4). Equal scores are one threshold. A score without any knowledge has the share of the
+    positives.
+
+    Parameters
+    ----------
+    score : array
+        The larger, the sooner positive.
+    positive : bool array of the same shape
+
+    Returns
+    -------
+    float
+        In [0, 1]; NaN where nothing is positive.
+    """
+    if not positive.any():
+        return float("nan")
+    score, positive = score.ravel(), positive.ravel()
+    order = np.argsort(-score)
+    ends = _group_starts(score[order])[1:] - 1  # of equal scores, the last
+    hits = np.cumsum(positive[order])[ends]
+    recall = hits / hits[-1]
+    return float((np.diff(recall, prepend=0) * hits / (ends + 1)).sum())
+
+
+def sparsification_error(confidence: np.ndarray, error: np.ndarray) -> float:
+    """Area under the sparsification error curve (AUSE).
+
+    The mean error of the pixels that remain when the least confident are taken away, less that when
+    the pixels with the largest error are taken away, both relative to the mean error of all pixels
+    and averaged over all numbers of remaining pixels (Ilg et al., Uncertainty Estimates and
+    Multi-Hypotheses Networks for Optical Flow, ECCV 2018). Equal confidences are taken away in
+    random order, of which this is the expectation.
+
+    Parameters
+    ----------
+    confidence : array
+    error : array of the same shape, px
+
+    Returns
+    -------
+    float
+        0 = the order of the true errors; NaN without pixels.
+    """
+    confidence, error = confidence.ravel(), error.ravel().astype(np.float64)
+    if not error.size:
+        return float("nan")
+    if not error.any():
+        return 0.0
+    order = np.argsort(-confidence)
+    starts = _group_starts(confidence[order])
+    sizes = np.diff(starts)
+    expected = np.repeat(np.add.reduceat(error[order], starts[:-1]) / sizes, sizes)
+    excess = np.cumsum(expected) - np.cumsum(np.sort(error))
+    remaining = np.arange(1, error.size + 1)
+    return float((excess / remaining).mean() / error.mean())
+
+
+def _group_starts(ordered: np.ndarray) -> np.ndarray:
+    """Where runs of equal values begin, and the length of the whole at the end."""
+    return np.concatenate([[0], np.flatnonzero(np.diff(ordered)) + 1, [len(ordered)]])
+
+
+def measure_confidence(prediction, label, mask=None, occlusion=None, noc=None) -> dict[str, tuple[float, int]]:
+    """Measure the confidence of one image, and the learned mask as if it were one.
+
+    Parameters
+    ----------
+    prediction : ConfidentPrediction
+        Of one image, with its mask.
+    label, mask, occlusion, noc
+        As `maskflownet.inference.metrics.measure` takes them. Occluded is what `occlusion` says or, without it,
+        what is valid and not in `noc`.
+
+    Returns
+    -------
+    dict
+        As (sum, number of pixels): `consistent`, the share of consistent pixels, `epe_consistent`
+        and `epe_inconsistent`, the EPE of these and of the others, and, where occlusion is known,
+        `occluded`, the share of occluded pixels. As measures of the whole image: `ause_confidence`
+        and `ause_mask` (`sparsification_error`), and, where occlusion is known, `ap_confidence` and
+        `ap_mask`, the average precision with which 1 - confidence and 1 - mask find the occluded
+        pixels; none where nothing is occluded. Only valid pixels count.
+    """
+    valid = valid_pixels(label, mask)
+    error = end_point_error(prediction.flow, np.where(valid[..., None], label, 0))
+    consistent = prediction.confidence[..., 0] > CONSISTENT_ABOVE
+    result = {
+        "consistent": sum_and_count(consistent, valid),
+        "epe_consistent": sum_and_count(error, valid & consistent),
+        "epe_inconsistent": sum_and_count(error, valid & ~consistent),
+    }
+    scores = {"confidence": prediction.confidence[..., 0][valid], "mask": prediction.mask[..., 0][valid]}
+    for name, score in scores.items():
+        result[f"ause_{name}"] = whole(sparsification_error(score, error[valid]))
+    if occlusion is None and noc is None:
+        return result
+    occluded = plane(occlusion) if occlusion is not None else ~plane(noc)
+    result["occluded"] = sum_and_count(occluded, valid)
+    for name, score in scores.items():
+        result[f"ap_{name}"] = whole(average_precision(-score, occluded[valid]))
+    return result
+
+
+def describe_confidence(total: Mapping[str, float]) -> str:
+    """One line about a set's totals, as `maskflownet.inference.metrics.Totals.summary` gives them."""
+    parts = [
+        f"{100 * total['consistent']:.1f} % of a picture consistent, epe there "
+        f"{total['epe_consistent']:.3f} px, elsewhere {total['epe_inconsistent']:.3f}",
+        f"AUSE {total['ause_confidence']:.3f} (mask {total['ause_mask']:.3f})",
+    ]
+    if "ap_confidence" in total:
+        parts.append(
+            f"average precision for occlusion {total['ap_confidence']:.3f} "
+            f"(mask {total['ap_mask']:.3f}, occluded {total['occluded']:.3f})"
+        )
+    return "; ".join(parts)

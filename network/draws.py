@@ -1,0 +1,378 @@
+"""What the augmentation draws from: the ``augmentation`` keys of a dataset config.
+
+The random numbers of the augmentation, drawn from a NumPy generator.
+
+Everything random is drawn here, on the host and in float64, and handed to the blocks of
+`maskflownet.network.augmentation` as one row of float32 parameters per sample. Those blocks are therefore
+deterministic, any engine can run their graphs, and the state of one ``np.random.Generator`` is all
+that a resumed run needs. This module does not import MXNet.
+
+The random numbers of a training step, drawn on the host: the same for every engine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Interval = tuple[float, float]
+
+# Each a bound b, at least 0.
+_BOUNDS = (
+    "rotation",
+    "translation",
+    "relative_rotation",
+    "relative_translation",
+    "brightness",
+    "noise",
+    "saturation",
+    "hue",
+)
+# Each an interval, with the least that its ends may be.
+_INTERVALS = {"zoom": 1e-3, "aspect": 1e-3, "relative_scale": 1e-3, "contrast": -1.0, "gain": 0.0, "gamma": -math.inf}
+
+
+@dataclass(frozen=True)
+class AugmentationRanges:
+    """What the augmentation draws from; the field names are the keys of a dataset config.
+
+    A number b means a uniform draw from [-b, b], a pair an interval [low, high], unless said
+    otherwise.
+
+    Attributes
+    ----------
+    rotation : float
+        Rotation of the window in image 1, degrees, at most 90.
+    zoom : (float, float)
+        Size of the window relative to the target: below 1 magnifies.
+    aspect : (float, float)
+        Horizontal stretch of the window.
+    translation : float
+        Displacement of the window, fraction of the original size.
+    relative_rotation, relative_translation, relative_scale
+        The same for image 2 relative to image 1: degrees, fraction of the original size, factor.
+    contrast : (float, float)
+        Added to 1; not below -1.
+    brightness : float
+        Standard deviation of a normal draw, images in [0, 1].
+    gain : (float, float)
+        Factor per colour channel.
+    noise : float
+        The noise's standard deviation is uniform in [0, noise], one for the whole batch.
+    saturation : float
+        Added to 1 to scale the I/Q plane of YIQ.
+    hue : float
+        Rotation of the I/Q plane, in units of pi.
+    gamma : (float, float), optional
+        Natural logarithm of the gamma exponent; None for no gamma.
+
+    Raises
+    ------
+    ValueError
+        One sentence with the key, for a value of the wrong kind or out of bounds.
+    """
+
+    rotation: float
+    zoom: Interval
+    aspect: Interval
+    translation: float
+    relative_rotation: float
+    relative_translation: float
+    relative_scale: Interval
+    contrast: Interval
+    brightness: float
+    gain: Interval
+    noise: float
+    saturation: float
+    hue: float
+    gamma: Interval | None = None
+
+    def __post_init__(self) -> None:
+        for key in _BOUNDS:
+            object.__setattr__(self, key, _number(key, getattr(self, key), 0.0))
+        for key, lowest in _INTERVALS.items():
+            value = getattr(self, key)
+            if key != "gamma" or value is not None:
+                object.__setattr__(self, key, _interval(key, value, lowest))
+        if self.rotation > 90:
+            raise ValueError(f"augmentation key 'rotation' is {self.rotation}, not within 0 to 90")
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> AugmentationRanges:
+        """Ranges of a mapping read from YAML.
+
+        Raises
+        ------
+        ValueError
+            One sentence naming an unknown, missing or wrong key.
+        """
+        known = [field.name for field in fields(cls)]
+        unknown = sorted(set(config) - set(known), key=str)
+        missing = [key for key in known if key not in config and key != "gamma"]
+        if unknown:
+            raise ValueError(f"unknown augmentation key {unknown[0]!r}; known: {', '.join(known)}")
+        if missing:
+            raise ValueError(f"augmentation key {missing[0]!r} is missing")
+        return cls(**config)
+
+
+def _number(key: str, value: Any, lowest: float) -> float:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not math.isfinite(value):
+        raise ValueError(f"augmentation key {key!r} is {value!r}, not a number")
+    if value < lowest:
+        raise ValueError(f"augmentation key {key!r} is {value!r}, below {lowest}")
+    return float(value)
+
+
+def _interval(key: str, value: Any, lowest: float) -> Interval:
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        raise ValueError(f"augmentation key {key!r} is {value!r}, not a pair [low, high]")
+    low, high = (_number(key, end, lowest) for end in value)
+    if low > high:
+        raise ValueError(f"augmentation key {key!r} is {value!r}, whose low exceeds its high")
+    return low, high
+
+
+Shape = tuple[int, int]  # (H, W)
+
+# Columns [begin, end) of the parameter rows. Matrices are stored column by column, save the three
+# 2x3 affine maps, which are row by row as MXNet's GridGenerator reads them.
+GEOMETRY_COLUMNS = {"grid1": (0, 6), "grid2": (6, 12), "camera": (12, 18), "flow": (18, 22)}
+COLOUR_COLUMNS = {
+    "hue": (0, 9),
+    "noise": (9, 10),
+    "scale": (10, 13),
+    "mean": (13, 16),
+    "brightness": (16, 17),
+    "gamma": (17, 18),
+}
+
+
+class Windows(NamedTuple):
+    """Where the samples of a batch are taken, float64, (x, y) order, px about the centres.
+
+    Target offset d lies at ``t + A d`` in image 1 and at ``t + A B d + r`` in image 2.
+    """
+
+    A: np.ndarray  # (N, 2, 2)
+    t: np.ndarray  # (N, 2)
+    B: np.ndarray  # (N, 2, 2)
+    r: np.ndarray  # (N, 2)
+
+
+def _rotation(angle: np.ndarray) -> np.ndarray:
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], -2)  # (N, 2, 2)
+
+
+def _sizes(original: Shape, target: Shape) -> tuple[np.ndarray, np.ndarray]:
+    for name, shape in (("original", original), ("target", target)):
+        if len(shape) != 2 or min(shape) < 2:
+            raise ValueError(f"the {name} shape {tuple(shape)} is not H, W of at least 2 pixels")
+    return np.array(original[::-1], float), np.array(target[::-1], float)  # (W, H)
+
+
+def draw_windows(
+    rng: np.random.Generator, batch: int, original: Shape, target: Shape, ranges: AugmentationRanges
+) -> Windows:
+    """Draw the affine windows of a batch; every sample of image 1 lies inside the picture.
+
+    Parameters
+    ----------
+    rng : np.random.Generator
+        Advanced by the same number of draws whatever the ranges are.
+    batch : int
+        Number of samples N.
+    original, target : (int, int)
+        H, W of the arrays before and after the augmentation, px.
+    ranges : AugmentationRanges
+    """
+    size_o, size_t = _sizes(original, target)
+
+    def uniform(low: float, high: float, *axes: int) -> np.ndarray:
+        return rng.uniform(low, high, (batch, *axes))
+
+    theta = np.deg2rad(uniform(-ranges.rotation, ranges.rotation))
+    zoom, aspect = uniform(*ranges.zoom), uniform(*ranges.aspect)
+    anchor, shift = uniform(-0.5, 0.5, 2), uniform(-ranges.translation, ranges.translation, 2)
+    angle = np.deg2rad(uniform(-ranges.relative_rotation, ranges.relative_rotation))
+    factor = uniform(*ranges.relative_scale)
+    relative = uniform(-ranges.relative_translation, ranges.relative_translation, 2)
+
+    cos, sin = np.abs(np.cos(theta)), np.abs(np.sin(theta))
+    wide, high = size_t - 1
+    extent = np.stack([aspect * (wide * cos + high * sin), high * cos + wide * sin], -1)  # (N, 2)
+    scale = np.minimum(zoom, ((size_o - 1) / extent).min(-1))[:, None]  # (N, 1)
+    stretch = scale * np.stack([aspect, np.ones(batch)], -1)  # (N, 2)
+
+    position = anchor * np.maximum(size_o - scale * size_t, 0) + shift * size_o
+    room = np.maximum(size_o - 1 - scale * extent, 0) / 2
+    return Windows(
+        A=stretch[:, :, None] * _rotation(theta),
+        t=np.clip(position, -room, room),
+        B=factor[:, None, None] * _rotation(angle),
+        r=relative * (size_o - 1),
+    )
+
+
+def geometry_parameters(windows: Windows, original: Shape, target: Shape) -> np.ndarray:
+    """What `GeometryAugmentation` needs to sample `windows`: (N, 22) float32.
+
+    Columns ``grid1`` and ``grid2`` map the target's coordinates in [-1, 1] to those of the two
+    images in [-1, 1]. The new label is d2 - d with d2 = B^-1 (d + A^-1 (f - r)), that is
+    ``(B^-1 - 1) d - (A B)^-1 r`` (columns ``camera``, of d in [-1, 1]) plus ``(A B)^-1 f``
+    (columns ``flow``).
+    """
+    size_o, size_t = _sizes(original, target)
+    half_o, half_t = (size_o - 1) / 2, (size_t - 1) / 2
+    A, t, B, r = windows
+    AB = A @ B
+    inverse = np.linalg.inv(AB)
+
+    def affine(matrix: np.ndarray, offset: np.ndarray) -> np.ndarray:
+        return np.concatenate([matrix * half_t, offset[:, :, None]], 2)  # (N, 2, 3)
+
+    parts = {
+        "grid1": affine(A, t) / half_o[:, None],
+        "grid2": affine(AB, t + r) / half_o[:, None],
+        "camera": affine(np.linalg.inv(B) - np.eye(2), -(inverse @ r[:, :, None])[:, :, 0]),
+        "flow": inverse.transpose(0, 2, 1),
+    }
+    return _rows(parts, GEOMETRY_COLUMNS)
+
+
+def draw_geometry(
+    rng: np.random.Generator, batch: int, original: Shape, target: Shape, ranges: AugmentationRanges
+) -> np.ndarray:
+    """`draw_windows` as the parameters of `GeometryAugmentation`, (N, 22) float32."""
+    return geometry_parameters(draw_windows(rng, batch, original, target, ranges), original, target)
+
+
+def _yiq_from_rgb() -> np.ndarray:
+    red, _, blue = np.eye(3)
+    luma = np.array([0.299, 0.587, 0.114])
+    u, v = 0.492111 * (blue - luma), 0.877283 * (red - luma)
+    cos, sin = math.cos(math.radians(33)), math.sin(math.radians(33))
+    return np.stack([luma, cos * v - sin * u, sin * v + cos * u])  # (3, 3)
+
+
+def hue_matrix(saturation: np.ndarray, angle: np.ndarray) -> np.ndarray:
+    """RGB to RGB, (N, 3, 3): scale YIQ's I/Q plane by `saturation`, turn it by `angle` (rad)."""
+    turn = np.tile(np.eye(3), (len(angle), 1, 1))
+    turn[:, 1:, 1:] = saturation[:, None, None] * _rotation(angle)
+    yiq = _yiq_from_rgb()
+    return np.linalg.inv(yiq) @ turn @ yiq
+
+
+def colour_parameters(
+    *,
+    hue: np.ndarray,
+    noise: np.ndarray,
+    contrast: np.ndarray,
+    gain: np.ndarray,
+    brightness: np.ndarray,
+    exponent: np.ndarray,
+) -> np.ndarray:
+    """What `ColourAugmentation` needs for the given draws: (N, 18) float32.
+
+    ``(x - m)(1 + contrast) gain + m gain + brightness`` is stored as the factors of x (``scale``)
+    and of the mean m (``mean``). Shapes: hue (N, 3, 3), gain (N, 3), the others (N,).
+    """
+    parts = {
+        "hue": hue.transpose(0, 2, 1),
+        "noise": noise,
+        "scale": (1 + contrast[:, None]) * gain,
+        "mean": -contrast[:, None] * gain,
+        "brightness": brightness,
+        "gamma": exponent,
+    }
+    return _rows(parts, COLOUR_COLUMNS)
+
+
+def draw_colour(rng: np.random.Generator, batch: int, ranges: AugmentationRanges) -> np.ndarray:
+    """Draw the parameters of `ColourAugmentation` for N samples, (N, 18) float32."""
+    saturation = 1 + rng.uniform(-ranges.saturation, ranges.saturation, batch)
+    angle = np.pi * rng.uniform(-ranges.hue, ranges.hue, batch)
+    noise = np.full(batch, rng.uniform(0, ranges.noise))
+    contrast = rng.uniform(*ranges.contrast, batch)
+    gain = rng.uniform(*ranges.gain, (batch, 3))
+    brightness = ranges.brightness * rng.standard_normal(batch)
+    exponent = np.exp(rng.uniform(*(ranges.gamma or (0.0, 0.0)), batch))
+    return colour_parameters(
+        hue=hue_matrix(saturation, angle),
+        noise=noise,
+        contrast=contrast,
+        gain=gain,
+        brightness=brightness,
+        exponent=exponent,
+    )
+
+
+def draw_noise_seed(rng: np.random.Generator) -> int:
+    """Draw the seed in [0, 2^31) from which a device makes one batch's noise.
+
+    The pixels' noise is the one random input too large for the host. Once per batch the engine
+    seeds its device's generator with this number (``mx.random.seed(seed, ctx)`` or
+    ``torch.Generator(device).manual_seed(seed)``) and draws two standard normal arrays of the
+    images' target shape, the first for image 1.
+    """
+    return int(rng.integers(2**31))
+
+
+def _rows(parts: Mapping[str, np.ndarray], columns: Mapping[str, tuple[int, int]]) -> np.ndarray:
+    flat = [parts[key].reshape(-1, end - begin) for key, (begin, end) in columns.items()]
+    return np.concatenate(flat, 1).astype(np.float32)
+
+
+AUGMENTATION, NOISE = 1, 2  # streams of random numbers, beside those of the loader
+
+
+class Draws(NamedTuple):
+    """What the augmentation of N samples draws."""
+
+    geometry: np.ndarray  # (N, 22) float32, for `GeometryAugmentation`
+    colour: np.ndarray  # (N, 18) float32, for `ColourAugmentation`
+    noise_seeds: list[list[int]]  # N, each the entropy of one sample's noise; none without noise
+
+
+def draw_step(settings, count: int, step: int) -> Draws | None:
+    """Draw what this process's samples need in the step that follows `step` steps.
+
+    There is one stream for the whole batch, of which each process takes its rows: how many devices
+    share it changes nothing.
+
+    Parameters
+    ----------
+    settings : maskflownet.engine.contract.TrainingSettings
+    count : int
+        Samples of this process.
+    step : int
+
+    Returns
+    -------
+    Draws or None
+        None without augmentation.
+    """
+    ranges = settings.augmentation
+    if ranges is None:
+        return None
+    rng = np.random.default_rng([settings.seed, AUGMENTATION, step])
+    part, parts = settings.share
+    total = count * parts * settings.world
+    geometry = draw_geometry(rng, total, settings.original, settings.target, ranges)
+    colour = draw_colour(rng, total, ranges)
+    seed = draw_noise_seed(rng)
+    first = (settings.rank * parts + part) * count
+    rows = slice(first, first + count)
+    seeds = [[seed, NOISE, row] for row in range(first, first + count)] if ranges.noise else []
+    return Draws(geometry[rows], colour[rows], seeds)
+
+
+def draw_noise(seeds: list[list[int]], target: tuple[int, int]) -> np.ndarray:
+    """Draw standard normal noise for both images of N samples: (N, 2, 3, H, W) float32."""
+    return np.stack([np.random.default_rng(seed).standard_normal((2, 3, *target), np.float32) for seed in seeds])

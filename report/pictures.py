@@ -1,0 +1,290 @@
+"""The pictures of a validation report: what is drawn of one labelled pair and its prediction.
+
+Pictures of a few validation pairs at every validation of a run: how its flow becomes better.
+
+Each is a strip of first frame, flow, ground truth, error and mask, `logs/RUN.samples/
+SET_INDEX_STEP.jpg`, so that a folder's pictures of a pair follow each other in the order of the
+steps.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sized
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from maskflownet.engine.contract import Labelled
+from maskflownet.inference.metrics import Measured, end_point_error, means, plane, valid_pixels
+from maskflownet.reader.colour import flow_to_colour
+from maskflownet.reader.files import write_bytes
+from PIL import Image, ImageDraw, ImageFont
+
+# By the names that a pair's pictures have, in the order in which they are switched.
+TITLES = {
+    "frame": "First frame",
+    "flow": "Flow",
+    "truth": "Ground truth",
+    "error": "Error",
+    "mask": "Mask",
+    "occlusion": "Occlusion",
+    "confidence": "Confidence",
+}
+ERROR_TICKS = (0, 1, 3, 10, 30, 100)  # px; the last one and all above have the brightest colour
+SCALE_PERCENTILE = 99  # of the true motions, drawn in full colour
+UNKNOWN = 112  # grey level where there is no label; the error's colours hold no grey
+QUALITY = 80  # of lossy WebP, in percent
+EFFORT = 2  # of WebP, 0 to 6: level 4 takes twice the time for 4 % fewer bytes
+
+
+class Views(NamedTuple):
+    """The pictures of one pair, all of one size."""
+
+    pictures: dict[str, np.ndarray]  # (h, w, 3) uint8 RGB or (h, w) uint8
+    max_flow: float  # px, the motion drawn in full colour in `flow` and `truth`
+
+
+def draw_views(pair: Labelled, measured: Measured, width: int) -> Views:
+    """Draw what there is to see of a pair: a picture by its name, see `TITLES`.
+
+    Parameters
+    ----------
+    pair : Labelled
+    measured : Measured
+        With the prediction that is drawn; `mask` and `confidence` are left out where it has none.
+    width : int
+        Of the pictures in px; images that are smaller keep their size.
+    """
+    sample, prediction = pair.sample, measured.prediction
+    height, full = sample.img1.shape[:2]
+    size = min(width, full), max(1, round(height * min(width / full, 1)))  # (w, h), as OpenCV does
+    valid = valid_pixels(sample.flow, sample.mask)
+    label = np.where(valid[..., None], sample.flow, 0)
+    small_label, known = shrink(label, size, valid)
+    flow, _ = shrink(prediction.flow, size)
+    error, _ = shrink(end_point_error(prediction.flow, label), size, valid)
+    # A few wild pixels shall not make the whole picture pale.
+    scale = usual_motion(small_label[known]) or usual_motion(flow) or 1.0
+    pictures = {
+        "frame": cv2.resize(sample.img1, size, interpolation=cv2.INTER_AREA),
+        "flow": flow_to_colour(flow, scale),
+        "truth": flow_to_colour(small_label, scale, known),
+        "error": error_to_colour(error, known),
+    }
+    if prediction.mask is not None:
+        pictures["mask"] = _grey(prediction.mask, size)
+    visible = _visible(pair, valid)
+    if visible is not None:
+        share, told = shrink(visible[0], size, visible[1])
+        pictures["occlusion"] = np.where(told, np.where(share >= 0.5, 255, 0), UNKNOWN).astype(np.uint8)
+    confidence = getattr(prediction, "confidence", None)
+    if confidence is not None:
+        pictures["confidence"] = _grey(confidence, size)
+    return Views(pictures, scale)
+
+
+def usual_motion(flow: np.ndarray) -> float:
+    """Length of flow vectors (..., 2) that 99 % of the finite ones do not exceed, px; 0 of none."""
+    lengths = np.hypot(flow[..., 0], flow[..., 1])
+    lengths = lengths[np.isfinite(lengths)]
+    return float(np.percentile(lengths, SCALE_PERCENTILE)) if lengths.size else 0.0
+
+
+def shrink(values: np.ndarray, size: tuple[int, int], where: np.ndarray | None = None):
+    """Average over the pixels that become one; `size` is (w, h).
+
+    Parameters
+    ----------
+    values : (H, W) or (H, W, C) array
+    size : (int, int)
+        Width and height of the result, not above those of `values`.
+    where : (H, W) bool array, optional
+        Only these pixels count: a sparse label keeps its values and its points.
+
+    Returns
+    -------
+    values : (h, w) or (h, w, C) float32 array
+        0 where no pixel counts.
+    known : (h, w) bool array
+        Whether a pixel counts.
+    """
+    values = np.asarray(values, np.float32)
+    if where is None or where.all():
+        known = np.ones(size[::-1], bool)
+        return cv2.resize(values, size, interpolation=cv2.INTER_AREA), known
+    weight = cv2.resize(where.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    spread = where if values.ndim == 2 else where[..., None]
+    sums = cv2.resize(np.where(spread, values, 0), size, interpolation=cv2.INTER_AREA)
+    known = weight > 1e-6
+    share = np.where(known, weight, 1)
+    return sums / (share if values.ndim == 2 else share[..., None]), known
+
+
+def error_level(error):
+    """Place of an error on the scale from 0 to 1: logarithmic, so that 0.3 and 30 px both show."""
+    return np.log1p(np.minimum(error, ERROR_TICKS[-1])) / np.log1p(ERROR_TICKS[-1])
+
+
+def error_colours(levels: np.ndarray) -> np.ndarray:
+    """Colours of `error_level`s (h, w): (h, w, 3) uint8 RGB, from black over red to yellow."""
+    steps = np.rint(np.asarray(levels) * 255).astype(np.uint8)
+    return cv2.applyColorMap(steps, cv2.COLORMAP_INFERNO)[..., ::-1]
+
+
+def error_to_colour(error: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Draw the end-point error (h, w) px: (h, w, 3) uint8 RGB, grey where it is not known.
+
+    What is no number is drawn as the largest error.
+    """
+    error = np.where(np.isfinite(error), error, ERROR_TICKS[-1])
+    picture = np.array(error_colours(error_level(error)))
+    picture[~known] = UNKNOWN
+    return picture
+
+
+def encode(name: str, picture: np.ndarray) -> bytes:
+    """A picture as WebP: lossless for the few levels of `occlusion`, lossy for all others."""
+    file = io.BytesIO()
+    lossless = name == "occlusion"
+    Image.fromarray(np.ascontiguousarray(picture)).save(file, "WEBP", quality=QUALITY, method=EFFORT, lossless=lossless)
+    return file.getvalue()
+
+
+def _visible(pair: Labelled, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Where pixels are visible in image 2, and where that is known: (H, W) bool twice."""
+    if pair.occlusion is not None:
+        return ~plane(pair.occlusion), np.ones_like(valid)
+    if pair.noc is not None:
+        return plane(pair.noc), valid
+    return None
+
+
+def _grey(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Draw values (H, W, 1) in [0, 1]: (h, w) uint8, 1 is white."""
+    small, _ = shrink(values[..., 0], size)
+    return np.clip(np.rint(small * 255), 0, 255).astype(np.uint8)
+
+
+SHOWN = ("frame", "flow", "truth", "error", "mask")  # those that there are
+SIDE, LEAST_WIDTH = 256, 144  # px of a picture: its longer side at most, its width at least
+GAP, ROW = 4, 20  # px between pictures, and of a line of text
+TEXT, INK, PAPER = 12, (40, 40, 40), (255, 255, 255)
+QUALITY_sample_pictures = 85  # of JPEG, in percent: some 30 KB for five pictures
+
+
+def choose(sets: Mapping[str, Sized], count: int) -> dict[str, list[int]]:
+    """Which pairs are drawn: dealt out over the sets, the first one's first, and spread over each.
+
+    Parameters
+    ----------
+    sets : mapping of str to data set
+    count : int
+        Of all pairs.
+
+    Returns
+    -------
+    dict of str to list of int
+        By set the indices of its pairs, with the set's first pair among them.
+    """
+    shares = dict.fromkeys(sets, 0)
+    while count > 0 and any(shares[name] < len(sets[name]) for name in sets):
+        for name in sets:
+            if count > 0 and shares[name] < len(sets[name]):
+                shares[name] += 1
+                count -= 1
+    return {name: [k * len(sets[name]) // share for k in range(share)] for name, share in shares.items() if share}
+
+
+class SamplePictures:
+    """Draws the chosen pairs of one validation while they are measured.
+
+    Parameters
+    ----------
+    folder : path
+        Of the pictures; made where it is missing.
+    step : int
+        Of the run.
+    chosen : mapping of str to sequence of int
+        See `choose`.
+    show : callable(name, data, step), optional
+        Is given each picture, too: JPEG's bytes of `SET/INDEX`.
+    """
+
+    def __init__(self, folder, step: int, chosen, show: Callable | None = None):
+        self.folder, self.step, self.chosen, self.show = Path(folder), step, chosen, show
+
+    def add(self, set_name: str, index: int, pair: Labelled, measured: Measured) -> None:
+        """Write the picture of a pair, if it is one of those that were chosen."""
+        if index not in self.chosen.get(set_name, ()):
+            return
+        data = _jpeg(draw_strip(pair, measured, f"step {self.step}  {pair.sample.name}"))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_bytes(self.folder / f"{set_name}_{index:04d}_{self.step:07d}.jpg", data)
+        if self.show is not None:
+            self.show(f"{set_name}/{index}", data, self.step)
+
+
+def draw_strip(pair: Labelled, measured: Measured, caption: str) -> np.ndarray:
+    """Draw first frame, flow, ground truth, error and mask side by side, with a line of figures.
+
+    The colours' scale is that of the ground truth, so that strips of different steps compare.
+
+    Returns
+    -------
+    (h, w, 3) uint8 RGB array
+    """
+    height, width = pair.sample.img1.shape[:2]
+    views = draw_views(pair, measured, max(1, width * SIDE // max(width, height)))
+    pictures = {name: views.pictures[name] for name in SHOWN if name in views.pictures}
+    factor = -(-LEAST_WIDTH // views.pictures["frame"].shape[1])
+    tiles = [Image.fromarray(_enlarged(picture, factor)) for picture in pictures.values()]
+    width, height = tiles[0].size
+    size = len(tiles) * (width + GAP) - GAP, height + 2 * ROW
+    strip = Image.new("RGB", size, PAPER)
+    draw, font = ImageDraw.Draw(strip), ImageFont.load_default(TEXT)
+    for i, (name, tile) in enumerate(zip(pictures, tiles)):
+        left = i * (width + GAP)
+        strip.paste(tile, (left, ROW))
+        draw.text((left + 2, ROW // 2), TITLES[name].lower(), INK, font, anchor="lm")
+        if name == "error":
+            _draw_scale(strip, draw, font, left + width)
+    text = f"{_figures(pair, measured)}, full colour {views.max_flow:.1f} px"
+    middle = height + ROW + ROW // 2
+    draw.text((2, middle), caption, INK, font, anchor="lm")
+    draw.text((size[0] - 2, middle), text, INK, font, anchor="rm")
+    return np.asarray(strip)
+
+
+def _enlarged(picture: np.ndarray, factor: int) -> np.ndarray:
+    """RGB, each pixel a square of `factor` pixels."""
+    if picture.ndim == 2:
+        picture = np.repeat(picture[..., None], 3, axis=2)
+    return np.ascontiguousarray(picture.repeat(factor, axis=0).repeat(factor, axis=1))
+
+
+def _draw_scale(strip, draw, font, right: int) -> None:
+    """The colours of the error, with the values at both ends, up to the edge `right`."""
+    last = f"{ERROR_TICKS[-1]} px"
+    draw.text((right, ROW // 2), last, INK, font, anchor="rm")
+    length = 48
+    start = right - int(draw.textlength(last, font)) - length - 4
+    levels = np.linspace(0, 1, length)[None].repeat(8, axis=0)
+    strip.paste(Image.fromarray(np.ascontiguousarray(error_colours(levels))), (start, ROW // 2 - 4))
+    draw.text((start - 4, ROW // 2), str(ERROR_TICKS[0]), INK, font, anchor="rm")
+
+
+def _figures(pair: Labelled, measured: Measured) -> str:
+    """The EPE, and that of a flow of zero."""
+    valid = valid_pixels(pair.sample.flow, pair.sample.mask)
+    if not valid.any():
+        return "no pixel has a label"
+    zero = np.hypot(*pair.sample.flow[valid].T.astype(np.float64)).mean()
+    return f"EPE {means(measured.measures)['epe']:.2f} px, of zero flow {zero:.2f} px"
+
+
+def _jpeg(picture: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "JPEG", quality=QUALITY_sample_pictures)
+    return file.getvalue()

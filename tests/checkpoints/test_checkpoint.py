@@ -1,0 +1,207 @@
+"""Finding, reading, matching and writing checkpoints and their records."""
+
+import dataclasses
+import struct
+
+import numpy as np
+import pytest
+import yaml
+from maskflownet.checkpoints.checkpoint import (
+    find_checkpoint,
+    load_checkpoint,
+    match_network,
+    read_any_params,
+    save_checkpoint,
+)
+from maskflownet.checkpoints.params import read_params, write_params
+from maskflownet.checkpoints.records import Record, record_path
+from maskflownet.errors import UserError
+from maskflownet.network.compat import mx
+
+SMALL = {
+    "MaskFlownet_S": {"conv6a.0.weight": np.ones((4, 3, 3, 3), "f4")},
+    "MaskFlownet": {
+        "conv6x.0.weight": np.ones((4, 3, 3, 3), "f4"),
+        "MaskFlownet_S.conv6a.0.weight": np.full((4, 3, 3, 3), 2, "f4"),
+    },
+}
+
+
+def shapes(network):
+    return {name: array.shape for name, array in SMALL[network].items()}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("8caNov12-1532_100", "8caNov12-1532_2000", "8cbNov13-0101_5", "shipped"):
+        write_params(tmp_path / f"{name}.params", SMALL["MaskFlownet_S"])
+    (tmp_path / ".8ccNov13-0101_5.1234.tmp.params").write_bytes(b"half written")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [
+        ("8caNov12-1532", "8caNov12-1532_2000"),  # the most steps, by number
+        ("8caN", "8caNov12-1532_2000"),
+        ("8ca:100", "8caNov12-1532_100"),
+        ("8cb", "8cbNov13-0101_5"),
+        ("ship", "shipped"),
+    ],
+)
+def test_checkpoints_are_found(folder, name, stem):
+    assert find_checkpoint(name, folder).stem == stem
+
+
+def test_a_path_is_taken_as_it_is(folder):
+    path = folder / "shipped.params"
+    assert find_checkpoint(str(path), "elsewhere") == path
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("8c", "ambiguous: it fits 8caNov12-1532, 8cbNov13-0101"),
+        ("9", "it holds 8caNov12-1532, 8cbNov13-0101, shipped"),
+        ("8ccNov13", "no checkpoint 8ccNov13"),  # what a killed run left
+        ("8ca:7", "at step 7: it has 100, 2000"),
+        ("8ca:x", "must be a number of steps"),
+        ("none/here.params", "no such file"),
+        ("here.params", "no such file"),
+    ],
+)
+def test_what_cannot_be_found_is_one_sentence(folder, name, message):
+    with pytest.raises(UserError, match=message) as error:
+        find_checkpoint(name, folder)
+    assert "\n" not in str(error.value)
+
+
+def test_an_empty_folder_says_so(tmp_path):
+    with pytest.raises(UserError, match="it holds none"):
+        find_checkpoint("8ca", tmp_path)
+
+
+def test_a_full_run_id_is_not_ambiguous_with_a_longer_one(tmp_path):
+    for name in ("abc_1", "abcd_1"):
+        write_params(tmp_path / f"{name}.params", SMALL["MaskFlownet_S"])
+    assert find_checkpoint("abc", tmp_path).stem == "abc_1"
+
+
+@pytest.mark.parametrize("network", SMALL)
+def test_a_file_without_record_is_one_of_the_authors(tmp_path, network):
+    write_params(tmp_path / "x.params", SMALL[network])
+    record = load_checkpoint(tmp_path / "x.params").record
+    assert (record.network, record.pyramid, record.colour) == (network, "released", "RGB")
+    assert not record.found
+
+
+def test_record_round_trip(tmp_path):
+    record = Record("MaskFlownet", "paper", "BGR", run="8caNov12-1532", step=7, seed=1, metrics={"epe": 2.5})
+    path = tmp_path / "x.params"
+    save_checkpoint(path, SMALL["MaskFlownet"], record)
+    loaded = load_checkpoint(path)
+    assert dataclasses.replace(loaded.record, sha256=None) == record
+    assert len(loaded.record.sha256) == 64
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x.params", "x.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"network": "MaskFlownet_X"}, "network must be one of MaskFlownet_S, MaskFlownet"),
+        ({"network": "MaskFlownet"}, "is a MaskFlownet_S checkpoint, but its record says"),
+        ({"pyramids": "paper"}, "unknown key pyramids, did you mean 'pyramid'"),
+        ({"sha256": "0" * 64}, "sha256 sums differ"),
+        ({"step": -1}, "step must be a whole number"),
+        ({"colour": "GBR"}, "colour must be one of RGB, BGR"),
+    ],
+)
+def test_a_wrong_record_is_an_error(tmp_path, change, message):
+    path = tmp_path / "x.params"
+    save_checkpoint(path, SMALL["MaskFlownet_S"], Record("MaskFlownet_S"))
+    content = yaml.safe_load(record_path(path).read_text())
+    record_path(path).write_text(yaml.safe_dump({**content, **change}))
+    with pytest.raises(UserError, match=message):
+        load_checkpoint(path)
+
+
+def test_lesson_21_a_record_runs_no_code(tmp_path):
+    path = tmp_path / "x.params"
+    save_checkpoint(path, SMALL["MaskFlownet_S"], Record("MaskFlownet_S"))
+    record_path(path).write_text(f"network: !!python/object/apply:os.mkdir ['{tmp_path}/owned']\n")
+    with pytest.raises(UserError, match="not valid YAML"):
+        load_checkpoint(path)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_float16_files_load_as_float32(tmp_path):
+    values = {"conv6a.0.weight": np.full((1, 1, 1, 1), 0.1, "f4")}
+    save_checkpoint(tmp_path / "x.params", values, Record("MaskFlownet_S"), "float16")
+    assert read_params(tmp_path / "x.params")["conv6a.0.weight"].dtype == np.float16
+    loaded = load_checkpoint(tmp_path / "x.params").parameters["conv6a.0.weight"]
+    assert loaded.dtype == np.float32
+    assert loaded.item() == np.float16(0.1)
+
+
+def test_exported_names_lose_their_marks(tmp_path):
+    marked = {f"arg:{name}": array for name, array in SMALL["MaskFlownet_S"].items()}
+    write_params(tmp_path / "x.params", marked)
+    assert set(load_checkpoint(tmp_path / "x.params").parameters) == set(SMALL["MaskFlownet_S"])
+
+
+def test_files_in_an_older_layout_are_read_by_mxnet(tmp_path):
+    """MXNet 0.x: per array u32 dimensions, u32 each, device, type, data, without a magic number."""
+    array = SMALL["MaskFlownet_S"]["conv6a.0.weight"]
+    name = b"conv6a.0.weight"
+    data = struct.pack("<QQQ", 0x112, 0, 1) + struct.pack("<5I", 4, *array.shape)
+    data += struct.pack("<iii", 1, 0, 0) + array.tobytes()
+    data += struct.pack("<QQ", 1, len(name)) + name
+    path = tmp_path / "old.params"
+    path.write_bytes(data)
+    assert (mx.nd.load(str(path))[name.decode()].asnumpy() == array).all()
+    loaded = load_checkpoint(path, read_any_params)
+    assert (loaded.parameters[name.decode()] == array).all()
+    with pytest.raises(UserError, match="older or newer layout"):
+        load_checkpoint(path)
+    path.write_bytes(data[:-20])
+    with pytest.raises(UserError, match="no checkpoint that MXNet can read"):
+        load_checkpoint(path, read_any_params)
+
+
+def test_foreign_arrays_are_no_checkpoint(tmp_path):
+    write_params(tmp_path / "x.params", {"fc.weight": np.ones((2, 2), "f4")})
+    with pytest.raises(UserError, match="no checkpoint of MaskFlownet_S or MaskFlownet"):
+        load_checkpoint(tmp_path / "x.params")
+    write_params(tmp_path / "x.params", {"conv6a.0.weight": np.ones((2, 2), "i4")})
+    with pytest.raises(UserError, match="holds int32"):
+        load_checkpoint(tmp_path / "x.params")
+
+
+def test_the_head_comes_out_of_a_full_checkpoint(tmp_path):
+    write_params(tmp_path / "x.params", SMALL["MaskFlownet"])
+    loaded = load_checkpoint(tmp_path / "x.params")
+    head = match_network(loaded, "MaskFlownet_S", shapes("MaskFlownet_S"))
+    assert head.record.network == "MaskFlownet_S"
+    assert (head.parameters["conv6a.0.weight"] == 2).all()
+    assert set(match_network(loaded, "MaskFlownet", shapes("MaskFlownet")).parameters) == set(SMALL["MaskFlownet"])
+
+
+def test_lesson_31_a_checkpoint_of_the_wrong_network_names_its_config(tmp_path):
+    write_params(tmp_path / "x.params", SMALL["MaskFlownet_S"])
+    loaded = load_checkpoint(tmp_path / "x.params")
+    with pytest.raises(UserError, match=r"use it with MaskFlownet_S\.yaml"):
+        match_network(loaded, "MaskFlownet", shapes("MaskFlownet"))
+
+
+@pytest.mark.parametrize(
+    ("expected", "message"),
+    [
+        ({"conv6a.0.weight": (4, 3, 3, 3), "other": (1,)}, "it lacks other"),
+        ({"other": (1,)}, "it lacks other and 1 more"),
+        ({"conv6a.0.weight": (4, 3, 1, 1)}, r"shape \(4, 3, 3, 3\), the network's has \(4, 3, 1"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_named(tmp_path, expected, message):
+    write_params(tmp_path / "x.params", SMALL["MaskFlownet_S"])
+    with pytest.raises(UserError, match=message):
+        match_network(load_checkpoint(tmp_path / "x.params"), "MaskFlownet_S", expected)

@@ -1,0 +1,207 @@
+"""The report's page as text: what is in it, how it is written, what it costs."""
+
+import tracemalloc
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from maskflownet.checkpoints.checkpoint import load_checkpoint
+from maskflownet.engine.load import load_engine
+from maskflownet.inference.validation import validate
+from maskflownet.report.report import ReportOptions
+from maskflownet.settings.cli import run
+from maskflownet.settings.configs import load_network_config
+
+import main
+from tests.report_sets import MaskEngine, MemorySet
+from tests.trees import make_pairs
+
+HOSTILE = '</script><script>x()</script><img src=x onerror="x()">&amp;\''
+
+
+class Page(HTMLParser):
+    """What the tests look at, of a page that must close what it opens."""
+
+    VOID = {"meta", "link", "img", "input", "wbr"}
+
+    def __init__(self, path):
+        super().__init__()
+        self.open, self.tags, self.rows, self.text, self.pictures = [], [], [], [], {}
+        self.feed(path.read_text(encoding="utf-8"))
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.tags.append((tag, attrs))
+        if tag not in self.VOID:
+            self.open.append((tag, attrs))
+        if tag == "tr" and "data-id" in attrs:
+            self.rows.append(attrs)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop()[0] == tag
+
+    def handle_data(self, data):
+        tag, attrs = self.open[-1] if self.open else ("", {})
+        if attrs.get("type") == "image/webp":
+            self.pictures[attrs["id"]] = data
+        elif tag not in ("style", "script"):
+            self.text.append(data)
+
+    def ids(self):
+        return [row["data-id"] for row in self.rows]
+
+    def pictured(self):
+        return [row["data-id"] for row in self.rows if "data-bare" not in row]
+
+
+def report_on(sets, folder, **kwargs):
+    options = ReportOptions(**{"facts": {"Network": "<b>"}, **kwargs})
+    engine = MaskEngine()
+    totals = validate(engine, sets, log_folder=folder, run="8ca", steps=5, report=options)
+    return totals, engine, folder / "8ca_5.html"
+
+
+def test_the_page_holds_everything_worst_first(tmp_path):
+    sets = {"a.clean": MemorySet([1, 3, 0.5]), "b": MemorySet([2, 9], noc=True)}
+    totals, engine, path = report_on(sets, tmp_path)
+    assert engine.calls == [(1, True)] * 5
+    page = Page(path)
+    assert page.ids() == ["1-1", "0-1", "1-0", "0-0", "0-2"] == page.pictured()
+    names = ["frame", "flow", "truth", "error", "mask", "occlusion"]
+    assert list(page.pictures) == [f"p{i}-{name}" for i in page.ids() for name in names]
+    text = "".join(page.text)
+    for name, total in totals.items():
+        assert name in text
+        # As `--valid` prints them.
+        assert f"{total['epe']:.3f}" in text
+        assert f"{total['epe.pooled']:.3f}" in text
+        assert f"{100 * total['fl']:.2f}" in text
+    assert "<b>" in text  # a fact, escaped
+    assert sorted(p.name for p in tmp_path.iterdir()) == [*("8ca.val.log", "8ca_5.csv", "8ca_5.html", "8ca_5.json")]
+
+
+def test_the_page_needs_no_network_and_runs_no_foreign_script(tmp_path):
+    names = [HOSTILE, "plain"]
+    *_, path = report_on({HOSTILE: MemorySet([1, 2], names)}, tmp_path)
+    page = Page(path)
+    for tag, attrs in page.tags:
+        assert not {name for name in attrs if name.startswith("on")}
+        for name in ("src", "href", "action", "srcset"):
+            assert attrs.get(name, "data:").startswith("data:"), (tag, attrs)
+    assert "://" not in path.read_text(encoding="utf-8")
+    assert sum(tag == "script" and "type" not in attrs for tag, attrs in page.tags) == 1
+    policy = next(a["content"] for t, a in page.tags if "http-equiv" in a)
+    assert "default-src 'none'" in policy
+    assert HOSTILE in "".join(page.text)
+
+
+def test_only_the_worst_of_each_set_have_pictures(tmp_path):
+    errors = [*range(20), *range(20, 0, -1)]
+    sets = {"up": MemorySet(errors[:20]), "down": MemorySet(errors[20:])}
+    *_, path = report_on(sets, tmp_path, images=7)
+    page = Page(path)
+    assert len(page.ids()) == 40
+    assert sorted(page.pictured()) == sorted(f"{s}-{i}" for s, i in [(0, 19), (0, 18), (0, 17)]) + ["1-0", "1-1", "1-2"]
+    assert {i.split("-frame")[0][1:] for i in page.pictures if i.endswith("frame")} == set(page.pictured())
+    assert "The 6 worst of 40" in "".join(page.text)
+    smallest = Page(report_on(sets, tmp_path, images=1)[2])
+    assert sorted(smallest.pictured()) == ["0-19", "1-0"]
+
+
+def test_what_is_no_number_is_worst(tmp_path):
+    class Wild(MaskEngine):
+        def _flow(self, image):
+            return np.full(2, np.nan) if image[0, 0, 2] == 1 else super()._flow(image)
+
+    options = ReportOptions(images=1)
+    with np.errstate(invalid="ignore"):
+        validate(Wild(), {"a": MemorySet([9, 1, 3])}, log_folder=tmp_path, report=options)
+    page = Page(tmp_path / "unnamed_0.html")
+    assert page.ids() == ["0-1", "0-0", "0-2"]
+    assert page.pictured() == ["0-1"]
+    assert "no number" in "".join(page.text)
+
+
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
+    class Noisy(MemorySet):
+        def __getitem__(self, index):
+            sample = super().__getitem__(index)
+            image = np.random.default_rng(index).integers(0, 256, sample.img1.shape, np.uint8)
+            image[0, 0] = sample.img1[0, 0]
+            return sample._replace(img1=image)
+
+    def peak(count):
+        dataset = Noisy([i % 7 for i in range(count)], size=(128, 256))
+        tracemalloc.start()
+        try:
+            *_, path = report_on({"a": dataset}, tmp_path)
+            return tracemalloc.get_traced_memory()[1], path.stat().st_size
+        finally:
+            tracemalloc.stop()
+
+    peak(16)  # what is imported and cached once
+    # How many pictures are being drawn at the peak is chance, and more with more images, up to a
+    # bound; what grows is there in every run.
+    (few, small), (many, large) = max(peak(60), peak(60)), min(peak(300), peak(300))
+    assert large - small > 1.2e7  # chance differs by less than 1e6
+    assert many - few < 0.25 * (large - small)
+
+
+def test_a_failure_leaves_an_earlier_report_alone(tmp_path):
+    class Broken(MemorySet):
+        def __getitem__(self, index):
+            if index == 2:
+                raise OSError("damaged")
+            return super().__getitem__(index)
+
+    *_, path = report_on({"a": MemorySet([1, 2])}, tmp_path)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    with pytest.raises(OSError, match="damaged"):
+        report_on({"a": Broken([1, 2, 3])}, tmp_path)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+    with pytest.raises(ValueError, match="folder"):
+        validate(MaskEngine(), {"a": MemorySet([1])}, report=ReportOptions())
+
+
+@pytest.mark.parametrize("engine_name", ["mxnet", "torch"])
+def test_a_report_changes_no_number(engine_name, random_checkpoints, tmp_path):
+    if engine_name == "torch":
+        pytest.importorskip("torch")
+    checkpoint = load_checkpoint(random_checkpoints["MaskFlownet_S"])
+    engine = load_engine(load_network_config("MaskFlownet_S"), checkpoint, "", engine_name)
+    sets = {"a": MemorySet([1, 2, 3])}
+    plain = validate(engine, sets, batch=2)
+    reported = validate(engine, sets, batch=2, log_folder=tmp_path, report=ReportOptions())
+    assert repr(reported) == repr(plain)  # bit for bit, NaN too
+    assert len(Page(tmp_path / "unnamed_0.html").pictures) == 18
+
+
+def test_the_program_writes_it_beside_the_log(random_checkpoints, tmp_path, capsys):
+    pairs = make_pairs(tmp_path / "pairs", unlabelled=False)
+    checkpoint = random_checkpoints["MaskFlownet_S"]
+    arguments = ["MaskFlownet_S", "--valid", "--report", "--report_width", "64", "-c"]
+    arguments += [str(checkpoint), "--data_root", f"pairs={pairs}", "--output_root", str(tmp_path)]
+    assert run(main.main, arguments) == 0
+    path = tmp_path / "logs" / "val" / "MaskFlownet_S_0.html"
+    assert f"wrote {path}" in capsys.readouterr().out
+    page = Page(path)
+    assert len(page.ids()) == 5
+    assert {"MaskFlownet_S.params", "mxnet, float32"} <= set(page.text)
+    assert '"width":64,' in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--report"], "--report is for --valid"),
+        (["--valid", "-c", "x", "--report_images", "3"], "--report_images is for --report"),
+        (["--valid", "-c", "x", "--report_width", "99"], "--report_width is for --report"),
+        (["--valid", "-c", "x", "--report", "--report_width", "9"], "from 64 to 4096 px"),
+        (["--valid", "-c", "x", "--report", "--report_images", "0"], "whole number above 0"),
+    ],
+)
+def test_wrong_arguments_are_one_sentence(arguments, message, capsys):
+    assert run(main.main, ["MaskFlownet_S", *arguments]) == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,232 @@
+"""From a dataset config and roots to readers."""
+
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import pytest
+from maskflownet.errors import DataError, UserError
+from maskflownet.reader.loader import TrainLoader
+from maskflownet.reader.pictures import write_image
+from maskflownet.settings.configs import load_data_config
+from maskflownet.settings.datasets import LABELLED, NAMES, Roots, training_parts, validation_sets
+
+from tests.trees import make_chairs, make_hd1k, make_kitti, make_pairs, make_sintel, make_things3d_subset
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Every data set; Sintel and KITTI with the published numbers of pairs."""
+    root = tmp_path_factory.mktemp("roots")
+    size = (16, 32)
+    make_chairs(root / "chairs", train=70, val=40, size=size)
+    make_things3d_subset(root / "things3d", sequences=2, frames=6, size=size, final=True)
+    make_sintel(root / "sintel", size=size)
+    make_kitti(root / "kitti", {2012: 194, 2015: 200}, size=size)
+    make_hd1k(root / "hd1k", size=size)
+    make_pairs(root / "pairs", size=size, unlabelled=False)
+    return {name: str(root / name) for name in NAMES}
+
+
+@pytest.fixture
+def roots(folders, monkeypatch, tmp_path):
+    return only(folders, monkeypatch, tmp_path, *NAMES)
+
+
+def only(folders, monkeypatch, tmp_path, *names):
+    for name in NAMES:
+        monkeypatch.delenv(f"MASKFLOWNET_{name.upper()}", raising=False)
+    empty = tmp_path / "paths.yaml"  # so that one beside the programs plays no part
+    empty.write_text("")
+    return Roots({name: folders[name] for name in names}, empty)
+
+
+def lengths(parts):
+    return [(len(dataset), samples) for dataset, samples in parts]
+
+
+def listed(dataset):
+    return [dataset[i].name for i in range(len(dataset))]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("chairs", [(70, 8)]),
+        ("things3d", [(40, 4)]),
+        ("sintel", [(2 * 816, 4)]),
+        ("sintel_kitti2015_hd1k", [(2 * 816, 2), (200, 1), (3 + 1 + 1, 1)]),
+        ("kitti", [(155 + 160, 4)]),
+        ("synthetic", [(100000, 8)]),
+    ],
+)
+def test_training_parts_of_the_shipped_configs(roots, name, expected):
+    assert lengths(training_parts(load_data_config(name), roots)) == expected
+
+
+def test_lesson_02_all_of_kitti(roots):
+    config = replace(load_data_config("kitti"), training_split={"kitti": "all"})
+    assert lengths(training_parts(config, roots)) == [(194 + 200, 4)]
+    for name, count in (("kitti2012", 194), ("kitti2015", 200)):
+        one = replace(config, dataset={name: 4}, training_split={name: "all"})
+        assert lengths(training_parts(one, roots)) == [(count, 4)]
+
+
+def test_passes(roots):
+    config = load_data_config("things3d")
+    both = replace(config, passes={"things3d": ("clean", "final")})
+    assert lengths(training_parts(both, roots)) == [(80, 4)]
+    clean = replace(load_data_config("sintel"), passes={"sintel": ("final",)})
+    ((dataset, _),) = training_parts(clean, roots)
+    assert len(dataset) == 816 and dataset[0].name.startswith("final/")
+    assert list(validation_sets(clean, roots, "MaskFlownet").sets) == ["sintel.training2.final"]
+
+
+def test_pairs_of_the_users_own_with_labels(roots):
+    config = replace(load_data_config("chairs"), dataset={"pairs": 8}, validation=("pairs",))
+    assert lengths(training_parts(config, roots)) == [(5, 8)]
+    (title, dataset), *rest = validation_sets(config, roots, "MaskFlownet").sets.items()
+    assert (title, len(dataset), rest) == ("pairs.all", 5, [])
+
+
+def test_lesson_12_shard_thins_only_the_training_part(roots):
+    config = replace(load_data_config("chairs"), validation=("chairs",))
+    ((whole, _),) = training_parts(config, roots)
+    ((thin, samples),) = training_parts(config, roots, shard=3)
+    assert (len(thin), samples) == (24, 8)
+    assert listed(thin) == listed(whole)[::3]
+    val = validation_sets(config, roots, "MaskFlownet").sets["chairs.val"]
+    assert len(val) == 40 and not set(listed(val)) & set(listed(whole))
+
+
+def test_lesson_12_debug_shortens_every_part_and_keeps_the_split(roots):
+    config = load_data_config("chairs")
+    ((whole, _),) = training_parts(config, roots)
+    ((short, samples),) = training_parts(config, roots, debug=True)
+    assert samples == 8 and listed(short) == listed(whole)[:32]
+    ((both, _),) = training_parts(config, roots, shard=2, debug=True)
+    assert listed(both) == listed(whole)[::2][:32]
+    whole_sets = validation_sets(config, roots, "MaskFlownet").sets
+    short_sets = validation_sets(config, roots, "MaskFlownet", debug=True).sets
+    assert list(short_sets) == list(whole_sets)
+    for title, dataset in short_sets.items():
+        assert len(dataset) == 32
+        assert listed(dataset) == [whole_sets[title][i].name for i in range(32)]
+
+
+@pytest.mark.parametrize(
+    ("network", "part", "count"), [("MaskFlownet_S", "training", 1041), ("MaskFlownet", "training2", 225)]
+)
+def test_validation_of_sintel_follows_the_network(roots, network, part, count):
+    found = validation_sets(load_data_config("chairs"), roots, network)
+    assert {title: len(dataset) for title, dataset in found.sets.items()} == {
+        "chairs.val": 40,
+        f"sintel.{part}.clean": count,
+        f"sintel.{part}.final": count,
+    }
+    assert (found.skipped, found.unions) == ({}, {})
+
+
+def test_every_labelled_set(roots):
+    found = validation_sets(LABELLED, roots, "MaskFlownet")
+    assert {title: len(dataset) for title, dataset in found.sets.items()} == {
+        "chairs.val": 40,
+        "sintel.training1.clean": 816,
+        "sintel.training1.final": 816,
+        "sintel.training2.clean": 225,
+        "sintel.training2.final": 225,
+        "kitti.2012.train": 155,
+        "kitti.2012.val": 39,
+        "kitti.2015.train": 160,
+        "kitti.2015.val": 40,
+        "hd1k.val": 2,
+        "pairs.all": 5,
+    }
+    assert found.unions == {
+        "sintel.training.clean": ["sintel.training1.clean", "sintel.training2.clean"],
+        "sintel.training.final": ["sintel.training1.final", "sintel.training2.final"],
+        "kitti.2012.all": ["kitti.2012.train", "kitti.2012.val"],
+        "kitti.2015.all": ["kitti.2015.train", "kitti.2015.val"],
+    }
+    assert not found.skipped
+    clean = found.sets["sintel.training2.clean"]
+    sequences = {clean[i].name.split("/")[1] for i in (0, 60, 120, 170, 200, 224)}
+    assert sequences <= {"ambush_2", "ambush_6", "bamboo_2", "cave_4", "market_6", "temple_2"}
+
+
+def test_missing_root_of_the_training_set(folders, monkeypatch, tmp_path):
+    roots = only(folders, monkeypatch, tmp_path, "sintel")
+    with pytest.raises(UserError, match=r"kitti=DIR.* MASKFLOWNET_KITTI .*kitti: DIR .*paths.yaml"):
+        training_parts(load_data_config("sintel_kitti2015_hd1k"), roots)
+    monkeypatch.setenv("MASKFLOWNET_KITTI", folders["kitti"])
+    (tmp_path / "paths.yaml").write_text(f"hd1k: {folders['hd1k']}\n")
+    assert len(training_parts(load_data_config("sintel_kitti2015_hd1k"), roots)) == 3
+
+
+def test_missing_roots_are_skipped_in_validation(folders, monkeypatch, tmp_path):
+    roots = only(folders, monkeypatch, tmp_path, "chairs")
+    found = validation_sets(load_data_config("chairs"), roots, "MaskFlownet")
+    assert list(found.sets) == ["chairs.val"]
+    assert list(found.skipped) == ["sintel.training2.clean", "sintel.training2.final"]
+    assert all("--data_root sintel=DIR" in reason for reason in found.skipped.values())
+
+
+def test_one_year_of_kitti(tmp_path, folders, monkeypatch):
+    one_year = {**folders, "kitti": f"{folders['kitti']}/2015"}
+    roots = only(one_year, monkeypatch, tmp_path, "kitti")
+    found = validation_sets(load_data_config("kitti"), roots, "MaskFlownet")
+    assert list(found.sets) == ["kitti.2015.val"]
+    assert "does not hold KITTI 2012" in found.skipped["kitti.2012.val"]
+    with pytest.raises(DataError, match="not 2012"):
+        training_parts(load_data_config("kitti"), roots)
+
+
+def test_a_given_root_that_is_wrong_is_an_error_in_validation_too(folders, monkeypatch, tmp_path):
+    wrong = {**folders, "sintel": str(tmp_path / "nowhere")}
+    roots = only(wrong, monkeypatch, tmp_path, "chairs", "sintel")
+    with pytest.raises(DataError, match="nowhere"):
+        validation_sets(load_data_config("chairs"), roots, "MaskFlownet")
+
+
+def test_unknown_name(roots):
+    with pytest.raises(UserError, match="things3d is none of"):
+        validation_sets(["things3d"], roots, "MaskFlownet")
+
+
+def test_synthetic_needs_no_root_and_holds_its_validation_out(folders, monkeypatch, tmp_path):
+    roots = only(folders, monkeypatch, tmp_path)
+    config = load_data_config("synthetic")
+    small = replace(config.synthetic, length=5, validation_length=3, size=(64, 64))
+    config = replace(config, synthetic=small)
+    ((train, samples),) = training_parts(config, roots)
+    val = validation_sets(config, roots, "MaskFlownet").sets["synthetic.val"]
+    assert (len(train), len(val), samples) == (5, 3, 8)
+    assert not set(listed(train)) & set(listed(val))
+    longer = replace(config, synthetic=replace(small, length=9))
+    again = validation_sets(longer, roots, "MaskFlownet").sets["synthetic.val"]
+    np.testing.assert_array_equal(val[1].img1, again[1].img1)
+    assert train[0].img1.shape == (64, 64, 3)
+
+
+def test_parts_make_batches(roots):
+    parts = training_parts(load_data_config("sintel_kitti2015_hd1k"), roots, debug=True)
+    with TrainLoader(parts, (24, 48), (32, 64), workers=1) as loader:
+        (batch,) = islice(loader.batches(), 1)
+    assert batch.flow.shape == (4, 24, 48, 2)
+    assert batch.names[2].startswith("2015/")
+
+
+def test_the_pictures_of_synthetic_scenes_have_a_root_of_their_own(monkeypatch, tmp_path):
+    config = load_data_config("synthetic")
+    small = replace(config.synthetic, length=1, validation_length=1, size=(64, 64))
+    config = replace(config, synthetic=small)
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    write_image(folder / "grey.png", np.full((80, 80, 3), 128, np.uint8))
+    monkeypatch.delenv("MASKFLOWNET_TEXTURES", raising=False)
+    (shipped,) = validation_sets(config, Roots({}), "MaskFlownet").sets.values()
+    (own,) = validation_sets(config, Roots({"textures": folder}), "MaskFlownet").sets.values()
+    assert not np.array_equal(shipped[0].img1, own[0].img1)
+    missing = Roots({"textures": tmp_path / "none"})
+    with pytest.raises(DataError, match="none"):
+        training_parts(config, missing)

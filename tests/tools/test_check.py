@@ -1,0 +1,164 @@
+"""The check of data sets on disk, as a function and as a program."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from maskflownet.errors import DataError
+from maskflownet.scenes.synthetic import Synthetic, write_chairs
+from maskflownet.tools.check import check, main
+
+from tests import trees
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Trees with the counts of the published sets, the two very large ones left out."""
+    root = tmp_path_factory.mktemp("whole")
+    tiny = (8, 12)
+    trees.make_sintel(root / "sintel", test_frames={"wall": 553}, size=tiny)
+    trees.make_kitti(root / "kitti", {2012: 194, 2015: 200}, test=200, size=tiny)
+    for part in ("10", "11"):
+        for k in range(195, 200):
+            (root / f"kitti/2012/testing/colored_0/{k:06d}_{part}.png").unlink()
+    trees.make_hd1k(root / "hd1k", dict.fromkeys(range(36), 2), size=tiny)
+    trees.make_pairs(root / "pairs", size=tiny)
+    return {name: root / name for name in ("sintel", "kitti", "hd1k", "pairs")}
+
+
+def arguments(roots):
+    return [f"{name}={root}" for name, root in roots.items()]
+
+
+def test_whole_sets_are_fine(whole, capsys):
+    assert main([*arguments(whole), "--decode", "--workers", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "kitti/2012/all: 194 pairs, ok" in lines
+    assert "kitti/2015/test: 200 pairs, ok" in lines
+    assert "sintel/final/val: 225 pairs, ok" in lines
+    assert "hd1k/train: 35 pairs in 35 sequences, 35 labels at a sequence's end left out, ok" in lines
+    assert len(lines) == 6 + 4 + 2 + 1
+
+
+def test_counts_are_compared(tmp_path, capsys):
+    trees.make_chairs(tmp_path)
+    assert main([f"chairs={tmp_path}"]) == 1
+    out = capsys.readouterr().out
+    assert "chairs/train: 6 pairs, FAULTY" in out
+    assert f"{tmp_path} has 2 pairs where 640 are expected" in out
+
+
+def test_a_synthetic_set_may_have_any_length(tmp_path, capsys):
+    write_chairs(Synthetic(3, 64, 64), tmp_path, validation_every=2)
+    assert main([f"chairs={tmp_path}", "--decode"]) == 0
+    assert "chairs/all: 3 pairs, ok" in capsys.readouterr().out
+    (tmp_path / "data/00002_flow.flo").unlink()
+    assert main([f"chairs={tmp_path}"]) == 1
+
+
+@pytest.mark.parametrize("make", [trees.make_things3d_subset, trees.make_things3d_full])
+def test_things3d(tmp_path, make):
+    make(tmp_path, final=True)
+    reports = check({"things3d": tmp_path})
+    assert [report.name for report in reports] == ["things3d/clean", "things3d/final"]
+    subset = make is trees.make_things3d_subset
+    assert [bool(report.problems) for report in reports] == [subset, subset]
+    assert all(report.count.startswith("16 pairs") for report in reports)
+    assert all(("8 labels" in report.count) == (not subset) for report in reports)
+
+
+def test_every_missing_partner_is_named(tmp_path):
+    trees.make_kitti(tmp_path)
+    lost = [tmp_path / f"2012/training/colored_0/{name}.png" for name in ("000003_11", "000007_10")]
+    for path in lost:
+        path.unlink()
+    reports = {report.name: report for report in check({"kitti": tmp_path})}
+    assert reports["kitti/2012/all"].problems == [f"{path} is missing" for path in lost]
+    assert reports["kitti/2015/all"].count == "20 pairs"
+
+
+def test_one_fault_among_sound_sets_is_enough_for_exit_code_1(tmp_path, capsys):
+    trees.make_pairs(tmp_path / "pairs")
+    trees.make_hd1k(tmp_path / "hd1k", dict.fromkeys(range(36), 2), size=(8, 12))
+    roots = {name: tmp_path / name for name in ("hd1k", "pairs")}
+    assert main(arguments(roots)) == 0
+    (tmp_path / "hd1k" / "hd1k_input" / "image_2" / "000005_0000.png").unlink()
+    assert main(arguments(roots)) == 1
+    out = capsys.readouterr().out
+    assert out.count(", ok") == 3 + 2
+    assert "000005_0000.png is missing" in out
+
+
+def test_damaged_files_are_found_by_decoding_only(tmp_path):
+    trees.make_pairs(tmp_path)
+    damaged = [tmp_path / "flat" / "b_flow.flo", tmp_path / "kitti" / "flow_noc.png"]
+    for path in damaged:
+        path.write_bytes(path.read_bytes()[:-9])
+    (report,) = check({"pairs": tmp_path})
+    assert report.problems == []
+    (report,) = check({"pairs": tmp_path}, decode=True, workers=3)
+    assert len(report.problems) == 2
+    assert all(str(path) in text for path, text in zip(damaged, report.problems))
+
+
+def test_a_root_of_something_else_is_a_fault(tmp_path, capsys):
+    names = ("chairs", "things3d", "sintel", "kitti", "hd1k", "pairs")
+    assert main([f"{name}={tmp_path}" for name in names]) == 1
+    out = capsys.readouterr().out
+    assert "ok" not in out
+    assert all(f"{name}" in out for name in names)
+
+
+def test_only_one_year_and_no_test_images_are_fine_too(tmp_path):
+    trees.make_kitti(tmp_path)
+    folder = tmp_path / "2015"
+    for path in sorted((folder / "testing").rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    (folder / "testing").rmdir()
+    assert [report.name for report in check({"kitti": folder})] == ["kitti/2015/all"]
+
+
+def test_an_unknown_name_is_an_error(tmp_path):
+    with pytest.raises(DataError, match="'chair'"):
+        check({"chair": tmp_path})
+
+
+@pytest.mark.parametrize(
+    "wrong", [["chair=."], ["chairs"], ["chairs=/nowhere/at/all"], ["pairs=.", "--workers", "0"], ["--what"]]
+)
+def test_wrong_arguments_exit_with_2(wrong, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(wrong)
+    assert caught.value.code == 2
+    assert "error:" in capsys.readouterr().err
+
+
+def test_roots_come_from_the_environment_and_a_file_too(tmp_path, monkeypatch, capsys):
+    for name in list(os.environ):
+        if name.startswith("MASKFLOWNET_"):
+            monkeypatch.delenv(name)
+    with pytest.raises(SystemExit) as caught:
+        main([])
+    assert caught.value.code == 2
+    trees.make_pairs(tmp_path / "pairs")
+    (tmp_path / "paths.yaml").write_text("pairs: pairs\n")
+    assert main(["--paths", str(tmp_path / "paths.yaml")]) == 0
+    monkeypatch.setenv("MASKFLOWNET_PAIRS", str(tmp_path / "pairs"))
+    assert main([]) == 0
+    assert capsys.readouterr().out.count("pairs: 6 pairs, ok") == 2
+
+
+def test_the_program(tmp_path):
+    trees.make_pairs(tmp_path)
+    command = [sys.executable, "-m", "maskflownet.tools.check", f"pairs={tmp_path}"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "pairs: 6 pairs, ok\n")
+    (tmp_path / "own" / "shot9.png").unlink()
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert str(tmp_path / "own") in done.stdout
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,257 @@
+"""Whole models as users export and run them, beside both engines."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from maskflownet.checkpoints.checkpoint import read_checkpoint, save_checkpoint
+from maskflownet.checkpoints.records import Record, sha256
+from maskflownet.engine.contract import Sizing
+from maskflownet.engine.graphs import graph_of
+from maskflownet.engine.load import load_engine
+from maskflownet.errors import UserError
+from maskflownet.inference.predictor import Predictor
+from maskflownet.reader.formats import read_flow
+from maskflownet.reader.pictures import read_image, write_image
+from maskflownet.settings.cli import run
+from maskflownet.settings.configs import load_network_config
+from maskflownet.tools.onnx_export import export_onnx
+
+import main
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+ROOT = Path(__file__).resolve().parents[2]
+SIZE = (64, 128)
+NETWORKS = ("MaskFlownet_S", "MaskFlownet")
+RECORDS = {
+    "MaskFlownet_S": Record("MaskFlownet_S", colour="BGR", run="abcNov22-1200", step=7),
+    "MaskFlownet": Record("MaskFlownet", pyramid="released", run="fffNov22-1300", step=0),
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """Random parameters whose flows leave the picture, by network."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("checkpoints")
+    paths = {}
+    for network in NETWORKS:
+        graph = graph_of("network", network=network, pyramid=RECORDS[network].pyramid)
+        arrays = {}
+        for name, shape in graph.parameters.items():
+            fan_in = np.prod(shape[1:]) if len(shape) > 1 else 1e4
+            gain = 200 if name.endswith(("pred_flow6.weight", "pred_flow5.weight")) else 2
+            arrays[name] = rng.standard_normal(shape) * np.sqrt(gain / fan_in)
+        paths[network] = folder / f"{network}.params"
+        save_checkpoint(paths[network], arrays, RECORDS[network])
+    return paths
+
+
+@pytest.fixture(scope="module")
+def models(checkpoints):
+    """The command's files, by network."""
+    paths = {network: path.with_suffix(".onnx") for network, path in checkpoints.items()}
+    for network, path in paths.items():
+        line = [network, "-c", str(checkpoints[network]), "--export_onnx", str(path)]
+        assert run(main.main, [*line, "--resize", "64,128"]) == 0
+    return paths
+
+
+def images(count, size=SIZE):
+    """Pairs of pictures that are no noise to the coarse levels."""
+    rng = np.random.default_rng(count)
+    shape = (count, size[0] // 8, size[1] // 8, 3)
+    small = (rng.integers(0, 256, shape, dtype=np.uint8) for _ in range(2))
+    return [image.repeat(8, axis=1).repeat(8, axis=2) for image in small]
+
+
+def run_model(path, image_1, image_2):
+    """uint8 (N, H, W, 3) twice -> flow (N, H, W, 2), mask (N, H, W, 1)."""
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    feeds = {
+        name: image.transpose(0, 3, 1, 2) / np.float32(255) for name, image in (("img1", image_1), ("img2", image_2))
+    }
+    return [output.transpose(0, 2, 3, 1) for output in session.run(["flow", "mask"], feeds)]
+
+
+def engine_of(name, network, checkpoint):
+    try:
+        return load_engine(load_network_config(network), read_checkpoint(checkpoint), engine=name)
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+def share_outside(flow) -> float:
+    """Of the pixels whose flow leads out of the picture."""
+    height, width = flow.shape[1:3]
+    x, y = np.arange(width) + flow[..., 0], np.arange(height)[:, None] + flow[..., 1]
+    return ((x < 0) | (x >= width) | (y < 0) | (y >= height)).mean()
+
+
+@pytest.mark.parametrize("engine", ["torch", "mxnet"])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_the_model_predicts_what_the_engines_do(network, engine, checkpoints, models):
+    """Also where flows leave the picture, for 1 and 3 pairs with one file."""
+    engine = engine_of(engine, network, checkpoints[network])
+    pairs = images(3)
+    prediction = engine.predict(*pairs, warped=False)
+    assert 0.1 < np.ptp(prediction.mask) <= 1
+    for count in (1, 3):
+        flow, mask = run_model(models[network], *(image[:count] for image in pairs))
+        assert 0.2 < share_outside(flow) < 0.9
+        assert np.abs(flow - prediction.flow[:count]).max() < 1e-3
+        assert np.abs(mask - prediction.mask[:count]).max() < 1e-5
+
+
+def test_a_real_pair_of_another_size(shared, tmp_path):
+    """At an odd number of tiles and columns per level, with trained parameters and one pair."""
+    checkpoint = shared / "weights" / "prototype_S.params"
+    folder = shared / "data" / "pairs" / "sintel" / "cave_2_0002_final"
+    if not (checkpoint.is_file() and folder.is_dir()):
+        pytest.skip("the trained checkpoint or the real pair is not there")
+    pair = [read_image(path)[None, 100:292, 300:620] for path in sorted(folder.glob("frame_*"))]
+    config = load_network_config("MaskFlownet_S")
+    done = export_onnx(tmp_path / "model.onnx", config, read_checkpoint(checkpoint), Sizing((192, 320)), 1)
+    flow, mask = run_model(done.path, *pair)
+    prediction = engine_of("torch", "MaskFlownet_S", checkpoint).predict(*pair, warped=False)
+    assert np.abs(flow).max() > 3
+    assert np.abs(flow - prediction.flow).max() < 1e-3
+    assert np.abs(mask - prediction.mask).max() < 1e-5
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_the_file_says_what_it_is(network, checkpoints, models):
+    model = onnx.load(str(models[network]))
+    onnx.checker.check_model(model, full_check=True)
+    facts = {entry.key: entry.value for entry in model.metadata_props}
+    assert facts["network"] == network
+    assert facts["pyramid"] == RECORDS[network].pyramid
+    assert (facts["height"], facts["width"], facts["batch"]) == ("64", "128", "any")
+    assert facts["checkpoint_sha256"] == sha256(checkpoints[network])
+    assert facts["run"] == RECORDS[network].run
+    assert "px, (u, v)" in facts["flow"]
+    assert "1 = the pixel of img1 is visible" in facts["mask"]
+    shapes = {
+        value.name: [size.dim_param or size.dim_value for size in value.type.tensor_type.shape.dim]
+        for value in (*model.graph.input, *model.graph.output)
+    }
+    image, flow, mask = (["N", channels, *SIZE] for channels in (3, 2, 1))
+    assert shapes == {"img1": image, "img2": image, "flow": flow, "mask": mask}
+    assert all("float32" in value.doc_string for value in model.graph.input)
+
+
+def test_the_command_says_how_to_run_it(checkpoints, tmp_path, capsys):
+    """The head of a MaskFlownet, for two pairs at a time."""
+    path = tmp_path / "head.onnx"
+    line = ["MaskFlownet_S", "-c", str(checkpoints["MaskFlownet"]), "--export_onnx", str(path)]
+    assert run(main.main, [*line, "--resize", "64,64", "--batch", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert f"wrote {path}: MaskFlownet_S for 2 pair(s) of 64x64 px" in lines[0]
+    assert "opset 17" in lines[0]
+    assert f"{path.stat().st_size / 1e6:.1f} MB" in lines[0]
+    assert "flow (2, 2, 64, 64), px (u, v)" in lines[1]
+    assert "examples/run_onnx.py" in lines[2]
+    assert [p.name for p in tmp_path.iterdir()] == ["head.onnx"]
+    pair = images(2, (64, 64))
+    engine = engine_of("torch", "MaskFlownet_S", checkpoints["MaskFlownet"])
+    assert np.abs(run_model(path, *pair)[0] - engine.predict(*pair).flow).max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--export_onnx", "x.onnx"], "--export_onnx needs a checkpoint: -c"),
+        (["--export_onnx", "x.onnx", "-c", "x", "--valid"], "--export_onnx exclude each other"),
+        (["--export_onnx", "x.pb", "-c", "x"], "the name of an ONNX model ends in .onnx"),
+        (["--export_onnx", "no/x.onnx", "-c", "x"], "its folder no does not exist"),
+        (["--export_onnx", "x.onnx", "-c", "x", "--pad"], "--pad is not for --export_onnx"),
+        (["--export_onnx", "x.onnx", "-c", "x", "-g", "0"], "--gpus is not for --export_onnx"),
+        (["--export_onnx", "x.onnx", "-c", "x", "--steps", "1"], "--steps is not for"),
+        (["--export_onnx", "x.onnx", "-c", "x", "--dataset_cfg", "a"], "--dataset_cfg is not for"),
+        (["--export_onnx", "x.onnx", "-c", "x", "--precision", "bf16"], "--precision is not for"),
+        (["--export_onnx", "x.onnx", "-c", "x", "--resize", "100,64"], "such as 128,64"),
+        (["--export_onnx", "x.onnx", "-c", "fff"], "no checkpoint fff"),
+    ],
+)
+def test_wrong_arguments_are_one_sentence(arguments, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(main.main, ["MaskFlownet_S", *arguments, "--output_root", "."]) == 2
+    out, err = capsys.readouterr()
+    assert message in err
+    assert err.count("\n") == 1
+    assert out == ""
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused(checkpoints, tmp_path):
+    checkpoint = read_checkpoint(checkpoints["MaskFlownet_S"])
+    with pytest.raises(UserError, match="not one of MaskFlownet"):
+        export_onnx(tmp_path / "x.onnx", load_network_config("MaskFlownet"), checkpoint)
+    other = replace(checkpoint, record=replace(checkpoint.record, flow_multiplier=0.25))
+    with pytest.raises(UserError, match=r"was trained with flow_multiplier 0\.25"):
+        export_onnx(tmp_path / "x.onnx", load_network_config("MaskFlownet_S"), other)
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_onnx_the_error_says_what_to_install(checkpoints, tmp_path):
+    """The package is hidden from a fresh interpreter; neither it nor an engine is imported."""
+    code = (
+        "import sys; sys.modules['onnx'] = sys.modules['torch'] = sys.modules['mxnet'] = None; "
+        "import main; from engine.cli import run; sys.exit(run(main.main))"
+    )
+    line = ["MaskFlownet_S", "-c", str(checkpoints["MaskFlownet_S"]), "--export_onnx"]
+    line = [sys.executable, "-c", code, *line, str(tmp_path / "x.onnx")]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "pip install -r requirements-onnx.txt" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_neither_engine_is_needed(checkpoints, tmp_path):
+    code = (
+        "import sys; sys.modules['torch'] = sys.modules['mxnet'] = None; "
+        "import main; from engine.cli import run; sys.exit(run(main.main))"
+    )
+    line = ["MaskFlownet_S", "-c", str(checkpoints["MaskFlownet_S"]), "--resize", "64,64"]
+    line = [sys.executable, "-c", code, *line, "--export_onnx", str(tmp_path / "x.onnx")]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "x.onnx").is_file()
+
+
+def test_the_example_runs_with_no_other_code(checkpoints, models, tmp_path):
+    """From another folder, for pictures of the model's size and of another one.
+
+    Those have one colour each: the mean is taken before resizing by the engines, after it by the
+    model, and here both are the same.
+    """
+
+    def example(image_1, image_2, *arguments):
+        for i, image in enumerate((image_1, image_2)):
+            write_image(tmp_path / f"{i}.png", image)
+        line = [sys.executable, "-I", str(ROOT / "examples" / "run_onnx.py")]
+        line += [str(models["MaskFlownet_S"]), "0.png", "1.png", *arguments]
+        done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert f"wrote {arguments[0]}: the speed is" in done.stdout
+
+    predict = Predictor(engine_of("torch", *list(checkpoints.items())[0]), Sizing(SIZE))
+    pair = [image[0] for image in images(1)]
+    example(*pair, "flow.flo", "--mask", "mask.png")
+    flow, mask, _ = predict(*pair)
+    assert np.abs(read_flow(tmp_path / "flow.flo")[0] - flow).max() < 1e-3
+    assert np.abs(read_image(tmp_path / "mask.png") - mask * 255).max() <= 0.5 + 1e-2
+    pair = [np.full((50, 90, 3), colour, np.uint8) for colour in ((9, 99, 199), (200, 30, 60))]
+    example(*pair, "flow.flo")
+    flow = predict(*pair).flow
+    assert np.ptp(flow) > 5
+    assert np.abs(read_flow(tmp_path / "flow.flo")[0] - flow).max() < 1e-3
+    example(*pair, "flow.png")
+    assert read_image(tmp_path / "flow.png").shape == (50, 90, 3)

@@ -1,0 +1,169 @@
+"""Training runs that must agree: resumed, on several devices, in several processes."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from maskflownet.checkpoints.checkpoint import load_checkpoint, read_checkpoint
+from maskflownet.checkpoints.params import read_params
+from maskflownet.errors import UserError
+from maskflownet.training.snapshots import state_path
+
+from tests.training_runs import train_in, write_configs
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def process(folder, devices, steps, kill_after=0):
+    line = [sys.executable, "-m", "tests.training_runs", str(folder)]
+    line += [str(devices), str(steps), str(kill_after)]
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def arrays_of(path):
+    return {**read_params(path), **read_params(state_path(path))}
+
+
+def differences(path_a, path_b):
+    a, b = arrays_of(path_a), arrays_of(path_b)
+    assert set(a) == set(b)
+    return max(float(np.abs(a[name] - b[name]).max()) for name in a)
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_lesson_19_ten_steps_are_five_a_kill_and_five_bit_for_bit(tmp_path, devices):
+    for name in ("whole", "killed"):
+        write_configs(tmp_path / name)
+    whole = process(tmp_path / "whole", devices, 10)
+    assert whole.returncode == 0, whole.stderr
+    killed = process(tmp_path / "killed", devices, 10, kill_after=7)
+    assert killed.returncode == -signal.SIGKILL
+    folder = tmp_path / "killed/weights"
+    assert sorted(p.name for p in folder.glob("*.params")) == ["abcJan01-0000_5.params"]
+    again = process(tmp_path / "killed", devices, 10)
+    assert again.returncode == 0, again.stderr
+    assert "goes on at step 5 of 10" in again.stdout
+    results = [tmp_path / name / "weights/abcJan01-0000_10.params" for name in ("whole", "killed")]
+    assert differences(*results) == 0
+    records = [load_checkpoint(path).record for path in results]
+    assert records[0].sha256 == records[1].sha256
+    assert (records[0].run, records[0].step, records[0].seed) == ("abcJan01-0000", 10, 0)
+
+
+def test_two_devices_train_as_one(tmp_path):
+    paths = []
+    for devices in (1, 2):
+        write_configs(tmp_path / str(devices))
+        paths.append(train_in(tmp_path / str(devices), devices, steps=3))
+    assert 0 < differences(*paths) < 1e-5
+
+
+def test_lesson_22_seeds_make_runs_equal_and_different(tmp_path):
+    write_configs(tmp_path)
+    paths = [train_in(tmp_path, steps=1, seed=seed) for seed in (1, 1, 2)]
+    assert len(set(paths)) == 3
+    assert differences(paths[0], paths[1]) == 0
+    assert differences(paths[0], paths[2]) > 0
+
+
+def test_the_number_of_worker_processes_changes_nothing(tmp_path):
+    write_configs(tmp_path)
+    paths = [train_in(tmp_path, steps=2, workers=workers) for workers in (0, 2)]
+    assert differences(*paths) == 0
+
+
+def test_a_run_that_has_ended_says_so(tmp_path):
+    write_configs(tmp_path)
+    path = train_in(tmp_path, steps=1)
+    with pytest.raises(UserError, match="has ended: it is at step 1 of 1"):
+        train_in(tmp_path, checkpoint=read_checkpoint(path), steps=1)
+
+
+def test_a_run_without_its_optimiser_state_is_not_resumed(tmp_path):
+    write_configs(tmp_path)
+    path = train_in(tmp_path, steps=1)
+    state_path(path).unlink()
+    with pytest.raises(UserError, match="--clear_steps starts a new run"):
+        train_in(tmp_path, checkpoint=read_checkpoint(path), steps=2)
+    new = train_in(tmp_path, checkpoint=read_checkpoint(path), steps=1, clear_steps=True)
+    record = load_checkpoint(new).record
+    assert record.run != load_checkpoint(path).record.run
+    assert (record.step, record.parent) == (1, path.stem)
+
+
+def test_a_resumed_run_keeps_its_seed(tmp_path):
+    write_configs(tmp_path)
+    path = train_in(tmp_path, steps=1, seed=3)
+    with pytest.raises(UserError, match="trained with seed 3"):
+        train_in(tmp_path, checkpoint=read_checkpoint(path), steps=2, seed=4)
+
+
+def test_workers_on_a_parameter_server_train_as_one_process(tmp_path):
+    """Two workers, a server and a scheduler on loopback; each worker has half of the batch."""
+    write_configs(tmp_path / "one", batch_size=4)
+    write_configs(tmp_path / "two", batch_size=2)
+    alone = train_in(tmp_path / "one", steps=2, run="abcJan01-0000")
+    port = str(20_000 + os.getpid() % 10_000)
+    shared = {
+        "DMLC_PS_ROOT_URI": "127.0.0.1",
+        "DMLC_PS_ROOT_PORT": port,
+        "DMLC_NUM_WORKER": "2",
+        "DMLC_NUM_SERVER": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    folder = tmp_path / "two"
+    command = [sys.executable, str(ROOT / "main.py"), str(folder / "network.yaml")]
+    command += ["--dataset_cfg", str(folder / "data.yaml"), "--steps", "2"]
+    started = []
+    try:
+        for i, role in enumerate(("scheduler", "server", "worker", "worker")):
+            started.append(
+                subprocess.Popen(
+                    [*command, "--output_root", str(folder / str(i))],
+                    env={**os.environ, **shared, "DMLC_ROLE": role},
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                )
+            )
+        outputs = [worker.communicate(timeout=120)[0] for worker in started]
+    finally:
+        for worker in started:
+            worker.kill()
+    assert [worker.returncode for worker in started[2:]] == [0, 0], outputs
+    written = list(folder.glob("*/weights/*_2.params"))
+    assert len(written) == 1, outputs  # only the first worker writes
+    assert differences(alone, written[0]) < 1e-5
+
+
+def test_a_run_goes_on_only_under_its_own_settings(tmp_path):
+    write_configs(tmp_path)
+    path = train_in(tmp_path, steps=1)
+    write_configs(tmp_path, batch_size=3)
+    with pytest.raises(UserError, match=r"trained with another dataset \(batch_size differ\)"):
+        train_in(tmp_path, checkpoint=read_checkpoint(path), steps=2)
+    write_configs(tmp_path)
+    with pytest.raises(UserError, match=r"another options \(shard differ\)"):
+        train_in(tmp_path, checkpoint=read_checkpoint(path), steps=2, shard=2)
+    assert train_in(tmp_path, checkpoint=read_checkpoint(path), steps=2) is not None
+
+
+def test_a_run_goes_on_only_from_its_end(tmp_path):
+    write_configs(tmp_path, checkpoint_steps=1)
+    path = train_in(tmp_path, steps=2)
+    first = path.with_name(path.name.replace("_2.", "_1."))
+    with pytest.raises(UserError, match="goes on to step 2"):
+        train_in(tmp_path, checkpoint=read_checkpoint(first), steps=2)
+
+
+def test_a_checkpoint_without_a_run_starts_a_new_one(tmp_path, random_checkpoints):
+    write_configs(tmp_path)
+    foreign = read_checkpoint(random_checkpoints["MaskFlownet_S"])
+    with pytest.raises(UserError, match="no record of a run to go on with: --clear_steps"):
+        train_in(tmp_path, checkpoint=foreign, steps=1)
+    path = train_in(tmp_path, checkpoint=foreign, steps=1, clear_steps=True)
+    assert load_checkpoint(path).record.parent == "MaskFlownet_S"

@@ -1,0 +1,141 @@
+"""Checkpoints of a run on disk: kills while saving, pruning, the best one."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from maskflownet.checkpoints.checkpoint import find_checkpoint, load_checkpoint
+from maskflownet.checkpoints.records import Record
+from maskflownet.errors import UserError
+from maskflownet.training.snapshots import MEAN_EPE, Snapshots, read_state
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN = "abcJan01-0000"
+KILLS = 30
+SAVER = """
+import sys
+import numpy as np
+from maskflownet.checkpoints.records import Record
+from maskflownet.training.snapshots import Snapshots
+
+snapshots = Snapshots(sys.argv[1], "abcJan01-0000")
+step = max(snapshots.steps(), default=0)
+weights = np.zeros((64, 64, 16, 16), "f4")  # 4 MiB
+print("ready", flush=True)
+while True:
+    step += 1
+    state = {"mean.conv6a.0.weight": weights + step}
+    metrics = {"mean_epe": abs(step % 7 - 3) + 1.0} if step % 2 else {}
+    record = Record("MaskFlownet_S", run="abcJan01-0000", step=step, metrics=metrics)
+    snapshots.save(step, {"conv6a.0.weight": weights + step}, state, record)
+"""
+
+
+def test_after_every_kill_the_newest_checkpoint_loads(tmp_path):
+    rng = np.random.default_rng(0)
+    reached = 0
+    for _ in range(KILLS):
+        saver = subprocess.Popen([sys.executable, "-c", SAVER, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE)
+        saver.stdout.readline()
+        time.sleep(rng.uniform(0.02, 0.3))
+        os.kill(saver.pid, signal.SIGKILL)
+        saver.wait()
+        saver.stdout.close()
+        if not list(tmp_path.glob(f"{RUN}_*.params")):
+            continue
+        path = find_checkpoint("abc", tmp_path)
+        checkpoint = load_checkpoint(path)  # compares the sha256, too
+        step = checkpoint.record.step
+        assert path.stem == f"{RUN}_{step}"
+        assert checkpoint.record.found
+        assert (checkpoint.parameters["conv6a.0.weight"] == step).all()
+        assert (read_state(path)["mean.conv6a.0.weight"] == step).all()
+        assert step >= reached
+        reached = step
+    assert reached > KILLS  # it really saved between the kills
+
+
+def save(snapshots, step, epe=None):
+    metrics = {} if epe is None else {MEAN_EPE: epe}
+    record = Record("MaskFlownet_S", run=RUN, step=step, metrics=metrics)
+    arrays = {"conv6a.0.weight": np.ones((1, 1, 1, 1), "f4")}
+    return snapshots.save(step, arrays, {}, record)
+
+
+def test_the_newest_three_and_the_best_are_kept(tmp_path):
+    snapshots = Snapshots(tmp_path, RUN)
+    for step, epe in ((1, 3.0), (2, 1.0), (3, 2.0), (4, None), (5, None), (6, 4.0)):
+        save(snapshots, step, epe)
+    assert snapshots.steps() == [2, 4, 5, 6]
+    assert snapshots.best() == (2, 1.0)
+    names = {path.name for path in tmp_path.iterdir()}
+    ends = (".params", ".states", ".yaml")
+    assert names == {f"{RUN}_{step}{end}" for step in (2, 4, 5, 6) for end in ends}
+
+
+def test_an_error_that_is_no_number_is_not_the_best(tmp_path):
+    snapshots = Snapshots(tmp_path, RUN)
+    for step, epe in ((1, float("nan")), (2, 5.0), (3, 1.0), *((step, 3.0) for step in (4, 5, 6))):
+        save(snapshots, step, epe)
+    assert snapshots.best() == (3, 1.0)
+    assert snapshots.steps() == [3, 4, 5, 6]
+
+
+def test_runs_do_not_prune_each_other(tmp_path):
+    other = Snapshots(tmp_path, "abdJan01-0000")
+    save(other, 1)
+    for step in range(1, 6):
+        save(Snapshots(tmp_path, RUN), step)
+    assert other.steps() == [1]
+
+
+def test_saving_a_step_again_replaces_it(tmp_path):
+    snapshots = Snapshots(tmp_path, RUN)
+    save(snapshots, 1, 2.0)
+    path = save(snapshots, 1, 1.0)
+    assert load_checkpoint(path).record.metrics == {MEAN_EPE: 1.0}
+
+
+def test_lesson_20_what_cannot_be_removed_does_not_fail_the_run(tmp_path, monkeypatch):
+    snapshots = Snapshots(tmp_path, RUN)
+    for step in (1, 2, 3):
+        save(snapshots, step)
+
+    def refuse(self):
+        raise PermissionError(13, "not yours", str(self))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    save(snapshots, 4)
+    assert snapshots.steps() == [1, 2, 3, 4]
+
+
+def test_a_missing_state_is_one_sentence(tmp_path):
+    path = save(Snapshots(tmp_path, RUN), 1)
+    path.with_suffix(".states").unlink()
+    with pytest.raises(UserError, match=r"_1\.states is not beside it"):
+        read_state(path)
+
+
+def test_a_record_that_someone_wrote_into_ends_no_run(tmp_path):
+    snapshots = Snapshots(tmp_path, RUN)
+    path = save(snapshots, 1, 1.0)
+    with open(path.with_suffix(".yaml"), "a") as file:
+        file.write("note: mine\n")
+    for step in range(2, 7):
+        save(snapshots, step)
+    assert snapshots.steps() == [1, 4, 5, 6]  # nor is it removed
+    assert snapshots.best() is None
+
+
+def test_half_written_files_of_a_killed_process_are_swept(tmp_path):
+    snapshots = Snapshots(tmp_path, RUN)
+    save(snapshots, 1)
+    (tmp_path / f".{RUN}_2.0123.tmp.params").write_bytes(b"half")
+    (tmp_path / ".abdJan01-0000_2.0123.tmp.params").write_bytes(b"another run's")
+    snapshots.sweep()
+    assert {p.name for p in tmp_path.iterdir() if p.name.startswith(".")} == {".abdJan01-0000_2.0123.tmp.params"}

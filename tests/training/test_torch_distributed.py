@@ -1,0 +1,194 @@
+"""Several processes that train together: equal to one, and what becomes of them when one dies."""
+
+# ruff: noqa: E402 - nothing of PyTorch is imported where the tests are skipped
+
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch", reason="PyTorch is not installed: requirements-torch.txt")
+
+from maskflownet.checkpoints.checkpoint import load_checkpoint, read_checkpoint
+from maskflownet.checkpoints.params import read_params
+from maskflownet.errors import UserError
+from maskflownet.reader.pool import Context
+from maskflownet.training import torch_launch
+
+from tests.torch_runs import RUN, arrays_of, largest_difference, start, train_torch_in, training_differences
+from tests.training_runs import write_configs
+
+LONG = 10_000  # steps, more than a test waits for
+
+
+@pytest.fixture(autouse=True)
+def one_thread_each(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def log_of(folder, run=RUN) -> str:
+    path = folder / f"logs/{run}.log"
+    return path.read_text() if path.exists() else ""
+
+
+def wait_for_step(program, folder, step, run=RUN) -> list[int]:
+    """Wait until a run has done so many steps; the ids of its processes by rank."""
+    while f"steps={step}," not in log_of(folder, run):
+        assert program.poll() is None, program.communicate()
+        time.sleep(0.02)
+    return children_of(program)[-2:]  # the first one may be multiprocessing's own
+
+
+def children_of(program) -> list[int]:
+    children = Path(f"/proc/{program.pid}/task/{program.pid}/children").read_text().split()
+    return sorted(map(int, children))
+
+
+def end_of(program):
+    """Wait for a program, which is ended if it hangs; exit code and both outputs."""
+    try:
+        output, errors = program.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        program.kill()  # and with it those that it has started
+        raise
+    return program.returncode, output, errors
+
+
+def test_two_processes_train_as_one_and_each_other_goes_on(tmp_path):
+    paths = []
+    for name, ranks in (("one", 0), ("two", 2)):
+        write_configs(tmp_path / name)
+        paths.append(train_torch_in(tmp_path / name, ranks, steps=3, run=RUN))
+    assert 0 < largest_difference(*paths) < 1e-5
+    one, two = (re.findall(r"loss=(.*), lr", log_of(tmp_path / name)) for name in ("one", "two"))
+    assert len(one) == 3
+    for a, b in zip(one, two):  # loss and EPE are means over both
+        numbers = [[float(x) for x in re.findall(r"[\d.]+", line)] for line in (a, b)]
+        assert numbers[0] == pytest.approx(numbers[1], abs=2e-4)
+
+
+def test_two_machines_train_as_one_with_the_double_batch(tmp_path):
+    """As torchrun starts them: each has a batch of its own, and all end with equal parameters."""
+    write_configs(tmp_path / "one", batch_size=4)
+    write_configs(tmp_path / "two", batch_size=2)
+    shared = {
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "1",
+        "LOCAL_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(20_000 + os.getpid() % 10_000),
+    }
+    programs = [start(tmp_path / "two", 0, 2, RANK=str(rank), **shared) for rank in range(2)]
+    for program in programs:
+        code, _, errors = end_of(program)
+        assert code == 0, errors
+    alone = train_torch_in(tmp_path / "one", steps=2, run=RUN)
+    (written,) = (tmp_path / "two/weights").glob("*_2.params")
+    found = training_differences(alone, written)
+    assert found["parameters"] < 1e-4 and max(found["mean"], found["var"]) < 2e-2, found
+    ranks = [read_params(tmp_path / f"two/rank_{rank}.params") for rank in range(2)]
+    for name, array in read_params(written).items():
+        assert (ranks[0][name] == array).all(), name
+        assert (ranks[1][name] == array).all(), name
+
+
+def test_torchrun_on_one_machine(tmp_path):
+    write_configs(tmp_path)
+    program = start(
+        *("--nproc_per_node", 2, "--master_port", 30_000 + os.getpid() % 10_000, "main.py"),
+        *(tmp_path / "network.yaml", "--dataset_cfg", tmp_path / "data.yaml", "--steps", 2),
+        *("--output_root", tmp_path, "--engine", "torch"),
+        module="torch.distributed.run",
+    )
+    code, output, errors = end_of(program)
+    assert code == 0, errors
+    assert len(re.findall(r"^wrote ", output, re.MULTILINE)) == 1
+    (path,) = (tmp_path / "weights").glob("*_2.params")
+    assert load_checkpoint(path).record.engine == "torch"
+
+
+def test_a_process_that_is_killed_ends_the_run_with_a_checkpoint(tmp_path):
+    write_configs(tmp_path, checkpoint_steps=LONG)
+    program = start(tmp_path, 2, LONG)
+    _, second = wait_for_step(program, tmp_path, 3)
+    os.kill(second, signal.SIGKILL)
+    code, _, errors = end_of(program)
+    assert code == 2
+    (sentence,) = errors.strip().splitlines()
+    said = re.search(rf"number 1\) was ended by SIGKILL: .*-c {RUN} goes on from step (\d+)$", sentence)
+    assert said, sentence
+    step = int(said[1])
+    assert step >= 3
+    checkpoint = read_checkpoint(tmp_path / f"weights/{RUN}_{step}.params")
+    # It is the run as it would have been: one process goes on with it.
+    path = train_torch_in(tmp_path, checkpoint=checkpoint, steps=step + 1)
+    write_configs(tmp_path / "whole", checkpoint_steps=LONG)
+    whole = train_torch_in(tmp_path / "whole", steps=step + 1, run=RUN)
+    assert largest_difference(path, whole) < 1e-4 * (step + 1)
+
+
+def test_when_the_first_process_is_killed_its_newest_checkpoint_stays(tmp_path):
+    write_configs(tmp_path, checkpoint_steps=2)
+    program = start(tmp_path, 2, LONG)
+    first, _ = wait_for_step(program, tmp_path, 3)
+    os.kill(first, signal.SIGKILL)
+    code, _, errors = end_of(program)
+    assert code == 2
+    assert "number 0) was ended by SIGKILL: -c with the run's id goes on" in errors
+    assert arrays_of(read_checkpoint("abc", tmp_path / "weights").path)
+
+
+def test_ctrl_c_saves_and_ends_all(tmp_path):
+    write_configs(tmp_path, checkpoint_steps=LONG)
+    program = start(tmp_path, 2, LONG)
+    wait_for_step(program, tmp_path, 2)
+    os.killpg(program.pid, signal.SIGINT)  # as a terminal does
+    code, _, errors = end_of(program)
+    assert (code, errors) == (0, "")
+    (step,) = re.findall(r"interrupted at step (\d+)", log_of(tmp_path))
+    assert read_checkpoint("abc", tmp_path / "weights").record.step == int(step) >= 2
+
+
+def test_ctrl_c_while_the_processes_start_ends_all_at_once(tmp_path):
+    write_configs(tmp_path)
+    program = start(tmp_path, 2, LONG)
+    while len(children_of(program)) < 3:  # both and multiprocessing's own
+        assert program.poll() is None, program.communicate()
+        time.sleep(0.001)
+    time.sleep(0.1)  # the second one has just been started
+    os.killpg(program.pid, signal.SIGINT)
+    code, _, errors = end_of(program)
+    # On a busy machine they may be training already when the signal is sent.
+    assert (code, errors) == ((0, "") if log_of(tmp_path) else (130, "interrupted\n"))
+
+
+def test_a_second_ctrl_c_counts_only_after_a_while(monkeypatch):
+    """A human presses twice, and torchrun repeats what the terminal has sent already."""
+    before, reached = signal.signal(signal.SIGINT, signal.default_int_handler), None
+    process = Context().Process(target=time.sleep, args=(60,))
+    process.start()
+    try:
+        with pytest.raises(KeyboardInterrupt), torch_launch._forwarded_ctrl_c([process]):
+            for _ in range(3):
+                signal.raise_signal(signal.SIGINT)
+            monkeypatch.setattr(torch_launch, "ONE_PRESS", 0.0)
+            time.sleep(0.01)
+            reached = True
+            signal.raise_signal(signal.SIGINT)
+            reached = False
+        assert reached
+    finally:
+        process.kill()
+        process.join()
+        signal.signal(signal.SIGINT, before)
+
+
+def test_what_is_wrong_is_told_once(tmp_path, capfd):
+    write_configs(tmp_path, batch_size=3)
+    with pytest.raises(UserError, match="2 devices cannot share a batch of 3 samples evenly$"):
+        train_torch_in(tmp_path, 2, steps=1)
+    assert "Traceback" not in capfd.readouterr().err

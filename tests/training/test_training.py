@@ -1,0 +1,283 @@
+"""Training runs: logs, records, stops, decay, the frozen head, damaged data."""
+
+import multiprocessing
+import os
+import re
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from maskflownet.checkpoints.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
+from maskflownet.checkpoints.params import read_params
+from maskflownet.checkpoints.records import Record
+from maskflownet.engine.contract import NotFinite
+from maskflownet.errors import DataError, UserError
+from maskflownet.reader.formats import write_flo
+from maskflownet.scenes.synthetic import Synthetic
+from maskflownet.settings.configs import load_data_config, load_network_config
+from maskflownet.settings.datasets import Roots
+from maskflownet.training.launch import train_on
+from maskflownet.training.plan import Options, rate_at, scaled
+from maskflownet.training.snapshots import Snapshots, state_path
+
+from tests.training_runs import NETWORK, options, train_in, write_configs
+from tests.trees import make_chairs
+
+LOADED = ((load_network_config, "network.yaml"), (load_data_config, "data.yaml"))
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_log_record_and_scalars(tmp_path):
+    write_configs(tmp_path, validation=["synthetic"], validation_steps=2)
+    path = train_in(tmp_path, steps=3)
+    record = load_checkpoint(path).record
+    run = record.run
+    assert re.fullmatch(r"[0-9a-f]{3}[A-Z][a-z]{2}\d{2}-\d{4}", run)
+    text = (tmp_path / f"logs/{run}.log").read_text()
+    form = r"^\[[\d: -]+\] steps=(\d+), loss=[\d.]+, epe=[\d.]+, lr=0\.0001, total_time=[\d.]+$"
+    assert re.findall(form, text, re.MULTILINE) == ["1", "2", "3"]
+    assert re.findall(r"steps=(\d), synthetic\.val:epe=[\d.]+", text) == ["2", "3"]
+    assert record.metrics["mean_epe"] == record.metrics["synthetic.val"] > 0
+    assert record.config["network"] == NETWORK
+    assert record.config["dataset"]["batch_size"] == 2
+    assert (record.engine, record.precision, record.pyramid) == ("mxnet", "float32", "paper")
+    events = list((tmp_path / f"logs/{run}.tensorboard").iterdir())
+    assert events[0].stat().st_size > 0
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    write_configs(tmp_path, checkpoint_steps=1)
+    path = train_in(tmp_path, steps=1)
+    parameters = {k: v.copy() for k, v in read_params(path).items()}
+    parameters["conv1a.0.weight"][:] = np.nan
+    bad = tmp_path / "bad_5.params"
+    save_checkpoint(bad, parameters, Record("MaskFlownet_S"))
+    before = sorted((tmp_path / "weights").iterdir())
+    with pytest.raises(NotFinite, match=r"not finite at step 1, for the samples .*\d"):
+        train_in(tmp_path, checkpoint=read_checkpoint(bad), clear_steps=True, steps=3)
+    assert sorted((tmp_path / "weights").iterdir()) == before
+
+
+def test_lesson_16_weight_decay_moves_weights_and_not_biases(tmp_path):
+    trained = []
+    for wd in (0.0, 0.1):
+        folder = tmp_path / str(wd)
+        network = {**NETWORK, "optimizer": {**NETWORK["optimizer"], "wd": wd}}
+        write_configs(folder, network)
+        trained.append(read_params(train_in(folder, steps=1)))
+    for name in trained[0]:
+        same = (trained[0][name] == trained[1][name]).all()
+        assert same == name.endswith("bias"), name
+
+
+def test_epsilon_of_the_config_bounds_the_steps_of_adam(tmp_path):
+    """The first step of a weight is rate x g / (|g| + epsilon / sqrt(1 - beta2)): none for 1e6."""
+    trained = []
+    for epsilon in (1e-8, 1e6):
+        folder = tmp_path / str(epsilon)
+        network = {**NETWORK, "optimizer": {**NETWORK["optimizer"], "epsilon": epsilon}}
+        write_configs(folder, network)
+        trained.append(read_params(train_in(folder, steps=1)))
+    change = max(np.abs(trained[0][name] - trained[1][name]).max() for name in trained[0])
+    rate = NETWORK["optimizer"]["learning_rate"][0][1]
+    assert 0.9 * rate < change < 1.1 * rate
+
+
+@pytest.mark.parametrize("engine", ["mxnet", "torch"])
+def test_chosen_parameters_alone_are_trained(tmp_path, engine):
+    if engine == "torch":
+        pytest.importorskip("torch", reason="PyTorch is not installed: requirements-torch.txt")
+    chosen = ["conv6", "upfeat5", "pred_flow5.weight"]
+    for beginnings in (None, chosen, ["conv7"]):
+        folder = tmp_path / str(beginnings and beginnings[0])
+        optimizer = {**NETWORK["optimizer"], "trained": beginnings}
+        write_configs(folder, {**NETWORK, "optimizer": optimizer})
+    config, data = (load(tmp_path / "None" / name) for load, name in LOADED)
+    first = train_on(config, data, None, options(tmp_path / "None", steps=1), engine=engine)
+    start = read_checkpoint(first)
+    config, data = (load(tmp_path / "conv6" / name) for load, name in LOADED)
+    again = options(tmp_path / "conv6", steps=2, clear_steps=True)
+    found = read_params(train_on(config, data, start, again, engine=engine))
+    moved = {n for n, array in start.parameters.items() if (found[n] != array).any()}
+    assert moved == {n for n in found if n.startswith(tuple(chosen))}
+    config = load_network_config(tmp_path / "conv7/network.yaml")
+    with pytest.raises(UserError, match="trained: no parameter .* begins with conv7"):
+        train_on(config, data, start, again, engine=engine)
+
+
+def at_step(folder, step, action) -> threading.Thread:
+    """Do something in a thread once the run's log has a step."""
+    log = folder / "logs/abcJan01-0000.log"
+
+    def wait():
+        while not log.exists() or f"steps={step}," not in log.read_text():
+            time.sleep(0.02)
+        action()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+def test_ctrl_c_saves_and_ends(tmp_path):
+    write_configs(tmp_path)
+    before = signal.getsignal(signal.SIGINT)
+
+    thread = at_step(tmp_path, 1, lambda: os.kill(os.getpid(), signal.SIGINT))
+    path = train_in(tmp_path, steps=90, run="abcJan01-0000")
+    thread.join()
+    step = load_checkpoint(path).record.step
+    assert 1 <= step < 90
+    log = (tmp_path / "logs/abcJan01-0000.log").read_text()
+    assert f"interrupted at step {step}; -c abcJan01-0000 goes on" in log
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_ctrl_c_twice_at_once_counts_once_until_all_is_saved(tmp_path, monkeypatch):
+    """As a hurried hand presses it, or torchrun repeats the terminal's."""
+    write_configs(tmp_path)
+    write = Snapshots.save
+
+    def press(self, *args):
+        os.kill(os.getpid(), signal.SIGINT)  # the second one, while the first one's is saved
+        return write(self, *args)
+
+    monkeypatch.setattr(Snapshots, "save", press)
+    monkeypatch.setattr("maskflownet.training.loop.ONE_PRESS", 60.0)  # s, a step on a busy machine is slow
+    thread = at_step(tmp_path, 1, lambda: os.kill(os.getpid(), signal.SIGINT))
+    path = train_in(tmp_path, steps=90, run="abcJan01-0000")
+    thread.join()
+    assert load_checkpoint(path).record.step >= 1
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_steps_before_an_error_of_the_data_are_saved(tmp_path, monkeypatch, killed):
+    """A reading process that is killed, and a pair of the validation that cannot be read."""
+    log, shown = tmp_path / "logs/abcJan01-0000.log", Synthetic.__getitem__
+    write_configs(tmp_path, validation=[] if killed else ["synthetic"], checkpoint_steps=50)
+
+    def kill():
+        if killed:
+            os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+
+    def damaged(self, index):
+        if index < 2:  # the held-out pairs come first
+            raise DataError("the pair cannot be read")
+        return shown(self, index)
+
+    monkeypatch.setattr(Synthetic, "__getitem__", damaged)
+    thread = at_step(tmp_path, 2, kill)
+    with pytest.raises(DataError, match="process that loads the data died|pair cannot be read"):
+        train_in(tmp_path, steps=90, run="abcJan01-0000", workers=int(killed))
+    thread.join()
+    record = load_checkpoint(tmp_path / "weights" / read_last(log)).record
+    assert record.step >= 2 if killed else record.step == 4
+
+
+def read_last(log) -> str:
+    """Name of the checkpoint from which the log says that the run goes on."""
+    said = re.search(r"ended at step (\d+), from which -c (\S+) goes on", log.read_text())
+    return f"{said[2]}_{said[1]}.params"
+
+
+def test_lesson_20_intervals_are_independent_and_the_best_is_kept(tmp_path):
+    write_configs(tmp_path, validation=["synthetic"], validation_steps=3, checkpoint_steps=2, batch_size=1)
+    path = train_in(tmp_path, steps=9)
+    snapshots = Snapshots(tmp_path / "weights", load_checkpoint(path).record.run)
+    best, _ = snapshots.best()
+    assert best in {3, 6, 9}  # validated there, whatever the checkpoints' interval
+    validated = {step: load_checkpoint(snapshots.path(step)).record.metrics for step in snapshots.steps()}
+    assert set(snapshots.steps()) >= {8, 9, best}
+    assert len(snapshots.steps()) <= 4
+    assert not validated[8]
+    assert validated[9]["mean_epe"] >= validated[best]["mean_epe"]
+
+
+def test_the_head_stays_frozen_and_comes_from_its_own_checkpoint(tmp_path, random_checkpoints):
+    network = {**NETWORK, "network": {"class": "MaskFlownet"}}
+    write_configs(tmp_path, network)
+    head = read_checkpoint(random_checkpoints["MaskFlownet_S"])
+    with pytest.raises(UserError, match="give --clear_steps to start a new run from it"):
+        train_in(tmp_path, checkpoint=head, steps=1)
+    path = train_in(tmp_path, checkpoint=head, steps=2, clear_steps=True)
+    trained = load_checkpoint(path)
+    for name, array in head.parameters.items():
+        assert (trained.parameters[f"MaskFlownet_S.{name}"] == array).all(), name
+    state = read_params(state_path(path))
+    assert not [name for name in state if "MaskFlownet_S" in name]
+    assert len(state) == 2 * 128
+    # The full checkpoint goes on by itself, as the S network by its head.
+    going_on = train_in(tmp_path, checkpoint=read_checkpoint(path), steps=3)
+    assert load_checkpoint(going_on).record.step == 3
+
+
+@pytest.mark.parametrize(
+    ("step", "rate"), [(0, 1e-4), (399_999, 1e-4), (400_000, 5e-5), (1_199_999, 6.25e-6), (1_200_000, 6.25e-6)]
+)
+def test_rates_follow_the_schedule(step, rate):
+    schedule = load_network_config("MaskFlownet_S").optimizer.learning_rate
+    assert rate_at(schedule, step) == rate
+    assert rate_at(schedule, step // 1000, scale=0.001) == rate
+
+
+def test_scaled_steps_are_at_least_one():
+    assert scaled(2500, 1e-9) == 1
+    assert scaled(2500, 0.001) == 2
+
+
+def test_devices_that_cannot_share_a_batch(tmp_path):
+    write_configs(tmp_path)
+    with pytest.raises(UserError, match="3 devices cannot share a batch of 2"):
+        train_in(tmp_path, devices=3, steps=1)
+
+
+def test_defaults_write_into_the_checkout():
+    assert Options().weights == ROOT / "weights"
+    assert Options().logs == ROOT / "logs"
+
+
+def test_configs_are_kept_readable_in_the_record(tmp_path):
+    write_configs(tmp_path)
+    path = train_in(tmp_path, steps=1)
+    record = yaml.safe_load(path.with_suffix(".yaml").read_text())
+    assert record["config"]["dataset"]["augmentation"]["zoom"] == [0.8, 1.1]
+
+
+@pytest.fixture
+def damaged_chairs(tmp_path):
+    """A FlyingChairs tree with a NaN label, one without a known pixel, and a truncated image."""
+    root = make_chairs(tmp_path / "chairs", train=4, val=1, size=(72, 80))
+    flows = sorted((root / "data").glob("*_flow.flo"))
+    for path, value in zip(flows, (np.nan, 1e10)):
+        path.unlink()  # the trees share equal files
+        write_flo(path, np.zeros((72, 80, 2), np.float32))
+        data = bytearray(path.read_bytes())
+        data[12:] = np.full(72 * 80 * 2, value, "<f4").tobytes()
+        path.write_bytes(data)
+    broken = sorted((root / "data").glob("*_img1.ppm"))[2]
+    content = broken.read_bytes()
+    broken.unlink()
+    broken.write_bytes(content[:100])
+    write_configs(tmp_path, dataset="chairs")
+    return tmp_path, Roots({"chairs": root}), broken
+
+
+def test_unknown_labels_do_no_harm_and_damage_is_an_error(damaged_chairs):
+    folder, roots, broken = damaged_chairs
+    with pytest.raises(DataError, match=broken.name):
+        train_in(folder, steps=3, roots=roots)
+
+
+def test_damaged_samples_are_skipped_and_named_where_that_is_wanted(damaged_chairs):
+    folder, roots, broken = damaged_chairs
+    path = train_in(folder, steps=3, roots=roots, skip_damaged=True)  # every sample at least once
+    assert all(np.isfinite(array).all() for array in read_params(path).values())
+    log = (folder / f"logs/{load_checkpoint(path).record.run}.log").read_text()
+    assert re.search(rf"skipped a damaged sample: .*{broken.name}", log)
+    losses = [float(loss) for loss in re.findall(r"loss=([\d.]+),", log)]
+    assert len(losses) == 3
+    assert max(losses) > 0

@@ -1,0 +1,77 @@
+"""Write the graphs of configs to `network/graphs/`, for machines without MXNet.
+
+python -m maskflownet.tools.export_graphs                        those of all configs in config_folder/
+python -m maskflownet.tools.export_graphs CONFIG DATASET_CONFIG  those of a run
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from maskflownet.engine.graphs import GRAPHS, graph_path, graph_text, write_sources
+from maskflownet.network.architecture import PYRAMIDS
+from maskflownet.settings.cli import Parser, run
+from maskflownet.settings.configs import DataConfig, NetworkConfig, load_data_config, load_network_config
+from maskflownet.settings.folders import CONFIGS
+from maskflownet.settings.schema import read_yaml
+
+# What every run needs, as graph kind and settings.
+ALWAYS = (
+    ("metric", {"stride": 4}),
+    ("colour", {}),
+    ("upsample", {"factor": 4, "channels": 2}),
+    ("upsample", {"factor": 4, "channels": 1}),
+    ("warp", {"clamp": True}),
+    ("warp", {"clamp": False}),
+)
+
+
+def needed_graphs(networks: Iterable[NetworkConfig], data: Iterable[DataConfig]) -> list:
+    """Kind and settings of every graph that runs with these configs may need."""
+    graphs = list(ALWAYS)
+    for config in networks:
+        network = config.network
+        for pyramid in PYRAMIDS:  # a checkpoint's record may say either
+            settings = {"network": network.class_, "flow_multiplier": network.flow_multiplier}
+            graphs.append(("network", {**settings, "pyramid": pyramid}))
+        graphs.append(("loss", {"weights": network.mw, "q": config.optimizer.q}))
+    graphs += [("geometry", {"target": config.target_shape}) for config in data if config.augmentation is not None]
+    return graphs
+
+
+def shipped_graphs() -> list:
+    """`needed_graphs` of the configs in `config_folder/`."""
+    paths = {path: read_yaml(path) for path in sorted(CONFIGS.glob("*.yaml"))}
+    return needed_graphs(
+        [load_network_config(path) for path, content in paths.items() if "network" in content],
+        [load_data_config(path) for path, content in paths.items() if "dataset" in content],
+    )
+
+
+def main(arguments: list[str]) -> None:
+    parser = Parser(
+        prog="python -m maskflownet.tools.export_graphs",
+        description="Write the graphs that --engine torch reads where MXNet is not installed.",
+    )
+    add = parser.add_argument
+    add("config", nargs="?", metavar="CONFIG", help="network config; default: all shipped configs")
+    add("dataset_config", nargs="?", metavar="DATASET_CONFIG", help="to train with")
+    add("--folder", type=Path, default=GRAPHS, metavar="DIR", help="(default: network/graphs)")
+    args = parser.parse_args(arguments)
+    if args.config is None:
+        graphs = shipped_graphs()
+    else:
+        data = [load_data_config(args.dataset_config)] if args.dataset_config else []
+        graphs = needed_graphs([load_network_config(args.config)], data)
+    texts = {graph_path(kind, args.folder, **settings): graph_text(kind, **settings) for kind, settings in graphs}
+    args.folder.mkdir(parents=True, exist_ok=True)
+    for path, text in texts.items():
+        path.write_text(text, encoding="utf-8")
+        print(f"{path}: {len(text) / 1000:.1f} kB")
+    write_sources(args.folder, [path.name for path in texts])
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
