@@ -13,11 +13,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-import yaml
 from maskflownet.errors import UserError
 from maskflownet.settings.cli import Parser, count, run
 from maskflownet.settings.configs import load_data_config
 from maskflownet.settings.folders import ROOT
+from maskflownet.settings.schema import yaml_text
 
 from tests import trees
 
@@ -33,11 +33,11 @@ def samples_per_second(log: Path, batch: int, end: int) -> float:
 
 def train(args, folder: Path, gpus: int, chairs: Path) -> float:
     """Samples per second of a run."""
-    config = yaml.safe_load(Path(load_data_config("chairs").path).read_text())
+    config = {**load_data_config("chairs").content}
     batch = args.batch * gpus
     config.update(batch_size=batch, validation=[], checkpoint_steps=10 * args.steps)
     data = folder / "data.yaml"
-    data.write_text(yaml.safe_dump(config))
+    data.write_text(yaml_text(config))
     command = [sys.executable, str(ROOT / "main.py"), args.config, "--engine", "torch"]
     command += ["--dataset_cfg", str(data), "-g", ",".join(map(str, range(gpus)))]
     command += ["--precision", args.precision, "--steps", str(args.steps)]

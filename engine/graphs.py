@@ -15,9 +15,9 @@ from pathlib import Path
 from maskflownet.engine.symbol import Graph, parse_graph
 from maskflownet.errors import UserError
 from maskflownet.network.architecture import LOSS_WEIGHTS, NETWORKS, PYRAMIDS
-from maskflownet.settings.folders import ROOT
+from maskflownet.settings.folders import PACKAGE
 
-GRAPHS = ROOT / "network" / "graphs"
+GRAPHS = PACKAGE / "network" / "graphs"
 SOURCES = "SOURCES"
 # What a graph does not depend on: how MXNet is imported.
 NOT_TRACED = {"__init__.py", "compat.py", "cuda_libraries.py", "mx.py"}
@@ -154,7 +154,7 @@ def graph_of(kind: str, **settings) -> Graph:
 def network_digest() -> str:
     """Of the sources that graphs are traced from."""
     digest = hashlib.sha256()
-    for path in sorted((ROOT / "network").glob("*.py")):
+    for path in sorted((PACKAGE / "network").glob("*.py")):
         if path.name not in NOT_TRACED:
             digest.update(path.read_text(encoding="utf-8").encode())
     return digest.hexdigest()[:16]

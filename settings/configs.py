@@ -1,86 +1,78 @@
 """Network configs: which network, its loss and its learning-rate schedule.
 
 Dataset configs: what is trained and validated on, in which shapes, with which augmentation.
+Schedules: which of both in which order. `load_network_config`, `load_data_config` and `load_schedule` read them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Annotated, Literal
 
 from maskflownet.errors import UserError, nearest
 from maskflownet.network.architecture import LOSS_WEIGHTS, NETWORKS, PYRAMIDS
 from maskflownet.network.draws import AugmentationRanges
 from maskflownet.scenes.options import SceneOptions
 from maskflownet.settings.folders import CONFIGS
-from maskflownet.settings.schema import number, one_of, option, optional, parse, positive, read_yaml, whole
+from maskflownet.settings.schema import (
+    INTERNAL,
+    NotNegative,
+    Positive,
+    Text,
+    Whole,
+    WholeOrZero,
+    checked,
+    described,
+    parse,
+    read_yaml,
+)
+from pydantic import AfterValidator, BeforeValidator, Field
 
 ENGINES = ("mxnet", "torch")
 PRECISIONS = ("float32", "tf32", "bf16")  # of the network's matrix products
 
 
-def _loss_weights(value):
-    if not isinstance(value, list) or len(value) != len(LOSS_WEIGHTS):
-        raise ValueError(f"must be a list of {len(LOSS_WEIGHTS)} numbers, coarse to fine")
-    return tuple(number(weight, low=0) for weight in value)
+def _growing(schedule: tuple) -> tuple:
+    for (last, _), (step, _) in zip(schedule, schedule[1:]):
+        if step <= last:
+            raise ValueError(f"needs growing steps, but {step} follows {last}")
+    return schedule
 
 
-def _beginnings(value):
-    if not isinstance(value, list) or not value or not all(v and type(v) is str for v in value):
-        raise ValueError("must be a list of names of parameters, or of what they begin with")
-    return tuple(value)
+_Rates = Annotated[
+    tuple[tuple[Whole, Positive], ...],
+    Field(min_length=1),
+    described("a list of [last step, rate] pairs, whole steps and rates above 0"),
+    AfterValidator(_growing),
+]
+_LossWeights = Annotated[
+    tuple[NotNegative, ...],
+    Field(min_length=len(LOSS_WEIGHTS), max_length=len(LOSS_WEIGHTS)),
+    described(f"a list of {len(LOSS_WEIGHTS)} numbers, coarse to fine"),
+]
 
 
-def _schedule(value):
-    """[[last step, rate], ...] with growing steps -> tuple of (int, float)."""
-    if not isinstance(value, list) or not value:
-        raise ValueError("must be a list of [last step, rate] pairs")
-    schedule = []
-    for entry in value:
-        if not isinstance(entry, list) or len(entry) != 2:
-            raise ValueError(f"must be a list of [last step, rate] pairs, not {entry!r}")
-        step, rate = number(entry[0], above=0), positive(entry[1])
-        if step != int(step):
-            raise ValueError(f"needs whole steps, not {entry[0]!r}")
-        if schedule and step <= schedule[-1][0]:
-            raise ValueError(f"needs growing steps, but {int(step)} follows {schedule[-1][0]}")
-        schedule.append((int(step), rate))
-    return tuple(schedule)
-
-
-@dataclass(frozen=True)
+@checked
 class Network:
-    class_: str = option(one_of(*NETWORKS))
-    # Pixels per unit of the network's output, divided by 20.
-    flow_multiplier: float = option(positive, default=1.0)
-    # Weights of the five scales in the loss, coarse to fine.
-    mw: tuple = option(_loss_weights, default=LOSS_WEIGHTS)
-    # Second stage of a newly trained MaskFlownet; a checkpoint's record has precedence.
-    pyramid: str = option(one_of(*PYRAMIDS), default="paper")
+    class_: Annotated[Literal[NETWORKS], Field(alias="class")]
+    flow_multiplier: Positive = 1.0  # the network's output times 20 times this is the flow in px
+    mw: _LossWeights = LOSS_WEIGHTS  # weights of the five levels in the loss
+    pyramid: Literal[PYRAMIDS] = "paper"  # second stage of a new MaskFlownet; a checkpoint's record has precedence
 
 
-@dataclass(frozen=True)
+@checked
 class Optimizer:
-    learning_rate: tuple = option(_schedule)
-    # Exponent of the robust loss for fine-tuning; without it the loss is the end-point error.
-    q: float = option(optional(positive), default=None)
-    # Weight decay of the weights, not of the biases.
-    wd: float = option(lambda value: number(value, low=0), default=0.0)
-    # Adam's. The gradients of masks and of the coarsest level are as small as 1e-9 to 1e-7, above
-    # all with q: at the default, the published one, they are trained more slowly than the rest.
-    epsilon: float = option(positive, default=1e-8)
-    # Beginnings of the names of parameters: only these are trained, the others stay as they are.
-    trained: tuple = option(optional(_beginnings), default=None)
+    learning_rate: _Rates
+    q: Positive | None = None  # exponent of the robust loss for fine-tuning; without it the loss is the EPE
+    wd: NotNegative = 0.0  # decay of the weights, not of the biases
+    # Adam's. The gradients of masks and of the coarsest level are as small as 1e-9 to 1e-7, above all with q: at the
+    # default, the published one, they are trained more slowly than the rest.
+    epsilon: Positive = 1e-8
+    # Only the parameters whose names begin so are trained.
+    trained: Annotated[tuple[Text, ...], Field(min_length=1), described("a list of beginnings of names")] | None = None
 
     def chosen(self, names: Iterable[str]) -> set[str]:
-        """Those of the parameters `names` that are trained.
-
-        Raises
-        ------
-        UserError
-            One of the beginnings in `trained` fits none of them.
-        """
+        """Those of the parameters `names` that are trained; a beginning in `trained` that fits none is a UserError."""
         names = set(names)
         if self.trained is None:
             return names
@@ -90,29 +82,12 @@ class Optimizer:
         return {name for name in names if name.startswith(self.trained)}
 
 
-@dataclass(frozen=True)
+@checked
 class NetworkConfig:
-    network: Network = option(Network)
-    optimizer: Optimizer = option(Optimizer)
-    path: Path = field(default=None)  # of the file; no key
-
-
-def find_config(name, folder: Path = CONFIGS) -> Path:
-    """Path of a config given as a path or as a name in `config_folder/`, `.yaml` optional."""
-    for candidate in (Path(name), folder / name, folder / f"{name}.yaml"):
-        if candidate.is_file():
-            return candidate
-    known = sorted(path.name for path in folder.glob("*.yaml"))
-    raise UserError(f"no config {name}{nearest(name, known)} (neither a file nor one of {', '.join(known)})")
-
-
-def load_network_config(name) -> NetworkConfig:
-    """Read and check the config of a network, by name or path."""
-    path = find_config(name)
-    content = read_yaml(path)
-    if not isinstance(content.get("network"), dict):
-        raise UserError(f"{path} is no network config: it has no key network")
-    return replace(parse(NetworkConfig, content, path), path=path)
+    network: Network
+    optimizer: Optimizer
+    path: Annotated[Path | None, INTERNAL] = None
+    content: Annotated[dict | None, INTERNAL] = None  # of the file and its bases
 
 
 # The parts of every data set; the first is the one that is trained on unless a config says more.
@@ -131,131 +106,74 @@ PASSES = {"sintel": ("clean", "final"), "things3d": ("clean",)}  # unless a conf
 STRIDE = 64  # px; the networks take sizes that are multiples of it
 
 
-def _name(value):
-    if not isinstance(value, str) or value not in SPLITS:
-        raise ValueError(f"has no data set {value!r}{nearest(value, SPLITS)}, {_known(SPLITS)}")
-    return value
-
-
-def _known(names) -> str:
-    return f"only {', '.join(names)}"
-
-
-def _none_or_more(value) -> int:
-    return whole(value, low=0)
-
-
-def _shape(value) -> tuple[int, int]:
-    if not isinstance(value, list) or len(value) != 2:
-        raise ValueError(f"must be [height, width] in px, not {value!r}")
-    height, width = (whole(side) for side in value)
-    return height, width
-
-
-def _target(value) -> tuple[int, int]:
-    shape = _shape(value)
+def _multiples(shape: tuple) -> tuple:
     if any(side % STRIDE for side in shape):
         raise ValueError(f"must be multiples of {STRIDE}, not {list(shape)}")
     return shape
 
 
-def _mapping(value) -> dict:
-    if not isinstance(value, dict):
-        raise ValueError(f"must hold data sets with their values, not {value!r}")
-    return {_name(name): entry for name, entry in value.items()}
+def _exist(splits: dict[str, str]) -> dict[str, str]:
+    for name, split in splits.items():
+        if split not in SPLITS[name]:
+            raise ValueError(f"must be one of {', '.join(SPLITS[name])} for {name}, not {split!r}")
+    return splits
 
 
-def _mix(value) -> dict[str, int | None]:
-    """A name, or {name: samples per batch} -> {name: samples, None for a name alone}."""
-    if not isinstance(value, dict):
-        return {_name(value): None}
-    if not value:
-        raise ValueError("names no data set")
-    return {name: whole(samples) for name, samples in _mapping(value).items()}
-
-
-def _splits(value) -> dict[str, str]:
-    return {name: one_of(*SPLITS[name])(split) for name, split in _mapping(value).items()}
-
-
-def _passes(value) -> dict[str, tuple]:
-    for name, passes in _mapping(value).items():
-        if name not in PASSES:
-            raise ValueError(f"cannot name passes of {name}, {_known(PASSES)} have any")
-        if not isinstance(passes, list) or not passes or len(set(passes)) < len(passes):
-            raise ValueError(f"must list the passes of {name} once each, not {passes!r}")
-        for render in passes:
-            one_of("clean", "final")(render)
-    return {name: tuple(passes) for name, passes in value.items()}
-
-
-def _validation(value) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise ValueError(f"must be a list of data sets, not {value!r}")
-    for name in value:
-        if _name(name) == "things3d":
-            raise ValueError("cannot have things3d, all of which is training data")
-        if value.count(name) > 1:
+def _once(names: tuple) -> tuple:
+    for name in names:
+        if names.count(name) > 1:
             raise ValueError(f"names {name} twice")
-    return tuple(value)
+    return names
 
 
-def _ranges(cls):
-    """The check of a mapping that `cls` itself understands, with the nearest key for a typo."""
-    known = [f.name for f in fields(cls)]
-
-    def check(value):
-        if not isinstance(value, dict):
-            raise ValueError(f"must hold keys and values, not {value!r}")
-        for key in value:
-            if key not in known:
-                raise ValueError(f"has the unknown key {key}{nearest(key, known)}")
-        make = getattr(cls, "from_config", lambda values: cls(**values))
-        try:
-            return make(value)
-        except ValueError as error:
-            raise ValueError(f"cannot be used: {error}") from error
-
-    return check
+def _no_training_data(names: tuple) -> tuple:
+    if "things3d" in names:
+        raise ValueError("cannot have things3d, all of which is training data")
+    return names
 
 
-def _text(value) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError(f"must be a folder, not {value!r}")
-    return value
+_Set = Literal[tuple(SPLITS)]
+_Shape = Annotated[tuple[Whole, Whole], described("[height, width] in px")]
+_Splits = Annotated[dict[_Set, str], AfterValidator(_exist)]
+_Passes = Annotated[tuple[Literal["clean", "final"], ...], Field(min_length=1), AfterValidator(_once)]
+_Mix = Annotated[  # {name: samples per batch}; a name alone fills the batch
+    dict[_Set, Whole | None],
+    Field(min_length=1),
+    BeforeValidator(lambda value: {value: None} if isinstance(value, str) else value),
+]
 
 
-@dataclass(frozen=True)
+@checked
 class SyntheticSet:
     """The set that is made on the fly; its first scenes are for validation, the others to train."""
 
-    length: int = option(whole, default=100000)  # training pairs
-    validation_length: int = option(whole, default=100)
-    size: tuple = option(optional(_shape), default=None)  # [H, W] px; None = resize or orig_shape
-    seed: int = option(_none_or_more, default=0)
-    # Folder of pictures, relative to the config's; None = those that scikit-image ships.
-    textures: str = option(optional(_text), default=None)
-    scenes: SceneOptions = option(_ranges(SceneOptions), default=SceneOptions())
+    length: Whole = 100000  # training pairs
+    validation_length: Whole = 100
+    size: _Shape | None = None  # None = resize or orig_shape
+    seed: WholeOrZero = 0
+    textures: Text | None = None  # folder of pictures, relative to the config's; None = those that scikit-image ships
+    scenes: SceneOptions = SceneOptions()
 
 
-@dataclass(frozen=True)
+@checked
 class DataConfig:
-    dataset: dict = option(_mix)  # name -> samples per batch, in the order of the batch
-    batch_size: int = option(whole)
-    orig_shape: tuple = option(_shape)  # (H, W) px of the random crop, the augmentation's input
-    target_shape: tuple = option(_target)  # (H, W) px that the network sees
-    augmentation: AugmentationRanges = option(optional(_ranges(AugmentationRanges)))  # None = off
-    resize: tuple = option(optional(_shape), default=None)  # (H, W) px before the crop
-    echo: int = option(whole, default=1)  # steps that get the same batch, each augmented anew
-    training_split: dict = option(_splits, default_factory=dict)  # name -> split
-    passes: dict = option(_passes, default_factory=dict)  # name -> passes
-    validation: tuple = option(_validation, default=())
-    validation_split: dict = option(_splits, default_factory=dict)
-    validation_steps: int = option(whole, default=2500)
-    validation_samples: int = option(_none_or_more, default=4)  # pairs drawn at each; 0 = off
-    checkpoint_steps: int = option(whole, default=5000)
-    synthetic: SyntheticSet = option(SyntheticSet, default=SyntheticSet())
-    path: Path = field(default=None)  # of the file; no key
+    dataset: _Mix  # once read, {name: samples per batch} in the order of the batch
+    batch_size: Whole
+    orig_shape: _Shape  # of the random crop, the augmentation's input
+    target_shape: Annotated[_Shape, AfterValidator(_multiples)]  # what the network sees
+    augmentation: AugmentationRanges | None  # None = off
+    resize: _Shape | None = None  # before the crop
+    echo: Whole = 1  # steps that get the same batch, each augmented anew
+    training_split: _Splits = Field(default_factory=dict)
+    passes: dict[Literal[tuple(PASSES)], _Passes] = Field(default_factory=dict)
+    validation: Annotated[tuple[_Set, ...], AfterValidator(_once), AfterValidator(_no_training_data)] = ()
+    validation_split: _Splits = Field(default_factory=dict)
+    validation_steps: Whole = 2500
+    validation_samples: WholeOrZero = 4  # pairs drawn at each; 0 = off
+    checkpoint_steps: Whole = 5000
+    synthetic: SyntheticSet = SyntheticSet()
+    path: Annotated[Path | None, INTERNAL] = None
+    content: Annotated[dict | None, INTERNAL] = None  # of the file and its bases
 
     def __post_init__(self) -> None:
         mix = {name: samples or self.batch_size for name, samples in self.dataset.items()}
@@ -304,19 +222,85 @@ class DataConfig:
         return self.path.parent / Path(self.synthetic.textures).expanduser()
 
 
-def load_data_config(name) -> DataConfig:
-    """Read and check a dataset config, by name in `config_folder/` or path.
+@checked
+class Stage:
+    """The names or paths of two configs."""
+
+    network: Text
+    dataset: Text
+
+
+@checked
+class Schedule:
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+
+
+def find_config(name, *folders: Path) -> Path:
+    """Path of a config given as a path, or as a name in `folders` or `config_folder/`; `.yaml` may be left out."""
+    folders = folders or (Path(),)
+    for candidate in (folder / file for folder in (*folders, CONFIGS) for file in (name, f"{name}.yaml")):
+        if candidate.is_file():
+            return candidate
+    known = sorted(path.name for path in CONFIGS.glob("*.yaml"))
+    raise UserError(f"no config {name}{nearest(name, known)} (neither a file nor one of {', '.join(known)})")
+
+
+def read_config(path: Path, below: tuple = ()) -> dict:
+    """The content of a config on top of that of its `base`: mappings are joined, all else is replaced.
 
     Raises
     ------
     UserError
-        The file cannot be read, a key is unknown or missing, or a value is wrong.
+        A file cannot be read, or one is its own base.
     """
-    path = find_config(name)
     content = read_yaml(path)
-    if "dataset" not in content:
-        raise UserError(f"{path} is no dataset config: it has no key dataset")
+    base = content.pop("base", None)
+    if base is None:
+        return content
+    if not isinstance(base, str):
+        raise UserError(f"{path}: base must be the name or path of a config, not {base!r}")
+    chain = (*below, path.resolve())
     try:
-        return replace(parse(DataConfig, content, path), path=path)
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from error
+        parent = find_config(base, path.parent)
+    except UserError as error:
+        raise UserError(f"{path}: base: {error}") from error
+    if parent.resolve() in chain:
+        raise UserError(f"{path}: base {base} leads back to {parent}, which has it as a base itself")
+    return _joined(read_config(parent, chain), content)
+
+
+def _joined(below, above):
+    if not isinstance(below, dict) or not isinstance(above, dict):
+        return above
+    return {**below, **{key: _joined(below.get(key), value) for key, value in above.items()}}
+
+
+def _load(cls, name, key: str, what: str):
+    path = find_config(name)
+    content = read_config(path)
+    if key not in content:
+        raise UserError(f"{path} is no {what}: it has no key {key}")
+    return replace(parse(cls, content, path), path=path, content=content)
+
+
+def load_network_config(name) -> NetworkConfig:
+    """Read and check the config of a network, by name in `config_folder/` or path."""
+    return _load(NetworkConfig, name, "network", "network config")
+
+
+def load_data_config(name) -> DataConfig:
+    """Read and check a dataset config, by name in `config_folder/` or path."""
+    return _load(DataConfig, name, "dataset", "dataset config")
+
+
+def load_schedule(name) -> tuple[Path, tuple[Stage, ...]]:
+    """Read a schedule of stages, and check all configs that it names."""
+    path = find_config(name)
+    content = read_config(path)
+    if "stages" not in content and {"network", "dataset"} & set(content):
+        raise UserError(f"{path} is no schedule of stages but the config of a single one")
+    stages = parse(Schedule, content, path).stages
+    for stage in stages:
+        load_network_config(stage.network)
+        load_data_config(stage.dataset)
+    return path, stages

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
 from maskflownet.errors import DataError, UserError
 from maskflownet.reader.chairs import Chairs
 from maskflownet.reader.dataset import Concat, Thin, View, first
@@ -22,7 +21,7 @@ from maskflownet.reader.things3d import Things3D
 from maskflownet.scenes.synthetic import Synthetic
 from maskflownet.settings.configs import PASSES, DataConfig
 from maskflownet.settings.folders import ROOT
-from maskflownet.settings.schema import load_yaml
+from maskflownet.settings.schema import read_yaml
 
 NAMES = ("chairs", "things3d", "sintel", "kitti", "hd1k", "pairs")
 TEXTURES = "textures"  # the pictures that synthetic scenes are made of; has a root like a data set
@@ -101,16 +100,7 @@ def read_paths(paths_file: str | os.PathLike) -> dict[str, Path]:
     DataError
         The file cannot be read, or holds anything but folders of known data sets.
     """
-    try:
-        with open(paths_file, encoding="utf-8") as file:
-            content = load_yaml(file.read())
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{paths_file} cannot be read as a list of roots: {reason}") from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise DataError(f"{paths_file} must hold lines of the form NAME: FOLDER")
+    content = read_yaml(paths_file)
     for name, folder in content.items():
         _check_name(name, os.fspath(paths_file))
         if not isinstance(folder, str) or not folder:

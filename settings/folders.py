@@ -1,9 +1,11 @@
-"""The folders of a checkout that programs read and write by name."""
+"""Where programs read and write by name."""
 
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-CONFIGS = ROOT / "config_folder"
-WEIGHTS = ROOT / "weights"
-LOGS = ROOT / "logs"
-FLOWS = ROOT / "flows"
+PACKAGE = Path(__file__).resolve().parent.parent
+CONFIGS = PACKAGE / "config_folder"
+SHIPPED = PACKAGE / "weights" / "d43Nov28-0826_4000.params"  # MaskFlownet; holds a MaskFlownet_S, too
+
+# What is written goes into the checkout, or where the package is installed without one, into the working folder.
+ROOT = PACKAGE if (PACKAGE / "pyproject.toml").is_file() else Path()
+WEIGHTS, LOGS, FLOWS = ROOT / "weights", ROOT / "logs", ROOT / "flows"

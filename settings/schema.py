@@ -1,155 +1,144 @@
-"""YAML in which no key stands twice: PyYAML would take the last value and say nothing.
+"""YAML files read into frozen dataclasses; every mistake is one sentence that names file and key.
 
-YAML files read into dataclasses: an unknown key or a wrong type is an error that names it.
+A class that a file is read into is made by `checked`: its fields' types say what is allowed (pydantic, strict).
+A field that is `INTERNAL` is no key of the file.
 """
 
-from __future__ import annotations
-
-import dataclasses
-import sys
+import io
+import json
+import re
+from functools import partial
 from pathlib import Path
+from typing import Annotated
 
-import yaml
 from maskflownet.errors import UserError, nearest
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, WrapValidator
+from pydantic.dataclasses import dataclass
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import YAMLError
+
+checked = partial(dataclass, frozen=True, config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
+INTERNAL = Field(exclude=True)
+
+_whole = BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value)
+Whole = Annotated[int, _whole, Field(ge=1)]  # 1e5 is one, too
+WholeOrZero = Annotated[int, _whole, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Text = Annotated[str, Field(min_length=1)]
 
 
-class RepeatedKey(yaml.constructor.ConstructorError):
-    """A key stands twice in one mapping; ``problem`` and ``problem_mark`` say which and where."""
+def described(what: str) -> WrapValidator:
+    """Part of an annotation: for any mistake inside of a list, the sentence says what it must be."""
+
+    def check(value, handler):
+        try:
+            return handler(_tuples(value))
+        except ValidationError as error:
+            raise ValueError(f"must be {what}, not {_shown(value)}") from error
+
+    return WrapValidator(check)
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    def construct_mapping(self, node, deep: bool = False) -> dict:
-        seen = set()
-        for key, _ in node.value:
-            # Merged mappings (<<) may repeat what they are merged into, as YAML means it.
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                if key.value in seen:
-                    problem = f"the key {key.value} stands twice"
-                    raise RepeatedKey(None, None, problem, key.start_mark)
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def load_yaml(text: str):
-    """Return what a YAML text holds.
-
-    Raises
-    ------
-    yaml.YAMLError
-        It is not valid, or a key stands twice (`RepeatedKey`).
-    ValueError, RecursionError
-        What PyYAML raises for dates that do not exist and for texts nested too deeply.
-    """
-    return yaml.load(text, _UniqueKeys)  # noqa: S506 - it is a SafeLoader
-
-
-def option(check, **kwargs):
-    """A dataclass field whose YAML value passes through `check`, which raises ValueError."""
-    return dataclasses.field(metadata={"check": check}, **kwargs)
+def _tuples(value):
+    return tuple(_tuples(entry) for entry in value) if isinstance(value, list) else value
 
 
 def read_yaml(path) -> dict:
-    """The mapping in a YAML file; anything else is a UserError that names the file."""
+    """The mapping in a YAML file, {} for an empty one; no key may stand twice, and nothing in it can run code.
+
+    Raises
+    ------
+    UserError
+        The file cannot be read, is no YAML, or holds no mapping.
+    """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        content = YAML(typ="safe", pure=True).load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not a text file"
         raise UserError(f"cannot read {path}: {reason}") from error
-    try:
-        content = load_yaml(text)
-    except RepeatedKey as error:
+    except DuplicateKeyError as error:
+        key = re.search('"(.*?)"', error.problem).group(1)
         line = error.problem_mark.line + 1
-        raise UserError(f"{path}: {error.problem}, for the second time at line {line}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no such day
+        raise UserError(f"{path}: the key {key} stands twice, for the second time at line {line}") from error
+    except (YAMLError, ValueError, RecursionError) as error:  # ValueError: no such day
         mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path} is not valid YAML{where}") from error
+        raise UserError(f"{path} is not valid YAML{f' at line {mark.line + 1}' if mark else ''}") from error
+    if content is None:
+        return {}
     if not isinstance(content, dict):
         raise UserError(f"{path} does not hold keys and values")
     return content
 
 
-def parse(cls, content, source, where: str = ""):
-    """Make the dataclass `cls` out of a mapping.
+def yaml_text(content: dict) -> str:
+    """A mapping as YAML, keys in their order; `read_yaml` gives it back."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style, yaml.allow_unicode, yaml.width = False, True, 10000
+    yaml.sort_base_mapping_type_on_output = False
+    stream = io.StringIO()
+    yaml.dump(content, stream)
+    return stream.getvalue()
 
-    Parameters
-    ----------
-    cls : type
-        Dataclass whose fields were made by `option`; field names are the keys, and a name that
-        ends in an underscore stands for a Python keyword (``class_`` is the key ``class``).
-    content : mapping
-    source : str or Path
-        File that errors name.
-    where : str
-        Dotted path of the mapping inside the file.
+
+def parse(cls, content: dict, source):
+    """Make an instance of a `checked` class from the content of the file `source`.
 
     Raises
     ------
     UserError
-        Unknown or missing key, or a value of the wrong type.
+        A key is unknown or missing, or a value is wrong.
     """
-    if not isinstance(content, dict):
-        raise UserError(f"{source}: {where or 'the file'} must hold keys and values")
-    fields = {f.name.rstrip("_"): f for f in dataclasses.fields(cls) if "check" in f.metadata}
-    prefix = f"{where}." if where else ""
-    for key in content:
-        if key not in fields:
-            raise UserError(f"{source}: unknown key {prefix}{key}{nearest(key, fields)}")
-    values = {}
-    for key, field in fields.items():
-        if key in content:
-            check = field.metadata["check"]
-            try:
-                if dataclasses.is_dataclass(check):
-                    values[field.name] = parse(check, content[key], source, prefix + key)
-                else:
-                    values[field.name] = check(content[key])
-            except (ValueError, TypeError) as error:
-                raise UserError(f"{source}: {prefix}{key} {error}") from error
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise UserError(f"{source}: the key {prefix}{key} is missing")
-    return cls(**values)
-
-
-def number(value, low=None, above=None) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"must be a number, not {value!r}{_exponent_hint(value)}")
-    if not abs(value) <= sys.float_info.max:  # NaN, infinity, an integer beyond every float
-        shown = value if isinstance(value, float) else "one of that many digits"
-        raise ValueError(f"must be a finite number, not {shown}")
-    if (low is not None and value < low) or (above is not None and value <= above):
-        bound = f"at least {low}" if low is not None else f"above {above}"
-        raise ValueError(f"must be {bound}, not {value}")
-    return float(value)
-
-
-def _exponent_hint(value) -> str:
-    # YAML 1.1 reads 1e-4 as a string; only 1.0e-4 is a number.
+    for key, field in cls.__pydantic_fields__.items():
+        if field.exclude and key in content:
+            raise UserError(f"{source}: unknown key {key}")
+    adapter = TypeAdapter(cls)
     try:
-        float(value)
-    except (ValueError, TypeError):
-        return ""
-    return " (YAML wants a dot in it, as in 1.0e-4)" if isinstance(value, str) else ""
+        return adapter.validate_json(json.dumps(content, default=str))
+    except ValidationError as error:
+        raise UserError(f"{source}: {_sentence(error, adapter)}") from error
+    except (TypeError, ValueError, RecursionError) as error:  # keys that are lists, a list that contains itself
+        raise UserError(f"{source} holds what no config has: {error}") from error
 
 
-def whole(value, low: int = 1) -> int:
-    if number(value, low=low) % 1:  # which of infinity is not a number, and true
-        raise ValueError(f"must be a whole number, not {value!r}")
-    return int(value)
+WORDS = {  # pydantic's and ours
+    "Input should be": "must be",
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a valid string": "a text",
+    "a valid array": "a list",
+    "be an object": "hold keys and values",
+    "greater than or equal to": "at least",
+    "greater than": "above",
+}
 
 
-def positive(value) -> float:
-    return number(value, above=0)
+def _sentence(error: ValidationError, adapter: TypeAdapter) -> str:
+    """The first mistake of pydantic's list; an unknown key first, as it explains one that is missing."""
+    first = min(error.errors(), key=lambda mistake: mistake["type"] != "unexpected_keyword_argument")
+    kind, loc, given, context = first["type"], first["loc"], first["input"], first.get("ctx", {})
+    loc = loc[:-2] if loc[-1:] == ("[key]",) else loc
+    where = ".".join(part for part in loc if isinstance(part, str))
+    match kind:
+        case "unexpected_keyword_argument":
+            schema = adapter.json_schema()
+            known = {key for part in (schema, *schema.get("$defs", {}).values()) for key in part.get("properties", {})}
+            return f"unknown key {where}{nearest(loc[-1], known)}"
+        case "missing":
+            return f"the key {where} is missing"
+        case "value_error":
+            return f"{where} {context['error']}".lstrip()
+        case "too_short" | "string_too_short":
+            return f"{where} must not be empty"
+        case "literal_error":
+            names = re.findall("'(.*?)'", context["expected"])
+            return f"{where} must be one of {', '.join(names)}, not {_shown(given)}{nearest(given, names)}"
+    text = first["msg"]
+    for theirs, ours in WORDS.items():
+        text = text.replace(theirs, ours)
+    return f"{where} {text}, not {_shown(given)}"
 
 
-def one_of(*names):
-    def check(value):
-        if value not in names:
-            raise ValueError(f"must be one of {', '.join(names)}, not {value!r}")
-        return value
-
-    return check
-
-
-def optional(check):
-    return lambda value: None if value is None else check(value)
+def _shown(value) -> str:
+    return repr(value) if len(repr(value)) < 100 else f"{repr(value)[:80]}..."

@@ -13,9 +13,8 @@ from pathlib import Path
 from maskflownet.engine.graphs import GRAPHS, graph_path, graph_text, write_sources
 from maskflownet.network.architecture import PYRAMIDS
 from maskflownet.settings.cli import Parser, run
-from maskflownet.settings.configs import DataConfig, NetworkConfig, load_data_config, load_network_config
+from maskflownet.settings.configs import DataConfig, NetworkConfig, load_data_config, load_network_config, read_config
 from maskflownet.settings.folders import CONFIGS
-from maskflownet.settings.schema import read_yaml
 
 # What every run needs, as graph kind and settings.
 ALWAYS = (
@@ -43,7 +42,7 @@ def needed_graphs(networks: Iterable[NetworkConfig], data: Iterable[DataConfig])
 
 def shipped_graphs() -> list:
     """`needed_graphs` of the configs in `config_folder/`."""
-    paths = {path: read_yaml(path) for path in sorted(CONFIGS.glob("*.yaml"))}
+    paths = {path: read_config(path) for path in sorted(CONFIGS.glob("*.yaml"))}
     return needed_graphs(
         [load_network_config(path) for path, content in paths.items() if "network" in content],
         [load_data_config(path) for path, content in paths.items() if "dataset" in content],

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
 from maskflownet.checkpoints.checkpoint import Checkpoint, new_run_id
 from maskflownet.errors import UserError
 from maskflownet.settings.configs import DataConfig, NetworkConfig
@@ -83,8 +82,8 @@ def end_of(config: NetworkConfig, options: Options) -> int:
 def settings_of(config: NetworkConfig, data: DataConfig, options: Options, world: int) -> dict:
     """Everything beside the seed that decides what a step of a run does."""
     return {
-        "network": _content(config.path),
-        "dataset": _content(data.path),
+        "network": config.content,
+        "dataset": data.content,
         "options": {"shard": options.shard, "debug": options.debug, "scale": options.scale, "workers": world},
     }
 
@@ -139,7 +138,3 @@ def start_of(checkpoint: Checkpoint | None, network: str, options: Options) -> S
     if options.seed not in {None, record.seed}:
         raise UserError(f"{checkpoint.path} was trained with seed {record.seed}: a resumed run keeps its seed")
     return Start(record.run, record.step, record.seed or 0, record.parent)
-
-
-def _content(path) -> dict:
-    return yaml.safe_load(Path(path).read_text(encoding="utf-8"))

@@ -6,62 +6,18 @@ point: a stage's run id is noted before it starts, and its checkpoints say how f
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import yaml
 from maskflownet.checkpoints.checkpoint import new_run_id, read_checkpoint
 from maskflownet.engine.contract import refuse_torchrun
 from maskflownet.errors import UserError
 from maskflownet.reader.files import atomic_path
-from maskflownet.settings.configs import ENGINES, find_config, load_data_config, load_network_config
-from maskflownet.settings.schema import option, parse, read_yaml
+from maskflownet.settings.configs import ENGINES, Stage, load_data_config, load_network_config, load_schedule
+from maskflownet.settings.schema import read_yaml, yaml_text
 from maskflownet.training.launch import train_on
 from maskflownet.training.plan import Options, end_of
 from maskflownet.training.snapshots import Snapshots
-
-
-def _name(value) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError(f"must be a config's name or path, not {value!r}")
-    return value
-
-
-@dataclass(frozen=True)
-class Stage:
-    network: str = option(_name)
-    dataset: str = option(_name)
-
-
-def _stages(value) -> tuple:
-    if not isinstance(value, list) or not value:
-        raise ValueError("must be a list of stages, each with network and dataset")
-    return tuple(value)
-
-
-@dataclass(frozen=True)
-class Schedule:
-    stages: tuple = option(_stages)
-
-
-def load_schedule(name) -> tuple[Path, list[Stage]]:
-    """Read a schedule and all configs that it names.
-
-    Raises
-    ------
-    UserError
-        The file or one of its configs is missing or wrong.
-    """
-    path = find_config(name)
-    content = read_yaml(path)
-    if "stages" not in content and {"network", "dataset"} & set(content):
-        raise UserError(f"{path} is no schedule of stages but the config of a single one")
-    entries = parse(Schedule, content, path).stages
-    stages = [parse(Stage, entry, path, f"stages[{i}]") for i, entry in enumerate(entries, 1)]
-    for stage in stages:
-        load_network_config(stage.network)
-        load_data_config(stage.dataset)
-    return path, stages
 
 
 def run_stages(
@@ -146,7 +102,7 @@ def _free_run(options: Options) -> str:
 def _write(path: Path, content: dict) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
-        temporary.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        temporary.write_text(yaml_text(content), encoding="utf-8")
 
 
 def _run_stage(stage: Stage, run: str, parents: list, options: Options, executor: tuple) -> Path:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from maskflownet.errors import DataError
+from maskflownet.errors import UserError
 from maskflownet.settings.datasets import NAMES, TEXTURES, find_root, parse_roots, read_paths
 
 
@@ -50,19 +50,19 @@ def test_home_and_absolute_folders_in_a_file(folders, monkeypatch):
 
 
 def test_a_root_that_does_not_exist_is_an_error(folders, monkeypatch):
-    with pytest.raises(DataError, match="nowhere.*sintel.*command line"):
+    with pytest.raises(UserError, match="nowhere.*sintel.*command line"):
         find_root("sintel", {"sintel": str(folders / "nowhere")})
     monkeypatch.setenv("MASKFLOWNET_SINTEL", str(folders / "nowhere"))
-    with pytest.raises(DataError, match="nowhere.*MASKFLOWNET_SINTEL"):
+    with pytest.raises(UserError, match="nowhere.*MASKFLOWNET_SINTEL"):
         find_root("sintel", {})
 
 
 def test_unknown_names_are_errors(folders):
-    with pytest.raises(DataError, match="'chair'"):
+    with pytest.raises(UserError, match="'chair'"):
         find_root("chair", {})
-    with pytest.raises(DataError, match="'chair'.*command line"):
+    with pytest.raises(UserError, match="'chair'.*command line"):
         find_root("chairs", {"chair": str(folders / "one")})
-    with pytest.raises(DataError, match="'chair'.*command line"):
+    with pytest.raises(UserError, match="'chair'.*command line"):
         parse_roots(["chair=/somewhere"])
 
 
@@ -72,24 +72,24 @@ def test_unknown_names_are_errors(folders):
         ("chair: one\n", "'chair'"),
         ("chairs: 3\n", "chairs"),
         ("chairs:\n", "chairs"),
-        ("- chairs\n", "NAME: FOLDER"),
-        ("chairs: [one\n", "cannot be read"),
-        ("chairs: one\nchairs: two\n", "cannot be read.*chairs stands twice"),
-        ("chairs: !!python/object/apply:os.getcwd []\n", "cannot be read"),
-        ("[1, 2]: one\n", "cannot be read|no data set"),
+        ("- chairs\n", "does not hold keys and values"),
+        ("chairs: [one\n", "not valid YAML"),
+        ("chairs: one\nchairs: two\n", "chairs stands twice"),
+        ("chairs: !!python/object/apply:os.getcwd []\n", "not valid YAML"),
+        ("[1, 2]: one\n", "no data set"),
     ],
 )
 def test_a_wrong_file_is_named(folders, content, message):
     paths = folders / "paths.yaml"
     paths.write_text(content)
-    with pytest.raises(DataError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         read_paths(paths)
     assert str(paths) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_file_is_named(folders):
-    with pytest.raises(DataError, match=r"absent\.yaml"):
+    with pytest.raises(UserError, match=r"absent\.yaml"):
         find_root("chairs", {}, folders / "absent.yaml")
 
 
@@ -98,5 +98,5 @@ def test_arguments():
     assert roots == {"chairs": "/a", "sintel": "b=c"}
     assert isinstance(find_root("chairs", {"chairs": "."}), Path)
     for wrong in (["chairs"], ["chairs="], ["=/a"], ["chairs=/a", "chairs=/b"]):
-        with pytest.raises(DataError):
+        with pytest.raises(UserError):
             parse_roots(wrong)
