@@ -5,8 +5,6 @@ i32 device type, i32 device id, i32 data type, the data; then u64 count and per 
 the bytes. Arrays come back in the type that they are stored in.
 """
 
-from __future__ import annotations
-
 import struct
 from pathlib import Path
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from maskflownet.checkpoints.checkpoint import as_path, find_run
+from maskflownet.checkpoints.checkpoint import as_path, find_run, split_name
 from maskflownet.errors import UserError
 from maskflownet.settings.folders import LOGS
 from maskflownet.training.log import EVERY_STEP_UNTIL
@@ -59,10 +59,8 @@ def find_log(name, folder: Path = LOGS) -> Path:
     path = as_path(name, SUFFIX, "log")
     if path is not None:
         return path
-    if not str(name):
-        raise UserError("the run's name is empty: give a path or a run id")
     runs = {path.stem: path for path in sorted(Path(folder).glob(f"[!.]*{SUFFIX}"))}
-    return runs[find_run(str(name), runs, f"run {name}", f"no log of a run {name} in {folder}")]
+    return runs[find_run(str(name), runs, "log of run", folder)]
 
 
 def read_curves(path) -> Curves:
@@ -109,14 +107,13 @@ def with_parents(path) -> list[Curves]:
     chain = [read_curves(path)]
     seen = {path.stem}
     while chain[0].parent:
-        match = re.fullmatch(r"(.+)_(\d+)", chain[0].parent)
-        run, step = (match[1], int(match[2])) if match else (chain[0].parent, None)
+        run, step = split_name(Path(chain[0].parent))
         log = path.with_name(run + SUFFIX)
         if run in seen or not log.is_file():
             break
         seen.add(run)
         curves = read_curves(log)
-        chain.insert(0, curves if step is None else _cut(curves, step))
+        chain.insert(0, _cut(curves, step) if step else curves)
     return [curves for curves in chain if curves.training]
 
 

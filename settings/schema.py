@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.representer import SafeRepresenter
 
 checked = partial(dataclass, frozen=True, config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
 INTERNAL = Field(exclude=True)
@@ -72,9 +73,21 @@ def read_yaml(path) -> dict:
     return content
 
 
+class _Representer(SafeRepresenter):
+    def represent_float(self, data):
+        node = super().represent_float(data)
+        if "." not in node.value:  # without a dot, PyYAML takes 1e-05 for a text
+            node.value = node.value.replace("e", ".0e")
+        return node
+
+
+_Representer.add_representer(float, _Representer.represent_float)
+
+
 def yaml_text(content: dict) -> str:
     """A mapping as YAML, keys in their order; `read_yaml` gives it back."""
     yaml = YAML(typ="safe", pure=True)
+    yaml.Representer = _Representer
     yaml.default_flow_style, yaml.allow_unicode, yaml.width = False, True, 10000
     yaml.sort_base_mapping_type_on_output = False
     stream = io.StringIO()

@@ -88,11 +88,11 @@ def test_logs_are_found_as_checkpoints_are(tmp_path):
         write_log(tmp_path, name, 1)
     assert find_log("8ca", tmp_path) == find_log(A, tmp_path) == tmp_path / f"{A}.log"
     assert find_log(tmp_path / f"{B}.log") == tmp_path / f"{B}.log"
-    with pytest.raises(UserError, match=rf"^run 8 is ambiguous: it fits {A}, {B}$"):
+    with pytest.raises(UserError, match=rf"^log of run 8 is ambiguous: it fits {A}, {B}$"):
         find_log("8", tmp_path)
-    with pytest.raises(UserError, match=rf"^no log of a run zzz in .*: it holds {A}, {B}$"):
+    with pytest.raises(UserError, match=rf"^no log of run zzz in .*: there are {A}, {B}$"):
         find_log("zzz", tmp_path)
-    with pytest.raises(UserError, match="it holds none$"):
+    with pytest.raises(UserError, match="there are none$"):
         find_log("zzz", tmp_path / "nowhere")
     with pytest.raises(UserError, match="there is no such file"):
         find_log("nowhere/x.log")

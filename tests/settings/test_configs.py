@@ -338,6 +338,7 @@ def test_a_mapping_written_is_a_mapping_read(tmp_path):
     content = {"z": [1e-5, 2, None, True], "a": {"text": "1e5", "no": "no", "long": "word " * 60, "umlaut": "ü"}}
     path = write(tmp_path, yaml_text(content))
     assert read_yaml(path) == content and list(read_yaml(path)) == ["z", "a"]
+    assert "1.0e-05" in path.read_text()  # for PyYAML
 
 
 def test_a_changed_config_is_checked_again():
