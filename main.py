@@ -14,28 +14,35 @@ from maskflownet.report.report import add_report, check_report, report_name, rep
 from maskflownet.settings.cli import (
     Parser,
     add_batch,
-    add_data,
+    add_checkpoint,
+    add_config,
     add_devices,
-    add_output_root,
     add_sizing,
     add_training,
     count,
     run,
-    whole_number,
 )
-from maskflownet.settings.configs import ENGINES, load_data_config, load_network_config
+from maskflownet.settings.configs import load_data_config, load_network_config
 from maskflownet.settings.datasets import LABELLED, Roots, parse_roots, validation_sets
 from maskflownet.tools.onnx_export import check_target, export_onnx, import_onnx
 from maskflownet.training.launch import train_on
 from maskflownet.training.plan import Options
 
-DEFAULT_DATA = "chairs.yaml"
+TRAINING_ONLY = ("--steps", "--seed", "--scale", "--shard", "-s", "--skip_damaged")
+REFUSED = {  # arguments that would do nothing
+    "--valid": TRAINING_ONLY,
+    "--predict": (*TRAINING_ONLY, "--dataset_cfg", "--debug"),
+    "--export_onnx": (
+        *TRAINING_ONLY, "--dataset_cfg", "--debug", "-g", "--gpus", "--engine", "--precision", "--data_root",
+        "--workers", "--clear_steps",
+    ),
+}  # fmt: skip
 
 
 def parse(arguments):
     parser = Parser(prog="main.py", description=__doc__)
     add = parser.add_argument
-    add("config", metavar="CONFIG", help="network config: a name in config_folder/ or a path")
+    add_config(parser)
     add(
         "--dataset_cfg",
         metavar="DATASET_CONFIG",
@@ -43,12 +50,7 @@ def parse(arguments):
         "--valid: all sets with a root)",
     )
     add_devices(parser)
-    add(
-        "-c",
-        "--checkpoint",
-        metavar="CHECKPOINT",
-        help="run id, unique prefix of one, prefix:steps, or path of a .params file; training goes on where it stopped",
-    )
+    add_checkpoint(parser, "; training goes on where it stopped")
     add(
         "--clear_steps",
         action="store_true",
@@ -71,18 +73,20 @@ def parse(arguments):
         "--batch pairs at a time (default: any number)",
     )
     add("--steps", type=count, metavar="N", help="end the run at its step N, with a checkpoint")
-    add("--seed", type=whole_number, metavar="N", help="of all random numbers (default 0, or the resumed run's)")
     add_training(parser)
-    add_data(parser)
-    add_output_root(parser)
     add_sizing(parser)
     add_batch(parser)
     args = parser.parse_args(arguments)
-    given = {"--valid": args.valid, "--predict": args.predict, "--export_onnx": args.export_onnx}
-    tasks = [flag for flag, value in given.items() if value]
+    refuse(args, arguments)
+    check_report(args)
+    return args
+
+
+def refuse(args, arguments) -> None:
+    """Raise UserError for arguments that exclude each other or would do nothing."""
+    tasks = [flag for flag in REFUSED if getattr(args, flag[2:])]
     if len(tasks) > 1:
         raise UserError(f"{' and '.join(tasks)} exclude each other")
-    check_report(args)
     if args.confidence and not args.valid:
         raise UserError("--confidence is for --valid; predict_new_data.py writes it as a picture")
     if tasks and args.checkpoint is None:
@@ -92,39 +96,32 @@ def parse(arguments):
             "--resize, --pad and --batch are for --valid, --predict and --export_onnx; "
             "for training target_shape and batch_size of the dataset config decide"
         )
-    refused = {"steps": None, "seed": None, "scale": 1.0, "shard": 1, "skip_damaged": False}
-    if not args.valid:
-        refused.update(dataset_cfg=None, debug=False)
-    if args.export_onnx:
-        refused.update(gpus="", engine=ENGINES[0], precision=None)
-        refused.update(data_root=[], workers=0, clear_steps=False)
-    for name, default in refused.items():
-        if tasks and getattr(args, name) != default:
-            raise UserError(f"--{name} is not for {tasks[0]}")
-    return args
+    for flag in REFUSED[tasks[0]] if tasks else ():
+        # A short flag may have its value behind it without a space: -g0.
+        if any(given.split("=")[0] == flag or given[:2] == flag for given in arguments):
+            raise UserError(f"{flag} is not for {tasks[0]}")
 
 
 def main(arguments):
     args = parse(arguments)
     config = load_network_config(args.config)
-    if args.export_onnx:
+    if args.valid:
+        run_validation(args, config)
+    elif args.predict:
+        run_submission(args, config)
+    elif args.export_onnx:
         run_export(args, config)
-    elif args.valid or args.predict:
-        refuse_torchrun("--valid" if args.valid else "--predict")
-        sizing = Sizing(args.resize, args.pad)
-        roots = Roots(parse_roots(args.data_root))
-        checkpoint = read_checkpoint(args.checkpoint, args.output_root / "weights")
-        command = run_validation if args.valid else run_submission
-        command(args, config, checkpoint, roots, sizing)
     else:
         run_training(args, config)
 
 
+def find(args):
+    return read_checkpoint(args.checkpoint, args.output_root / "weights")
+
+
 def run_training(args, config):
-    data = load_data_config(args.dataset_cfg or DEFAULT_DATA)
-    checkpoint = None
-    if args.checkpoint is not None:
-        checkpoint = read_checkpoint(args.checkpoint, args.output_root / "weights")
+    data = load_data_config(args.dataset_cfg or "chairs.yaml")
+    checkpoint = None if args.checkpoint is None else find(args)
     options = Options.of_arguments(args, steps=args.steps, clear_steps=args.clear_steps)
     saved = train_on(config, data, checkpoint, options, args.gpus, args.engine, args.precision)
     if saved is not None:
@@ -135,12 +132,13 @@ def run_export(args, config):
     sizing = Sizing(args.resize, args.pad)
     check_target(args.export_onnx, sizing)  # before a checkpoint is read
     import_onnx()
-    checkpoint = read_checkpoint(args.checkpoint, args.output_root / "weights")
-    print(export_onnx(args.export_onnx, config, checkpoint, sizing, args.batch).describe())
+    print(export_onnx(args.export_onnx, config, find(args), sizing, args.batch).describe())
 
 
-def run_validation(args, config, checkpoint, roots, sizing):
+def run_validation(args, config):
+    refuse_torchrun("--valid")
     which = load_data_config(args.dataset_cfg) if args.dataset_cfg else LABELLED
+    roots, checkpoint = Roots(parse_roots(args.data_root)), find(args)
     found = validation_sets(which, roots, config.network.class_, args.debug)
     engine = load_engine(config, checkpoint, args.gpus, args.engine, args.precision)
     facts = {
@@ -152,7 +150,7 @@ def run_validation(args, config, checkpoint, roots, sizing):
     totals = validate(
         engine,
         found.sets,
-        sizing,
+        Sizing(args.resize, args.pad),
         args.batch or 1,
         folder,
         checkpoint.record.run,
@@ -171,17 +169,16 @@ def run_validation(args, config, checkpoint, roots, sizing):
         print(f"wrote {folder / report_name(checkpoint.record.run, checkpoint.record.step)}")
 
 
-def run_submission(args, config, checkpoint, roots, sizing):
+def run_submission(args, config):
+    refuse_torchrun("--predict")
+    roots, checkpoint = Roots(parse_roots(args.data_root)), find(args)
     engine = load_engine(config, checkpoint, args.gpus, args.engine, args.precision)
-    written = submit(
-        engine, roots, checkpoint.path.stem, args.output_root / "flows", sizing, args.batch or 1, args.workers
-    )
-    for submission in written:
+    flows, sizing = args.output_root / "flows", Sizing(args.resize, args.pad)
+    for submission in submit(engine, roots, checkpoint.path.stem, flows, sizing, args.batch or 1, args.workers):
         print(f"{submission.name}: {submission.count} files in {submission.folder}, {submission.archive}")
 
 
 def command() -> int:
-    """Run the program with the arguments of the command line; its exit code."""
     return run(main)
 
 

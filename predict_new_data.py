@@ -7,7 +7,17 @@ from maskflownet.errors import UserError
 from maskflownet.inference.outputs import check_outputs, predict_files
 from maskflownet.inference.predictor import Predictor
 from maskflownet.inference.sources import Folder, Pair, Video
-from maskflownet.settings.cli import Parser, add_batch, add_devices, add_sizing, frame_rate, pixels, run
+from maskflownet.settings.cli import (
+    Parser,
+    add_batch,
+    add_checkpoint,
+    add_config,
+    add_devices,
+    add_sizing,
+    frame_rate,
+    pixels,
+    run,
+)
 
 
 def parse(arguments):
@@ -20,18 +30,12 @@ def parse(arguments):
         ".flo, .pfm, .npy, .npz (raw vectors u, v in px), .mp4, .avi, .gif (video); for a folder "
         "or video either a video or a numbered name such as flow_%%04d.flo",
     )
-    add("config", metavar="CONFIG", help="network config: a name in config_folder/ or a path")
+    add_config(parser)
     add("--image_1", metavar="A", help="first image")
     add("--image_2", metavar="B", help="second image")
     add("--video_filepath", metavar="V", help="video or GIF; each frame is paired with the next")
     add("--folder", metavar="D", help="folder of frames, paired in natural order of their names")
-    add(
-        "-c",
-        "--checkpoint",
-        required=True,
-        metavar="CHECKPOINT",
-        help="path of a .params file, run id, unique prefix of one, or prefix:steps",
-    )
+    add_checkpoint(parser, required=True)
     add_devices(parser)
     add_sizing(parser)
     add_batch(parser)
@@ -107,7 +111,6 @@ def main(arguments):
 
 
 def command() -> int:
-    """Run the program with the arguments of the command line; its exit code."""
     return run(main)
 
 

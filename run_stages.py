@@ -2,16 +2,7 @@
 
 import sys
 
-from maskflownet.settings.cli import (
-    Parser,
-    add_data,
-    add_devices,
-    add_output_root,
-    add_training,
-    count,
-    run,
-    whole_number,
-)
+from maskflownet.settings.cli import Parser, add_checkpoint, add_devices, add_training, count, run
 from maskflownet.training.plan import Options
 from maskflownet.training.stages import run_stages
 
@@ -25,7 +16,7 @@ def main(arguments):
         help="YAML file of the stages: a name in config_folder/ such as six_stages.yaml, or a path",
     )
     add_devices(parser)
-    add("-c", "--checkpoint", help="what the first stage starts from (default: from scratch)")
+    add_checkpoint(parser, ": what the first stage starts from (default: from scratch)")
     add(
         "--begin",
         type=count,
@@ -33,18 +24,14 @@ def main(arguments):
         metavar="N",
         help="the first stage to run; the checkpoint stands for all before it (default 1)",
     )
-    add("--seed", type=whole_number, default=0, metavar="N", help="of all random numbers")
     add("--fresh", action="store_true", help="forget what an earlier call reached, begin again")
     add_training(parser)
-    add_data(parser)
-    add_output_root(parser)
     args = parser.parse_args(arguments)
     options = Options.of_arguments(args)
     run_stages(args.schedule, options, args.gpus, args.checkpoint, args.fresh, args.engine, args.precision, args.begin)
 
 
 def command() -> int:
-    """Run the program with the arguments of the command line; its exit code."""
     return run(main)
 
 

@@ -13,17 +13,18 @@ from maskflownet.inference.outputs import to_picture
 from maskflownet.inference.predictor import Predictor
 from maskflownet.reader.formats import read_flow
 from maskflownet.reader.pictures import read_image, write_image
-from maskflownet.settings.cli import Parser, add_devices, run
+from maskflownet.settings.cli import Parser, add_checkpoint, add_config, add_devices, run
+from maskflownet.settings.folders import FLOWS
 
 HERE = Path(__file__).resolve().parent
 
 
 def main(arguments):
     parser = Parser(prog="demo.py", description=__doc__.splitlines()[0])
-    parser.add_argument("config", metavar="CONFIG", help="network config, such as MaskFlownet")
-    parser.add_argument("-c", "--checkpoint", required=True, help="path or run id, such as d43")
+    add_config(parser)
+    add_checkpoint(parser, required=True)
     add_devices(parser)
-    parser.add_argument("-o", "--output", default=HERE.parent / "flows/demo.png", type=Path)
+    parser.add_argument("-o", "--output", default=FLOWS / "demo.png", type=Path, help="(default: flows/demo.png)")
     args = parser.parse_args(arguments)
     image_1, image_2 = (read_image(HERE / f"example_{i}.png") for i in (1, 2))
     label, _ = read_flow(HERE / "example_flow.png")

@@ -1,17 +1,16 @@
-"""What the programs share: one-sentence errors, exit codes and the types of their arguments."""
-
-from __future__ import annotations
+"""What the programs share: one-sentence errors, exit codes, arguments and their types."""
 
 import argparse
+import math
 import sys
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import NoReturn
 
-from maskflownet.errors import DataError, UserError
+from maskflownet.errors import UserError
 from maskflownet.settings.configs import ENGINES, PRECISIONS
-from maskflownet.settings.folders import ROOT, WEIGHTS
+from maskflownet.settings.folders import ROOT
 
 FAILED, INTERRUPTED = 2, 130
 
@@ -27,49 +26,67 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (--help explains the arguments)")
 
 
+def run(main: Callable[[list[str]], None], arguments: list[str] | None = None) -> int:
+    """Call a program; its exit code: 0, 2 after an error (one sentence on stderr), 130 after Ctrl-C."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        main(arguments)
+    except (UserError, OSError) as error:
+        if "--traceback" in arguments:
+            raise
+        sentence = " ".join(str(error).split())
+        if isinstance(error, OSError) and error.strerror:
+            sentence = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        print(f"error: {sentence}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def number(kind: Callable, what: str, low, high=sys.float_info.max) -> Callable:
+    """The type of an argument from `low` to `high`; `what` says so in the error."""
+
+    def convert(text: str):
+        try:
+            value = kind(text)
+        except (ValueError, ZeroDivisionError):
+            value = math.nan
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+        return value
+
+    return convert
+
+
+whole_number = number(int, "a whole number", 0)
+count = number(int, "a whole number above 0", 1)
+pixels = number(float, "a number above 0", sys.float_info.min)
+factor = number(float, "a number above 0 and at most 1000", sys.float_info.min, 1000)
+frame_rate = number(Fraction, "a number from 0.01 to 1000", Fraction(1, 100), 1000)
+
+
 def height_width(text: str) -> tuple[int, int]:
-    """The type of `--resize H,W`."""
     parts = text.split(",")
     if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts):
         raise argparse.ArgumentTypeError(f"{text!r} is not H,W, two numbers of pixels")
     return int(parts[0]), int(parts[1])
 
 
-def pixels(text: str) -> float:
-    """The type of a length in px above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return value
+def add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", metavar="CONFIG", help="network config: a name in config_folder/ or a path")
 
 
-def factor(text: str) -> float:
-    """The type of a factor above 0 and at most 1000."""
-    value = pixels(text)
-    if value > 1000:
-        raise argparse.ArgumentTypeError(f"{text!r} is above 1000")
-    return value
-
-
-def frame_rate(text: str) -> Fraction:
-    """The type of frames per second, 0.01 to 1000."""
-    try:
-        value = Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        value = Fraction(0)
-    if not Fraction(1, 100) <= value <= 1000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0.01 to 1000")
-    return value
-
-
-def count(text: str) -> int:
-    """The type of a number of things, at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
+def add_checkpoint(parser: argparse.ArgumentParser, more: str = "", required: bool = False) -> None:
+    parser.add_argument(
+        "-c",
+        "--checkpoint",
+        required=required,
+        metavar="CHECKPOINT",
+        help="path of a .params file, run id, unique prefix of one, or prefix:steps; d43 are the shipped weights"
+        + more,
+    )
 
 
 def add_devices(parser: argparse.ArgumentParser) -> None:
@@ -102,43 +119,21 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=count, metavar="N", help="pairs predicted at a time (default 1)")
 
 
-def add_data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--data_root",
-        action="append",
-        default=[],
-        metavar="NAME=DIR",
-        help="root of a data set (chairs, things3d, sintel, kitti, hd1k, pairs), or textures=DIR "
-        "for the pictures of synthetic scenes; may be repeated; without it MASKFLOWNET_NAME in the "
-        "environment or NAME in paths.yaml",
-    )
-    parser.add_argument(
-        "--workers",
-        type=whole_number,
-        default=0,
-        metavar="N",
-        help="processes that read data ahead (default 0: the program itself reads)",
-    )
-
-
-def add_folder(parser: argparse.ArgumentParser) -> None:
-    """Add `--folder` of the tools that write a checkpoint."""
-    parser.add_argument("--folder", type=Path, default=WEIGHTS, metavar="DIR", help="where to write (default: weights)")
-
-
 def add_output_root(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output_root",
         type=Path,
         default=ROOT,
         metavar="DIR",
-        help="folder of weights/, logs/ and flows/ (default: this checkout)",
+        help="folder of weights/, logs/ and flows/ (default: the checkout, or the working folder if MaskFlownet "
+        "is installed without one)",
     )
 
 
 def add_training(parser: argparse.ArgumentParser) -> None:
-    """The arguments that training has in every program; `Options.of_arguments` reads them."""
+    """The arguments that training has in every program; `training.plan.Options.of_arguments` reads them."""
     add = parser.add_argument
+    add("--seed", type=whole_number, metavar="N", help="of all random numbers (default 0, or the resumed run's)")
     add(
         "--debug",
         action="store_true",
@@ -161,38 +156,20 @@ def add_training(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="factor of all numbers of steps, such as 0.001 for a rehearsal",
     )
-
-
-def whole_number(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
-    return int(text)
-
-
-def run(main: Callable[[list[str]], None], arguments: list[str] | None = None) -> int:
-    """Call a program; its errors become one sentence on stderr.
-
-    Returns
-    -------
-    int
-        Exit code: 0; 2 after an error that the user can put right; 130 after Ctrl-C.
-    """
-    arguments = sys.argv[1:] if arguments is None else arguments
-    try:
-        main(arguments)
-    except (UserError, DataError, OSError) as error:
-        if "--traceback" in arguments:
-            raise
-        print(f"error: {describe(error)}", file=sys.stderr)
-        return FAILED
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
-    return 0
-
-
-def describe(error: Exception) -> str:
-    """One sentence; the operating system's errors with the file that they concern."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return " ".join(str(error).split())
+    add(
+        "--data_root",
+        action="append",
+        default=[],
+        metavar="NAME=DIR",
+        help="root of a data set (chairs, things3d, sintel, kitti, hd1k, pairs), or textures=DIR "
+        "for the pictures of synthetic scenes; may be repeated; without it MASKFLOWNET_NAME in the "
+        "environment or NAME in paths.yaml",
+    )
+    add(
+        "--workers",
+        type=whole_number,
+        default=0,
+        metavar="N",
+        help="processes that read data ahead (default 0: the program itself reads)",
+    )
+    add_output_root(parser)

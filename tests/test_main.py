@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
             ["MaskFlownet_S", "-c", "x", "--export_onnx", "x.onnx", "--engine", "torch"],
             "--engine is not for --export_onnx",
         ),
-        (["MaskFlownet_S", "--scale", "1e305"], "above 1000"),
+        (["MaskFlownet_S", "--scale", "1e305"], "at most 1000"),
         (["MaskFlownet_X"], "no config MaskFlownet_X"),
         (["chairs"], "is no network config"),
         (["MaskFlownet_S", "--dataset_cfg", "MaskFlownet_S"], "MaskFlownet_S.yaml"),

@@ -3,13 +3,13 @@
 python -m maskflownet.tools.halve -c CHECKPOINT [--folder DIR]
 """
 
-from __future__ import annotations
-
 import sys
+from pathlib import Path
 
 from maskflownet.checkpoints.checkpoint import read_checkpoint, save_checkpoint
 from maskflownet.errors import UserError
-from maskflownet.settings.cli import Parser, add_folder, run
+from maskflownet.settings.cli import Parser, add_checkpoint, run
+from maskflownet.settings.folders import WEIGHTS
 
 
 def main(arguments: list[str]) -> None:
@@ -17,9 +17,8 @@ def main(arguments: list[str]) -> None:
         prog="python -m maskflownet.tools.halve",
         description="Write a checkpoint's parameters as float16, under the same name.",
     )
-    add = parser.add_argument
-    add("-c", "--checkpoint", required=True, help="run id, unique prefix, or path of a .params")
-    add_folder(parser)
+    add_checkpoint(parser, required=True)
+    parser.add_argument("--folder", type=Path, default=WEIGHTS, metavar="DIR", help="where to write (default: weights)")
     args = parser.parse_args(arguments)
     checkpoint = read_checkpoint(args.checkpoint)
     path = args.folder / checkpoint.path.name
