@@ -1,35 +1,32 @@
-# Two commands do everything: `make demo` and `make test`. Both make the environment .venv first.
+# Two commands do everything: `make demo` and `make test`. Both make the environment .venv first, with this checkout
+# installed in it (pip install -e .).
 #
 #   make demo [CHECKPOINT=x.params CONFIG=MaskFlownet_S] [ENGINE=torch]
 #   make test [TESTS=tests/network] [JOBS=4] [TORCH=]
-#   make pythons          the tests on every Python 3.8 to 3.13 that is found
+#   make pythons          the tests on every Python 3.10 to 3.14 that is found
 #
-# PYTHON chooses the interpreter. Without REQUIREMENTS the newest releases of everything are taken,
-# beside MXNet for the CPU; with REQUIREMENTS=requirements-cu117.txt what that file says; with
-# ENGINE=torch PyTorch and no MXNet. The tests want both: TORCH says which PyTorch, and without any
-# (TORCH=) the tests of its engine are skipped. On Linux pip's own choice brings CUDA, some gigabytes;
-# a PyTorch for CPUs that was installed in the environment before is kept.
+# PYTHON chooses the interpreter. The newest releases of everything are taken, and MXNet for the CPU; with
+# REQUIREMENTS=requirements-cu117.txt what that file says; with ENGINE=torch PyTorch and no MXNet. The tests want
+# both: TORCH says which PyTorch, and without any (TORCH=) the tests of its engine are skipped. On Linux pip's own
+# choice brings CUDA, some gigabytes; a PyTorch for CPUs that was installed in the environment before is kept.
 
 PYTHON ?= python3
 VENV ?= .venv
 ENGINE ?= mxnet
 TORCH ?= torch>=2.4,<2.14
-ifeq ($(ENGINE),torch)
-REQUIREMENTS ?= requirements-torch.txt
-else
-REQUIREMENTS ?= requirements-base.txt
-endif
-CHECKPOINT ?= weights/d43Nov28-0826_4000.params
+REQUIREMENTS ?=
+CHECKPOINT ?= d43
 CONFIG ?= MaskFlownet
 TESTS ?= tests
 JOBS ?= 2
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 INSTALLED := $(VENV)/.installed-$(ENGINE)
 
 .PHONY: demo test lint pythons clean
 
 demo: $(INSTALLED)
-	@$(BIN)/python -m examples.demo $(CONFIG) -c "$(CHECKPOINT)" --engine $(ENGINE)
+	@$(BIN)/python -m maskflownet.examples.demo $(CONFIG) -c "$(CHECKPOINT)" --engine $(ENGINE)
 
 test: $(VENV)/.tested
 	@echo "Running the tests; they take about eight minutes on two cores and end with a line of counts."
@@ -43,17 +40,16 @@ pythons:
 	tests/pythons.sh
 
 # --no-deps: MXNet's metadata forbids NumPy 2 and so Python 3.13, where it works all the same.
-$(INSTALLED): requirements-base.txt $(REQUIREMENTS)
+$(INSTALLED): pyproject.toml $(REQUIREMENTS)
 	@echo "Making the environment $(VENV) (about a minute, some 600 MB; with CUDA's PyTorch some gigabytes) ..."
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(REQUIREMENTS)
+	@$(PIP) $(if $(REQUIREMENTS),-r $(REQUIREMENTS),-e .$(if $(filter torch,$(ENGINE)),[torch]))
 	@test $(ENGINE) = torch || $(BIN)/python -c "import importlib.util, sys; sys.exit(not importlib.util.find_spec('mxnet'))" \
-		|| $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps mxnet==1.9.1
+		|| $(PIP) --no-deps mxnet==1.9.1
 	@touch $@
 
-$(VENV)/.tested: $(INSTALLED) requirements-dev.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt \
-		$(if $(TORCH),"$(TORCH)")
+$(VENV)/.tested: $(INSTALLED)
+	@$(PIP) -e .[dev] $(if $(TORCH),"$(TORCH)")
 	@touch $@
 
 clean:

@@ -1,18 +1,27 @@
-"""Optical flow by MaskFlownet (CVPR 2020), from Python: see `load`."""
+"""Optical flow by MaskFlownet (CVPR 2020).
+
+>>> import maskflownet
+>>> predictor = maskflownet.load()  # or load("MaskFlownet_S", engine="torch", gpus="0")
+>>> flow, mask, warped = predictor(image_1, image_2)  # uint8 RGB arrays (H, W, 3) -> flow (H, W, 2), px, (u, v)
+"""
 
 from importlib import import_module
 
 __version__ = "0.2.0"
-_SOURCES = {
-    "Predictor": "maskflownet.inference.predictor",
-    "flow_to_colour": "maskflownet.reader.colour",
-    "load": "maskflownet.inference.predictor",
-}
 __all__ = ["Predictor", "__version__", "flow_to_colour", "load"]
+_SOURCES = {"Predictor": "maskflownet.inference.predictor", "flow_to_colour": "maskflownet.reader.colour"}
 
 
 def __getattr__(name):
-    """Import what is asked for, so that a part of the package does not wait for the whole."""
+    """Import what is asked for: a part of the package does not wait for the whole."""
     if name not in _SOURCES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_SOURCES[name]), name)
+
+
+def load(config="MaskFlownet", checkpoint=None, **options):
+    """A Predictor of a network config and a checkpoint, by name or path; None = the shipped weights.
+
+    `options` are those of `Predictor.load`: gpus, engine, precision, resize, pad, batch, folder.
+    """
+    return __getattr__("Predictor").load(config, checkpoint, **options)

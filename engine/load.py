@@ -87,7 +87,7 @@ def import_torch():
     try:
         import torch  # noqa: PLC0415
     except (ImportError, OSError) as error:
-        raise UserError(f"--engine torch needs PyTorch ({error}): pip install -r requirements-torch.txt") from error
+        raise UserError(f"--engine torch needs PyTorch ({error}): pip install torch") from error
     return torch
 
 

@@ -9,6 +9,6 @@ def import_mxnet(otherwise: str):
         from maskflownet.network.compat import mx  # noqa: PLC0415
     except (ImportError, OSError) as error:  # OSError: a library that it needs is missing
         raise UserError(
-            f"MXNet cannot be imported ({error}): pip install -r requirements.txt, or {otherwise}"
+            f"MXNet cannot be imported ({error}): pip install --no-deps mxnet==1.9.1, or {otherwise}"
         ) from error
     return mx

@@ -54,9 +54,7 @@ def import_onnx():
         import onnx  # noqa: PLC0415
         import onnx.reference  # noqa: PLC0415 - since onnx 1.13
     except (ImportError, OSError) as error:
-        raise UserError(
-            f"--export_onnx needs the package onnx ({error}): pip install -r requirements-onnx.txt"
-        ) from error
+        raise UserError(f"--export_onnx needs the package onnx ({error}): pip install onnx onnxruntime") from error
     return onnx
 
 

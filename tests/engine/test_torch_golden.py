@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed: requirements-torch.txt")
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from maskflownet.engine.graphs import graph_of
 from maskflownet.engine.torch.module import GraphModule

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed: requirements-torch.txt")
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from maskflownet.checkpoints.checkpoint import read_checkpoint
 from maskflownet.engine.contract import NotFinite, Sizing

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-pytest.importorskip("torch", reason="PyTorch is not installed: requirements-torch.txt")
+pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from maskflownet.engine.graphs import (
     GRAPHS,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed: requirements-torch.txt")
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from maskflownet.engine.graphs import graph_of  # noqa: E402
 from maskflownet.engine.torch.module import GraphModule  # noqa: E402

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed: requirements-torch.txt")
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from maskflownet.engine.graphs import GRAPHS
 from maskflownet.engine.symbol import Graph, Node, parse_graph

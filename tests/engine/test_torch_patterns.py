@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-pytest.importorskip("torch", reason="PyTorch is not installed: requirements-torch.txt")
+pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from maskflownet.engine.graphs import graph_of
 from maskflownet.engine.torch.fused.patterns import (

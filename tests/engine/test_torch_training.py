@@ -7,7 +7,7 @@ import signal
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed: requirements-torch.txt")
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from maskflownet.checkpoints.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from maskflownet.checkpoints.params import read_params

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import yaml
 
-pytest.importorskip("torch", reason="PyTorch is not installed: requirements-torch.txt")
+pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from maskflownet.checkpoints.checkpoint import load_checkpoint  # noqa: E402
 from maskflownet.errors import UserError  # noqa: E402

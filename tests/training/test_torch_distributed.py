@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("torch", reason="PyTorch is not installed: requirements-torch.txt")
+pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from maskflownet.checkpoints.checkpoint import load_checkpoint, read_checkpoint
 from maskflownet.checkpoints.params import read_params

@@ -90,7 +90,7 @@ def test_epsilon_of_the_config_bounds_the_steps_of_adam(tmp_path):
 @pytest.mark.parametrize("engine", ["mxnet", "torch"])
 def test_chosen_parameters_alone_are_trained(tmp_path, engine):
     if engine == "torch":
-        pytest.importorskip("torch", reason="PyTorch is not installed: requirements-torch.txt")
+        pytest.importorskip("torch", reason="PyTorch is not installed")
     chosen = ["conv6", "upfeat5", "pred_flow5.weight"]
     for beginnings in (None, chosen, ["conv7"]):
         folder = tmp_path / str(beginnings and beginnings[0])
