@@ -1,6 +1,7 @@
 """Train, validate, submit or export MaskFlownet; `--help` explains the arguments."""
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from maskflownet.checkpoints.checkpoint import read_checkpoint
@@ -8,9 +9,10 @@ from maskflownet.engine.contract import Sizing, refuse_torchrun
 from maskflownet.engine.load import load_engine
 from maskflownet.errors import UserError
 from maskflownet.inference.confidence import describe_confidence
-from maskflownet.inference.submission import submit
-from maskflownet.inference.validation import validate
-from maskflownet.report.report import add_report, check_report, report_name, report_options
+from maskflownet.inference.predictor import Predictor
+from maskflownet.inference.submission import write_submissions
+from maskflownet.inference.validation import ValidationOptions, validate
+from maskflownet.report.report import Report, add_report, check_report, report_name, report_options
 from maskflownet.settings.cli import (
     Parser,
     add_batch,
@@ -146,35 +148,33 @@ def run_validation(args, config):
         "Checkpoint": checkpoint.path.name,
         "Engine": f"{engine.name}, {engine.precision}",
     }
+    run, steps = checkpoint.record.run, checkpoint.record.step
     folder = args.output_root / "logs" / "val"
-    totals = validate(
-        engine,
-        found.sets,
-        Sizing(args.resize, args.pad),
-        args.batch or 1,
-        folder,
-        checkpoint.record.run,
-        checkpoint.record.step,
-        args.workers,
-        found.unions,
-        found.skipped,
-        args.confidence,
-        report_options(args, facts),
-    )
-    for name, total in totals.items():
+    folder.mkdir(parents=True, exist_ok=True)  # before hours of computing, should that not be possible
+    sizing = Sizing(args.resize, args.pad)
+    options = ValidationOptions(sizing, args.batch or 1, args.workers, args.confidence)
+    shown = report_options(args, facts)
+    with Report(folder, max(1, len(found.sets)), shown) if shown else nullcontext() as report:
+        results = validate(engine, found, options, report)
+        if report is not None:
+            about = {"run": run, "steps": steps, **results.about}
+            report.write(folder / report_name(run, steps), about, results.totals, results.images)
+    results.write(folder, run, steps)
+    for name, total in results.totals.items():
         print(f"{name}: epe {total['epe']:.3f} px per image, {total['epe.pooled']:.3f} pooled")
         if args.confidence:
             print("    " + describe_confidence(total))
     if args.report:
-        print(f"wrote {folder / report_name(checkpoint.record.run, checkpoint.record.step)}")
+        print(f"wrote {folder / report_name(run, steps)}")
 
 
 def run_submission(args, config):
     refuse_torchrun("--predict")
     roots, checkpoint = Roots(parse_roots(args.data_root)), find(args)
     engine = load_engine(config, checkpoint, args.gpus, args.engine, args.precision)
-    flows, sizing = args.output_root / "flows", Sizing(args.resize, args.pad)
-    for submission in submit(engine, roots, checkpoint.path.stem, flows, sizing, args.batch or 1, args.workers):
+    predictor = Predictor(engine, Sizing(args.resize, args.pad), args.batch or 1)
+    flows = args.output_root / "flows"
+    for submission in write_submissions(predictor, roots, checkpoint.path.stem, flows, args.workers):
         print(f"{submission.name}: {submission.count} files in {submission.folder}, {submission.archive}")
 
 

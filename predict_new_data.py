@@ -2,10 +2,11 @@
 
 import sys
 from fractions import Fraction
+from pathlib import Path
 
 from maskflownet.errors import UserError
-from maskflownet.inference.outputs import check_outputs, predict_files
-from maskflownet.inference.predictor import Predictor
+from maskflownet.inference.outputs import Output, check_outputs, predict_files
+from maskflownet.inference.predictor import load
 from maskflownet.inference.sources import Folder, Pair, Video
 from maskflownet.settings.cli import (
     Parser,
@@ -87,18 +88,21 @@ def open_source(args):
 def main(arguments):
     args = parse(arguments)
     source = open_source(args)
-    outputs = check_outputs(source, args.output, args.mask, args.warped, args.flow, args.kitti, args.confidence)
+    outputs = [Output(Path(args.output), "flow", args.kitti)]
+    roles = {"flow": args.flow, "mask": args.mask, "warped": args.warped, "confidence": args.confidence}
+    outputs += [Output(Path(path), role) for role, path in roles.items() if path is not None]
+    check_outputs(source, outputs)
     if args.fps and not source.is_sequence:
         raise UserError("--fps is for folders and videos; a pair gives one picture")
     rate = args.fps or source.rate or Fraction(25)
 
-    predictor = Predictor.load(
+    predictor = load(
         args.config,
         args.checkpoint,
         args.gpus,
-        args.resize,
-        args.pad,
-        args.batch or 1,
+        resize=args.resize,
+        pad=args.pad,
+        batch=args.batch or 1,
         engine=args.engine,
         precision=args.precision,
     )

@@ -2,27 +2,23 @@
 
     python -m maskflownet.benchmarks.scene_kinds CONFIG -c CHECKPOINT [-c CHECKPOINT] [--textures DIR]
 
-A kind turns one difficulty of the scenes up (and what lets it show) and leaves the others at their
-defaults, so that the table says what a training set lacks. All kinds have the same seed, one that
-no config trains on. EPE is the mean over images of each image's mean over its pixels; in % of the
-mean flow length, and over those pixels alone that are visible in the second image. Of every further
-checkpoint also by how much its EPE differs from the first one's, with the standard error of that
-difference over the images: what is not well above it is luck.
+A kind turns one difficulty of the scenes up (and what lets it show) and leaves the others at their defaults, so that
+the table says what a training set lacks. All kinds have the same seed, one that no config trains on. EPE is the mean
+over images of each image's mean over its pixels; also in % of the mean flow length, and over the pixels that the
+second image shows. For every further checkpoint the table says by how much its EPE differs from the first one's, with
+the standard error of that difference over the images: what is not well above it is luck.
 """
 
-from __future__ import annotations
-
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from maskflownet.errors import UserError, nearest
-from maskflownet.inference.metrics import Totals, measure
-from maskflownet.inference.predictor import Predictor
+from maskflownet.inference.metrics import end_point_error, measure, summarise
+from maskflownet.inference.predictor import Predictor, load
 from maskflownet.scenes.options import SceneOptions
-from maskflownet.scenes.render import check_arguments
 from maskflownet.scenes.synthetic import Synthetic
 from maskflownet.settings.cli import Parser, add_devices, count, height_width, run, whole_number
 from tqdm import tqdm
@@ -52,12 +48,12 @@ KINDS = {
 
 
 class Row(NamedTuple):
-    """A line of the table; `errors` has a column for each checkpoint."""
+    """A line of the table."""
 
     kind: str
     length: float  # px, of the true flow
     errors: np.ndarray  # (3, checkpoints): EPE in px, in % of the length, px where visible
-    differences: np.ndarray  # (checkpoints, images): px, each image's EPE less that of the first
+    differences: np.ndarray  # (checkpoints, images): px, each image's EPE less that of the first checkpoint
 
     def changes(self) -> np.ndarray:
         """(2, checkpoints): the differences' mean and its standard error, NaN of one image."""
@@ -68,13 +64,7 @@ class Row(NamedTuple):
 
 
 def chosen(text: str | None) -> list[str]:
-    """The kinds of a comma-separated list, all of them without one.
-
-    Raises
-    ------
-    UserError
-        There is no such kind, or none is named.
-    """
+    """The kinds of a comma-separated list, all of them without one."""
     if text is None:
         return list(KINDS)
     names = [name.strip() for name in text.split(",")]
@@ -85,20 +75,18 @@ def chosen(text: str | None) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def measured(kind: str, scenes: Iterable, predictors: Iterable[Predictor]) -> Row:
+def measured(kind: str, scenes: Iterable, predictors: Collection[Predictor]) -> Row:
     """The errors of every predictor on the same scenes."""
-    predictors = list(predictors)
-    totals = [Totals() for _ in predictors]
+    images: list[list] = [[] for _ in predictors]
     lengths = []
     for scene in scenes:
-        lengths.append(float(np.linalg.norm(scene.flow.astype(np.float64), axis=2).mean()))
-        for total, predictor in zip(totals, predictors):
-            found = predictor(scene.img1, scene.img2).flow
-            total.add(measure(found, scene.flow, occlusion=scene.occlusion))
+        lengths.append(end_point_error(scene.flow, 0).mean())
+        for own, predictor in zip(images, predictors):
+            own.append(measure(predictor(scene.img1, scene.img2).flow, scene.flow, occlusion=scene.occlusion))
     length = float(np.mean(lengths))
-    means = [total.per_image() for total in totals]
-    errors = [(m["epe"], 100 * m["epe"] / length, m["matched"]) for m in means]
-    return Row(kind, length, np.array(errors).T, differences([total.images for total in totals]))
+    totals = map(summarise, images)
+    errors = [(total["epe"], 100 * total["epe"] / length, total["matched"]) for total in totals]
+    return Row(kind, length, np.array(errors).T, differences(images))
 
 
 def differences(images: list[list[dict]]) -> np.ndarray:
@@ -139,16 +127,13 @@ def table(rows: list[Row], names: Iterable[str]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def load(args) -> dict[str, Predictor]:
+def load_all(args) -> dict[str, Predictor]:
     """The checkpoints by what heads their columns: their names without folder, where unique."""
     given = list(dict.fromkeys(args.checkpoint))
     stems = [Path(checkpoint).stem for checkpoint in given]
     heads = [c if stems.count(stem) > 1 else stem for c, stem in zip(given, stems)]
-    loaded = {
-        head: Predictor.load(args.config, checkpoint, args.gpus, engine=args.engine, precision=args.precision)
-        for head, checkpoint in zip(heads, given)
-    }
-    return loaded
+    options = {"engine": args.engine, "precision": args.precision}
+    return {head: load(args.config, c, args.gpus, **options) for head, c in zip(heads, given)}
 
 
 def main(arguments):
@@ -171,24 +156,15 @@ def main(arguments):
     args = parser.parse_args(arguments)
     kinds = chosen(args.kinds)
     try:
-        check_arguments(args.seed, 0, *args.size)
+        sets = {kind: Synthetic(args.count, *args.size, args.seed, args.textures, KINDS[kind]) for kind in kinds}
     except ValueError as error:
         raise UserError(f"--size: {error}") from error
-    sets = {kind: Synthetic(args.count, *args.size, args.seed, args.textures, KINDS[kind]) for kind in kinds}
-    predictors = load(args)
+    predictors = load_all(args)
     rows = []
-    with tqdm(total=len(sets) * args.count, unit="scene", disable=None) as bar:
-        for kind, scenes in sets.items():
-            bar.set_description(kind)
-            rendered = _counted((scenes.scene(i) for i in range(len(scenes))), bar)
-            rows.append(measured(kind, rendered, predictors.values()))
+    for kind, scenes in sets.items():
+        numbers = tqdm(range(args.count), kind, leave=False, unit="scene", disable=None)
+        rows.append(measured(kind, map(scenes.scene, numbers), predictors.values()))
     print(table([*rows, over_kinds(rows)], predictors))
-
-
-def _counted(scenes: Iterable, bar: tqdm):
-    for scene in scenes:
-        yield scene
-        bar.update()
 
 
 if __name__ == "__main__":

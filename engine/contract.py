@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import groupby, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -48,6 +49,13 @@ class Labelled(NamedTuple):
     sample: Sample
     occlusion: np.ndarray | None = None  # (H, W, 1) uint8, above 0 = not visible in image 2
     noc: np.ndarray | None = None  # (H, W, 1) uint8, above 0 = valid and visible in image 2
+
+
+def equal_sizes(items: Iterable, most: int, shape: Callable) -> Iterator[list]:
+    """Consecutive items of equal shape, at most `most` at a time: what an engine takes as one batch."""
+    for _, group in groupby(items, shape):
+        while batch := list(islice(group, most)):
+            yield batch
 
 
 def singles(prediction: Prediction) -> Iterator[Prediction]:

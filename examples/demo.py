@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from maskflownet.inference.metrics import end_point_error
 from maskflownet.inference.outputs import to_picture
-from maskflownet.inference.predictor import Predictor
+from maskflownet.inference.predictor import load
 from maskflownet.reader.formats import read_flow
 from maskflownet.reader.pictures import read_image, write_image
 from maskflownet.settings.cli import Parser, add_checkpoint, add_config, add_devices, run
@@ -29,7 +29,7 @@ def main(arguments):
     image_1, image_2 = (read_image(HERE / f"example_{i}.png") for i in (1, 2))
     label, _ = read_flow(HERE / "example_flow.png")
     print(f"Loading {args.checkpoint}; a pair then takes one to three seconds on two CPU cores.")
-    predictor = Predictor.load(args.config, args.checkpoint, args.gpus, engine=args.engine, precision=args.precision)
+    predictor = load(args.config, args.checkpoint, args.gpus, engine=args.engine, precision=args.precision)
     started = time.perf_counter()
     flow, mask, _ = predictor(image_1, image_2)
     seconds = time.perf_counter() - started

@@ -1,25 +1,22 @@
 """Confidence of a flow by its consistency with the flow of the opposite direction.
 
-A pixel of image 1 that is visible in image 2 is led there by the forward flow f and back by the
-backward flow b, so that f(x) + b(x + f(x)) is about zero; where it is occluded, leaves the picture
-or was matched wrongly, the way back usually ends elsewhere.
-
-Measures of a confidence against the true error and the true occlusion.
+A pixel of image 1 that is visible in image 2 is led there by the forward flow f and back by the backward flow b:
+f(x) + b(x + f(x)) is about zero. Where it is occluded, leaves the picture or was matched wrongly, the way back
+usually ends elsewhere.
 """
 
-from __future__ import annotations
-
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
-from maskflownet.inference.metrics import end_point_error, plane, sum_and_count, valid_pixels, whole
+from maskflownet.engine.contract import ConfidentPrediction, Engine, Sizing
+from maskflownet.inference.metrics import COUNTED, Measures, end_point_error, plane, sum_and_count, valid_pixels
 
-# Sundaram, Brox and Keutzer (ECCV 2010), equation 5: consistent where
-# |f + b|^2 < SHARE (|f|^2 + |b|^2) + SLACK.
+# Sundaram, Brox and Keutzer (ECCV 2010), equation 5: consistent where |f + b|^2 < SHARE (|f|^2 + |b|^2) + SLACK.
 SHARE = 0.01
 SLACK = 0.5  # px^2
 BORDER = 0.5  # px; pixels are squares, so the picture reaches this far beyond their centres
+CONSISTENT_ABOVE = 0.5  # the confidence of an error at the tolerance
 
 
 class Consistency(NamedTuple):
@@ -37,72 +34,34 @@ class Consistency(NamedTuple):
     def confidence(self) -> np.ndarray:
         """1 / (1 + (error / tolerance)^2): (H, W) float32 in [0, 1].
 
-        1 where the way back ends where it began, 1/2 at the tolerance, so that the consistent
-        pixels are those above 1/2, and 0 where the flow leaves the picture.
+        1 where the way back ends where it began, 1/2 at the tolerance, 0 where the flow leaves the picture.
         """
         with np.errstate(over="ignore"):  # beyond 1e19 px the square is infinite, as it may be
             return 1 / (1 + np.square(self.error / self.tolerance))
 
 
-def look_up(field: np.ndarray, flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Values of a field of image 2 at the points to which a flow leads, bilinearly interpolated.
+def submit_both_ways(
+    engine: Engine, image_1: np.ndarray, image_2: np.ndarray, sizing: Sizing, mask: bool = True, warped: bool = True
+) -> Callable[[], ConfidentPrediction]:
+    """As `Engine.submit`, with the confidence beside the prediction.
 
-    In NumPy, since `cv2.remap` rounds the points to 1/32 px.
-
-    Parameters
-    ----------
-    field : (H, W, 2) float32 array
-    flow : (H, W, 2) float32 array, px, (u, v)
-
-    Returns
-    -------
-    values : (H, W, 2) float32 array
-        The field at x + flow(x); of the nearest pixel in the outer half of the border's pixels, 0
-        where the point is not inside.
-    inside : (H, W) bool array
-        Whether the point lies in the picture, which reaches half a pixel beyond the centres of its
-        outermost pixels; it does not where the flow is no number.
+    The N pairs and their swaps go to the engine as one batch of 2N.
     """
-    height, width = flow.shape[:2]
-    x = flow[..., 0] + np.arange(width, dtype=np.float32)
-    y = flow[..., 1] + np.arange(height, dtype=np.float32)[:, None]
-    # So written that what is no number lies outside.
-    inside = (x >= -BORDER) & (x <= width - 1 + BORDER) & (y >= -BORDER) & (y <= height - 1 + BORDER)
-    left, right, of_right = _neighbours(np.where(inside, x, 0), width)
-    top, bottom, of_bottom = _neighbours(np.where(inside, y, 0), height)
-    # As complex numbers u + iv: one access to memory for both, several times faster.
-    numbers = np.ascontiguousarray(field, np.float32).view(np.complex64).reshape(-1)
-    rows = []
-    for row in (top * width, bottom * width):
-        at_left, at_right = numbers[row + left], numbers[row + right]
-        rows.append(at_left + (at_right - at_left) * of_right)
-    values = rows[0] + (rows[1] - rows[0]) * of_bottom
-    values[~inside] = 0
-    return values[..., None].view(np.float32), inside
+    count = len(image_1)
+    there_and_back = np.concatenate([image_1, image_2]), np.concatenate([image_2, image_1])
+    prediction = engine.submit(*there_and_back, sizing, mask, warped)
 
+    def result() -> ConfidentPrediction:
+        arrays = prediction()
+        flow, *others = (None if array is None else array[:count] for array in arrays)
+        confidences = [consistency(*flows).confidence for flows in zip(flow, arrays.flow[count:])]
+        return ConfidentPrediction(flow, *others, np.stack(confidences)[..., None])
 
-def _neighbours(position: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The two pixels beside a position on one axis, and the second one's share of its value."""
-    position = np.clip(position, 0, size - 1)
-    first = np.floor(position)
-    # The same one twice at a pixel's centre, so that nothing without a share is looked at.
-    return first.astype(np.int64), np.ceil(position).astype(np.int64), position - first
+    return result
 
 
 def consistency(forward: np.ndarray, backward: np.ndarray) -> Consistency:
-    """Compare the flows between two images with each other.
-
-    Parameters
-    ----------
-    forward : (H, W, 2) float32 array, px, (u, v)
-        From image 1 to image 2.
-    backward : (H, W, 2) float32 array, px, (u, v)
-        From image 2 to image 1.
-
-    Returns
-    -------
-    Consistency
-        Of the pixels of image 1.
+    """Compare the flows from image 1 to image 2 and back, (H, W, 2) float32 px each, at the pixels of image 1.
 
     Raises
     ------
@@ -123,31 +82,56 @@ def consistency(forward: np.ndarray, backward: np.ndarray) -> Consistency:
     )
 
 
+def look_up(field: np.ndarray, flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Values of a field of image 2, (H, W, 2) float32, at the points to which a flow leads.
+
+    In NumPy, since `cv2.remap` rounds the points to 1/32 px.
+
+    Returns
+    -------
+    values : (H, W, 2) float32 array
+        The field at x + flow(x), bilinearly interpolated. In the outer half of the border's pixels the field of the
+        nearest pixel; 0 where the point is not inside.
+    inside : (H, W) bool array
+        Whether the point lies in the picture, which ends half a pixel beyond the centres of its outermost pixels.
+        False where the flow is no number.
+    """
+    height, width = flow.shape[:2]
+    x = flow[..., 0] + np.arange(width, dtype=np.float32)
+    y = flow[..., 1] + np.arange(height, dtype=np.float32)[:, None]
+    # So written that what is no number lies outside.
+    inside = (x >= -BORDER) & (x <= width - 1 + BORDER) & (y >= -BORDER) & (y <= height - 1 + BORDER)
+    left, right, of_right = _neighbours(np.where(inside, x, 0), width)
+    top, bottom, of_bottom = _neighbours(np.where(inside, y, 0), height)
+    # As complex numbers u + iv: one access to memory for both, several times faster.
+    numbers = np.ascontiguousarray(field, np.float32).view(np.complex64).reshape(-1)
+    rows = []
+    for row in (top * width, bottom * width):
+        at_left, at_right = numbers[row + left], numbers[row + right]
+        rows.append(at_left + (at_right - at_left) * of_right)
+    values = rows[0] + (rows[1] - rows[0]) * of_bottom
+    values[~inside] = 0
+    return values[..., None].view(np.float32), inside
+
+
+def _neighbours(position: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The two pixels beside a position on one axis, and the weight of the second one."""
+    position = np.clip(position, 0, size - 1)
+    first = np.floor(position)
+    # The same one twice at a pixel's centre, so that nothing without a weight is looked at.
+    return first.astype(np.int64), np.ceil(position).astype(np.int64), position - first
+
+
 def _squares(flow: np.ndarray) -> np.ndarray:
     return np.square(flow[..., 0]) + np.square(flow[..., 1])
 
 
-CONSISTENT_ABOVE = 0.5  # what `maskflownet.inference.confidence` gives to an error at the tolerance
-
-
 def average_precision(score: np.ndarray, positive: np.ndarray) -> float:
-    """Area under the curve of precision over recall.
+    """Area under the curve of precision over recall, in [0, 1]; NaN where nothing of the bool array is positive.
 
-    The sum of (R_n - R_(n-1)) P_n over all thresholds n on the score, of the precision P and the
-    recall R of what is above (Manning et al., Introduction to Information Retrieval, 2008, section
-    8.4). Equal scores are one threshold. A score without any knowledge has the share of the
-    positives.
-
-    Parameters
-    ----------
-    score : array
-        The larger, the sooner positive.
-    positive : bool array of the same shape
-
-    Returns
-    -------
-    float
-        In [0, 1]; NaN where nothing is positive.
+    The sum of (R_n - R_(n-1)) P_n over all thresholds n on the score, of the precision P and the recall R of what is
+    above (Manning et al., Introduction to Information Retrieval, 2008, section 8.4). Equal scores are one threshold:
+    a constant score gives the share of the positives.
     """
     if not positive.any():
         return float("nan")
@@ -160,23 +144,12 @@ def average_precision(score: np.ndarray, positive: np.ndarray) -> float:
 
 
 def sparsification_error(confidence: np.ndarray, error: np.ndarray) -> float:
-    """Area under the sparsification error curve (AUSE).
+    """Area under the sparsification error curve (AUSE); 0 = the order of the true errors (px), NaN without pixels.
 
-    The mean error of the pixels that remain when the least confident are taken away, less that when
-    the pixels with the largest error are taken away, both relative to the mean error of all pixels
-    and averaged over all numbers of remaining pixels (Ilg et al., Uncertainty Estimates and
-    Multi-Hypotheses Networks for Optical Flow, ECCV 2018). Equal confidences are taken away in
-    random order, of which this is the expectation.
-
-    Parameters
-    ----------
-    confidence : array
-    error : array of the same shape, px
-
-    Returns
-    -------
-    float
-        0 = the order of the true errors; NaN without pixels.
+    The mean error of the pixels that remain when the least confident are taken away, less that when the pixels with
+    the largest error are taken away, both relative to the mean error of all pixels and averaged over all numbers of
+    remaining pixels (Ilg et al., Uncertainty Estimates and Multi-Hypotheses Networks for Optical Flow, ECCV 2018).
+    Equal confidences are taken away in random order, of which this is the expectation.
     """
     confidence, error = confidence.ravel(), error.ravel().astype(np.float64)
     if not error.size:
@@ -197,28 +170,21 @@ def _group_starts(ordered: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.flatnonzero(np.diff(ordered)) + 1, [len(ordered)]])
 
 
-def measure_confidence(prediction, label, mask=None, occlusion=None, noc=None) -> dict[str, tuple[float, int]]:
+def measure_confidence(prediction: ConfidentPrediction, label, valid=None, occlusion=None, noc=None) -> Measures:
     """Measure the confidence of one image, and the learned mask as if it were one.
 
-    Parameters
-    ----------
-    prediction : ConfidentPrediction
-        Of one image, with its mask.
-    label, mask, occlusion, noc
-        As `maskflownet.inference.metrics.measure` takes them. Occluded is what `occlusion` says or, without it,
-        what is valid and not in `noc`.
+    Label and masks are those of `metrics.measure`. Occluded is what `occlusion` says or, without it, what is valid
+    and not in `noc`. Only valid pixels count.
 
     Returns
     -------
     dict
-        As (sum, number of pixels): `consistent`, the share of consistent pixels, `epe_consistent`
-        and `epe_inconsistent`, the EPE of these and of the others, and, where occlusion is known,
-        `occluded`, the share of occluded pixels. As measures of the whole image: `ause_confidence`
-        and `ause_mask` (`sparsification_error`), and, where occlusion is known, `ap_confidence` and
-        `ap_mask`, the average precision with which 1 - confidence and 1 - mask find the occluded
-        pixels; none where nothing is occluded. Only valid pixels count.
+        `consistent`, the share of consistent pixels; `epe_consistent` and `epe_inconsistent`, the EPE of these and of
+        the others; where occlusion is known `occluded`, the share of occluded pixels. As measures of the whole image
+        `ause_confidence` and `ause_mask` (`sparsification_error`) and, where occlusion is known, `ap_confidence` and
+        `ap_mask`: the average precision with which 1 - confidence and 1 - mask find the occluded pixels.
     """
-    valid = valid_pixels(label, mask)
+    valid = valid_pixels(label, valid)
     error = end_point_error(prediction.flow, np.where(valid[..., None], label, 0))
     consistent = prediction.confidence[..., 0] > CONSISTENT_ABOVE
     result = {
@@ -228,26 +194,33 @@ def measure_confidence(prediction, label, mask=None, occlusion=None, noc=None) -
     }
     scores = {"confidence": prediction.confidence[..., 0][valid], "mask": prediction.mask[..., 0][valid]}
     for name, score in scores.items():
-        result[f"ause_{name}"] = whole(sparsification_error(score, error[valid]))
+        result[f"ause_{name}"] = _of_image(sparsification_error(score, error[valid]))
     if occlusion is None and noc is None:
         return result
     occluded = plane(occlusion) if occlusion is not None else ~plane(noc)
     result["occluded"] = sum_and_count(occluded, valid)
     for name, score in scores.items():
-        result[f"ap_{name}"] = whole(average_precision(-score, occluded[valid]))
+        result[f"ap_{name}"] = _of_image(average_precision(-score, occluded[valid]))
     return result
 
 
+def _of_image(value: float) -> tuple[float, int]:
+    """A measure of an image as a whole; NaN = the image has none."""
+    return (0.0, 0) if np.isnan(value) else (value, 1)
+
+
 def describe_confidence(total: Mapping[str, float]) -> str:
-    """One line about a set's totals, as `maskflownet.inference.metrics.Totals.summary` gives them."""
+    """One line about a set's totals, as `metrics.summarise` gives them."""
     parts = [
         f"{100 * total['consistent']:.1f} % of a picture consistent, epe there "
         f"{total['epe_consistent']:.3f} px, elsewhere {total['epe_inconsistent']:.3f}",
         f"AUSE {total['ause_confidence']:.3f} (mask {total['ause_mask']:.3f})",
     ]
     if "ap_confidence" in total:
+        count = total[f"ap_confidence{COUNTED}"]
         parts.append(
             f"average precision for occlusion {total['ap_confidence']:.3f} "
-            f"(mask {total['ap_mask']:.3f}, occluded {total['occluded']:.3f})"
+            f"(mask {total['ap_mask']:.3f}, occluded {total['occluded']:.3f}), "
+            f"over {count} image{'' if count == 1 else 's'} with occluded pixels"
         )
     return "; ".join(parts)

@@ -1,16 +1,15 @@
 """Predictions for the test images of the benchmarks, as files and as zips for their servers."""
 
-from __future__ import annotations
-
 import sys
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from maskflownet.engine.contract import Engine, Sizing
+from maskflownet.engine.contract import Sizing
 from maskflownet.errors import UserError
 from maskflownet.inference.predictor import Predictor
 from maskflownet.reader.files import atomic_path
@@ -26,6 +25,17 @@ KITTI_SIZE = (512, 1152)  # (H, W) of the network's input for about 375x1242
 ZIP_FOLDERS = {2012: "", 2015: "flow/"}  # where KITTI's servers look inside the zip
 
 
+class Part(NamedTuple):
+    """Test images whose predictions make one zip."""
+
+    name: str  # such as kitti.2012
+    dataset: Sintel | Kitti
+    size: tuple[int, int]  # (H, W) px of the network's input, unless the user wants another
+    suffix: str  # appended to a pair's name, gives the file's
+    write: Callable[[Path, np.ndarray], None]
+    member: Callable[[str], str]  # from a file's name to that in the zip
+
+
 class Submission(NamedTuple):
     """What was written: a tree of `count` files, and a zip of them."""
 
@@ -35,174 +45,98 @@ class Submission(NamedTuple):
     count: int
 
 
-def submit(
-    engine: Engine,
-    roots: Roots,
-    checkpoint: str,
-    flows,
-    sizing: Sizing = Sizing(),  # noqa: B008 - frozen
-    batch: int = 1,
-    workers: int = 0,
-) -> list[Submission]:
-    """Predict the test images of Sintel and KITTI; a set without a root is named as skipped.
+def sintel_parts(root: Path) -> Iterator[Part]:
+    """Both passes, clean and final: files PASS/SEQ/frame_%04d.flo.
 
-    Parameters are those of `predict_sintel`.
-
-    Raises
-    ------
-    UserError
-        Neither has a root, or the network predicts something that is not a number.
-    DataError
-        Test images are missing or cannot be read, or the outputs cannot be written.
+    Sintel's server does not take their zip: it wants a bundle that the `bundler` program of the data set's download
+    makes from the folders `clean` and `final`. The zip is for keeping and for passing on.
     """
-    submissions, skipped = [], []
-    for name, predict in (("sintel", predict_sintel), ("kitti", predict_kitti)):
-        try:
-            root = roots.find(name)
-        except UserError as error:
-            skipped.append(str(error))
-            continue
-        submissions += predict(engine, root, checkpoint, flows, sizing, batch, workers)
-    if not submissions:
-        raise UserError(f"there is nothing to predict: {'; '.join(skipped)}")
-    for reason in skipped:
-        print(f"skipped: {reason}", file=sys.stderr)
-    return submissions
+    yield Part("sintel", Sintel(root, split="test"), SINTEL_SIZE, ".flo", write_flo, str)
 
 
-def predict_sintel(
-    engine: Engine,
-    root,
-    checkpoint: str,
-    flows,
-    sizing: Sizing = Sizing(),  # noqa: B008 - frozen
-    batch: int = 1,
-    workers: int = 0,
+def kitti_parts(root: Path) -> Iterator[Part]:
+    """The years that the root holds: files YEAR/%06d_10.png, every pixel valid, zipped as each server wants them."""
+    years = held_years(root)
+    missing = [str(year) for year in IMAGES if year not in years]
+    if missing:
+        print(f"skipped: {root} holds no KITTI {' and '.join(missing)}", file=sys.stderr)
+    for year in years:
+        dataset, top = Kitti(root, year, "test"), ZIP_FOLDERS[year]
+        yield Part(
+            f"kitti.{year}", dataset, KITTI_SIZE, "_10.png", write_kitti_png, lambda name, t=top: t + Path(name).name
+        )
+
+
+BENCHMARKS = {"sintel": sintel_parts, "kitti": kitti_parts}
+
+
+def write_submissions(
+    predictor: Predictor, roots: Roots, checkpoint: str, flows: Path, workers: int = 0
 ) -> list[Submission]:
-    """Predict Sintel's test images of both passes, clean and final.
+    """Predict the test images of Sintel and KITTI; a benchmark without a root is named as skipped on stderr.
 
-    Writes `FLOWS/CHECKPOINT_sintel/PASS/SEQ/frame_%04d.flo`, and the same tree without its top
-    folder as `FLOWS/CHECKPOINT_sintel.zip`. Sintel's server takes neither: it wants a bundle that
-    the `bundler` program of the data set's download makes from the folders `clean` and `final`. The
-    zip is for keeping and for passing on.
+    Writes `FLOWS/CHECKPOINT_BENCHMARK/...` and `FLOWS/CHECKPOINT_BENCHMARK[_YEAR].zip`. Every prediction has its
+    image's own size. Earlier outputs of the same name are replaced; a zip appears only when it is complete.
 
     Parameters
     ----------
-    engine : Engine
-        With the parameters to predict with.
-    root : path
-        Sintel's root, which holds `test`.
+    predictor : Predictor
+        Its sizing, where it asks for nothing, is the benchmark's.
+    roots : Roots
     checkpoint : str
-        The name that stands for it in the names of the outputs, such as `8caNov12-1532_5000`.
-    flows : path
-        Folder of the outputs, made where it is missing. Earlier outputs of the same name are
-        replaced; a zip appears only when it is complete.
-    sizing : Sizing
-        The size at which the network sees the images, 448x1024 without `resize` and `pad`. The
-        predictions have the images' own size.
-    batch : int
-        Pairs predicted at a time where consecutive ones agree in size.
+        What stands for it in the names of the outputs, such as `8caNov12-1532_5000`.
+    flows : Path
     workers : int
-        Processes that decode ahead; 0 = the calling one does.
-
-    Returns
-    -------
-    list of Submission
-        One.
+        Processes that decode ahead; 0 = the calling one decodes.
 
     Raises
     ------
-    DataError
-        The test images are missing or cannot be read, or the outputs cannot be written.
     UserError
-        The network predicts something that is not a number.
+        There is no root, test images are missing or cannot be read, or the network predicts what is no number.
     """
-    dataset = Sintel(root, split="test")
-    folder = Path(flows) / f"{checkpoint}_sintel"
-    names = [f"{pair.name}.flo" for pair in dataset.pairs]  # PASS/SEQ/frame_0001.flo
-    predictor = Predictor(engine, _or_default(sizing, SINTEL_SIZE), batch)
-    files = _predict(predictor, dataset, folder, names, write_flo, "sintel test", workers)
-    archive = _zip(folder.with_name(f"{folder.name}.zip"), zip(files, names))
-    return [Submission("sintel", folder, archive, len(files))]
+    parts, skipped = [], []
+    for benchmark, parts_of in BENCHMARKS.items():
+        try:
+            root = roots.find(benchmark)
+        except UserError as error:
+            skipped.append(str(error))
+        else:
+            parts += parts_of(root)
+    if not parts:
+        raise UserError(f"there is nothing to predict: {'; '.join(skipped)}")
+    for reason in skipped:
+        print(f"skipped: {reason}", file=sys.stderr)
+    return [_submission(predictor, part, checkpoint, Path(flows), workers) for part in parts]
 
 
-def predict_kitti(
-    engine: Engine,
-    root,
-    checkpoint: str,
-    flows,
-    sizing: Sizing = Sizing(),  # noqa: B008 - frozen
-    batch: int = 1,
-    workers: int = 0,
-) -> list[Submission]:
-    """Predict the test images of KITTI 2012 and 2015, each at its own size.
-
-    Writes `FLOWS/CHECKPOINT_kitti/YEAR/%06d_10.png`, 16-bit flow with every pixel valid, and a zip
-    as each server wants it beside that folder: `CHECKPOINT_kitti_2012.zip` with the files in its
-    root, `CHECKPOINT_kitti_2015.zip` with them in `flow/`.
-
-    Parameters, outputs and errors are those of `predict_sintel`; the network sees 512x1152 unless
-    `sizing` says otherwise. A year that the root lacks is named as skipped on stderr.
-
-    Returns
-    -------
-    list of Submission
-        One for each year.
-    """
-    years = held_years(root)
-    skipped = [str(year) for year in IMAGES if year not in years]
-    if skipped:
-        print(f"skipped: {root} holds no KITTI {' and '.join(skipped)}", file=sys.stderr)
-    datasets = {year: Kitti(root, year, "test") for year in years}
-    predictor = Predictor(engine, _or_default(sizing, KITTI_SIZE), batch)
-    top = Path(flows) / f"{checkpoint}_kitti"
-    submissions = []
-    for year, dataset in datasets.items():
-        names = [f"{pair.name}_10.png" for pair in dataset.pairs]  # 2012/000000_10.png
-        title = f"kitti {year} test"
-        files = _predict(predictor, dataset, top, names, write_kitti_png, title, workers)
-        members = [ZIP_FOLDERS[year] + file.name for file in files]
-        archive = _zip(top.with_name(f"{top.name}_{year}.zip"), zip(files, members))
-        submissions.append(Submission(f"kitti.{year}", top / str(year), archive, len(files)))
-    return submissions
-
-
-def _or_default(sizing: Sizing, size: tuple[int, int]) -> Sizing:
-    return sizing if sizing.resize or sizing.pad else Sizing(resize=size)
-
-
-def _predict(
-    predictor: Predictor,
-    dataset,
-    folder: Path,
-    names: list[str],
-    write: Callable[[Path, np.ndarray], None],
-    title: str,
-    workers: int,
-) -> list[Path]:
-    """Predict every pair of a data set into the file of its name below a folder."""
-    samples = ordered(dataset, workers, predictor.batch + 2 * workers)
+def _submission(predictor: Predictor, part: Part, checkpoint: str, flows: Path, workers: int) -> Submission:
+    benchmark, _, year = part.name.partition(".")
+    top = flows / f"{checkpoint}_{benchmark}"
+    names = [pair.name + part.suffix for pair in part.dataset.pairs]
+    files = [top / name for name in names]
+    if not (predictor.sizing.resize or predictor.sizing.pad):
+        predictor = replace(predictor, sizing=Sizing(part.size))
+    samples = ordered(part.dataset, workers, predictor.batch + 2 * workers)
     pairs = ((sample.img1, sample.img2) for _, sample in samples)
-    files = [folder / name for name in names]
-    # disable=None: no bar where stderr is no terminal. Closing the samples ends the workers.
-    bar = tqdm(total=len(files), desc=title, unit="pair", disable=None)
-    with bar, closing(samples):
+    bar = tqdm(total=len(files), desc=f"{part.name} test", unit="pair", disable=None)  # None: none without a terminal
+    with bar, closing(samples):  # closing them ends the workers
         for file, prediction in zip(files, predictor.stream(pairs, mask=False, warped=False)):
             if not np.isfinite(prediction.flow).all():
                 raise UserError(
                     f"the network predicts values that are no numbers for {file}: the checkpoint is unusable"
                 )
             file.parent.mkdir(parents=True, exist_ok=True)
-            write(file, prediction.flow)
+            part.write(file, prediction.flow)
             bar.update()
-    return files
+    archive = flows / f"{checkpoint}_{part.name.replace('.', '_')}.zip"
+    _zip(archive, zip(files, map(part.member, names)))
+    return Submission(part.name, top / year, archive, len(files))
 
 
-def _zip(path: Path, members: Iterable[tuple[Path, str]]) -> Path:
+def _zip(path: Path, members: Iterable[tuple[Path, str]]) -> None:
     """Write files under the given names into a zip that appears when it is complete."""
     # Flow hardly compresses; more than level 1 costs minutes for Sintel's 4 GB.
     how = {"compression": zipfile.ZIP_DEFLATED, "compresslevel": 1}
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", **how) as archive:
         for file, name in members:
             archive.write(file, name)
-    return path

@@ -1,20 +1,21 @@
 """A real engine without a network: its flow follows from the images by a rule that tests choose."""
 
-from __future__ import annotations
-
 import numpy as np
 from maskflownet.engine.contract import Engine, Prediction, Sizing
+from maskflownet.inference.validation import Results, ValidationOptions, validate
+from maskflownet.settings.datasets import ValidationSets
 
 
 class KnownEngine(Engine):
-    """Predicts `rule(image_1, image_2)`, (H, W, 2) px, for each pair, and remembers its calls."""
+    """Predicts `rule(image_1, image_2)`, (H, W, 2) px, for each pair, and half visible pixels; remembers its calls."""
 
     def __init__(self, rule):
         self.rule = rule
         self.calls: list[tuple[tuple, Sizing]] = []  # shape of the images, sizing
+        self.asked: list[tuple[bool, bool]] = []  # for mask, for warped
 
     @classmethod
-    def of_labels(cls, *datasets, offset=(0, 0)) -> KnownEngine:
+    def of_labels(cls, *datasets, offset=(0, 0)) -> "KnownEngine":
         """Predict the labels of data sets, everywhere off by (u, v) px."""
         flows = {}
         for dataset in datasets:
@@ -32,7 +33,14 @@ class KnownEngine(Engine):
 
     assign = training = rebuild
 
-    def predict(self, image_1, image_2, sizing=Sizing(), mask=True, warped=True):  # noqa: B008
+    def predict(self, image_1, image_2, sizing=None, mask=True, warped=True):
         self.calls.append((image_1.shape, sizing))
-        flows = [self.rule(*pair) for pair in zip(image_1, image_2)]
-        return Prediction(np.stack(flows).astype(np.float32), None, None)
+        self.asked.append((mask, warped))
+        flow = np.stack([self.rule(*pair) for pair in zip(image_1, image_2)]).astype(np.float32)
+        return Prediction(flow, np.full_like(flow[..., :1], 0.5) if mask else None, None)
+
+
+def validated(engine, sets, unions=None, skipped=None, watcher=None, **options) -> Results:
+    """Validate on data sets by name; `options` are those of ValidationOptions."""
+    found = ValidationSets(sets=sets, unions=unions or {}, skipped=skipped or {})
+    return validate(engine, found, ValidationOptions(**options), watcher)

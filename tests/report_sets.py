@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 from maskflownet.engine.contract import Engine, Prediction, Sizing
 from maskflownet.reader.sample import Sample
+from maskflownet.report.report import Report, report_name
 
+from tests.known_engine import validated
 from tests.trees import label, picture
 
 SIZE = (64, 128)
@@ -68,3 +70,13 @@ class MaskEngine(Engine):
     def _flow(image):
         high, low, number = image[0, 0].tolist()
         return np.array(label(number)) + (0, (256 * high + low) / 100)
+
+
+def reported(engine, sets, folder, options, steps=5, **others):
+    """The totals of a validation that writes `8ca_STEPS.html`; `others` are ValidationOptions."""
+    with Report(folder, len(sets), options) as report:
+        results = validated(engine, sets, watcher=report, **others)
+        about = {"run": "8ca", "steps": steps, **results.about}
+        report.write(folder / report_name("8ca", steps), about, results.totals, results.images)
+    results.write(folder, "8ca", steps)
+    return results.totals

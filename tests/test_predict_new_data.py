@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from maskflownet.checkpoints.params import write_params
-from maskflownet.inference.predictor import Predictor
+from maskflownet.inference.predictor import load
 from maskflownet.network.compat import mx
 from maskflownet.reader.formats import read_flow
 from maskflownet.reader.pictures import read_image, write_image
@@ -66,7 +66,7 @@ def test_a_pair_with_all_outputs(command, tmp_path):
 
 
 @pytest.mark.parametrize("options", [("--resize", "128,192"), ("--pad",)])
-def test_lesson_29_the_output_keeps_the_images_size(command, tmp_path, options):
+def test_the_output_keeps_the_images_size(command, tmp_path, options):
     assert command("plain.flo")[0] == 0
     assert command("x.flo", *options)[0] == 0
     assert read_flow(tmp_path / "x.flo")[0].shape == (*SIZE, 2)
@@ -95,7 +95,7 @@ def test_a_folder_in_batches(command, inputs, tmp_path):
 
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.gif"])
 @pytest.mark.parametrize("suffix", [".mp4", ".avi", ".gif"])
-def test_lesson_30_a_video_gives_a_video(command, inputs, tmp_path, name, suffix):
+def test_a_video_gives_a_video(command, inputs, tmp_path, name, suffix):
     code, _, _ = command(f"x{suffix}", "--video_filepath", inputs / name, pair=False)
     assert code == 0
     video = VideoReader(tmp_path / f"x{suffix}")
@@ -172,8 +172,7 @@ def test_ambiguous_prefix(command, random_checkpoints, tmp_path, monkeypatch):
         name = tmp_path / f"{run_id}_5.params"
         name.write_bytes(random_checkpoints["MaskFlownet_S"].read_bytes())
     # The program looks into the checkout's weights/; here into a folder of the test's own.
-    load = functools.partial(Predictor.load, folder=tmp_path)
-    monkeypatch.setattr(predict_new_data.Predictor, "load", load)
+    monkeypatch.setattr(predict_new_data, "load", functools.partial(load, folder=tmp_path))
     code, _, err = command("x.png", checkpoint="8c")
     assert code == 2
     assert "8caNov12-1532, 8cbNov12-1533" in err

@@ -13,7 +13,7 @@ from maskflownet.checkpoints.records import Record
 from maskflownet.engine.contract import Engine, PeerLost, Step, Training, TrainingSettings, Workers
 from maskflownet.errors import DataError, UserError
 from maskflownet.inference.metrics import log_line
-from maskflownet.inference.validation import validate
+from maskflownet.inference.validation import ValidationOptions, validate
 from maskflownet.reader.loader import BatchesAhead, TrainLoader
 from maskflownet.report.pictures import SamplePictures, choose
 from maskflownet.settings.configs import DataConfig, NetworkConfig
@@ -213,15 +213,9 @@ class _Run:
                 self.sets = None
 
     def _validate(self, step: int) -> dict:
-        found = self.sets
-        totals = validate(
-            self.engine,
-            found.sets,
-            batch=1,
-            workers=self.options.workers,
-            unions={k: v for k, v in found.unions.items() if set(v) <= set(found.sets)},
-            watcher=self._samples(step),
-        )
+        found = self.sets._replace(skipped={})  # the log's first lines name them
+        options = ValidationOptions(workers=self.options.workers)
+        totals = validate(self.engine, found, options, self._samples(step)).totals
         self.log.line(log_line(step, totals))
         self.log.scalars({f"{name}/epe": total["epe"] for name, total in totals.items()}, step)
         errors = {name: float(totals[name]["epe"]) for name in found.sets}

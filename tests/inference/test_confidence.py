@@ -1,10 +1,20 @@
-"""Forward-backward consistency against cases worked out by hand."""
+"""Forward-backward consistency and the measures of a confidence, against cases worked out by hand."""
 
+import math
 import warnings
 
 import numpy as np
 import pytest
-from maskflownet.inference.confidence import consistency, look_up
+from maskflownet.engine.contract import ConfidentPrediction
+from maskflownet.inference.confidence import (
+    average_precision,
+    consistency,
+    describe_confidence,
+    look_up,
+    measure_confidence,
+    sparsification_error,
+)
+from maskflownet.inference.metrics import means, summarise
 
 
 @pytest.fixture(autouse=True)
@@ -16,19 +26,6 @@ def no_warnings():
 
 def constant(u, v, height=6, width=9):
     return np.full((height, width, 2), (u, v), np.float32)
-
-
-def moving_square(height=40, width=60, size=10, top=12, left=20, motion=8):
-    """Flows there and back of a square that moves right over a background at rest.
-
-    Beside them where the background of image 1 is covered in image 2.
-    """
-    forward, backward = np.zeros((2, height, width, 2), np.float32)
-    forward[top : top + size, left : left + size, 0] = motion
-    backward[top : top + size, left + motion : left + motion + size, 0] = -motion
-    covered = np.zeros((height, width), bool)
-    covered[top : top + size, left + size : left + size + motion] = True
-    return forward, backward, covered
 
 
 def test_a_constant_flow_is_consistent_but_where_it_leaves_the_picture():
@@ -90,7 +87,12 @@ def test_the_rule_of_sundaram(there, back, error, squared_tolerance):
 
 
 def test_what_a_moving_square_covers_is_found_exactly():
-    forward, backward, covered = moving_square()
+    """It is 10 px wide and moves 8 px to the right over a background at rest."""
+    forward, backward = np.zeros((2, 40, 60, 2), np.float32)
+    forward[12:22, 20:30, 0] = 8
+    backward[12:22, 28:38, 0] = -8
+    covered = np.zeros((40, 60), bool)
+    covered[12:22, 30:38] = True
     found = consistency(forward, backward)
     assert (found.consistent == ~covered).all()
     assert (found.error == np.where(covered, 8, 0)).all()
@@ -133,3 +135,73 @@ def test_a_picture_of_one_pixel():
 def test_arrays_that_are_no_flows_are_refused(shape):
     with pytest.raises(ValueError, match=r"two flows are \(H, W, 2\)"):
         consistency(constant(0, 0), np.zeros(shape, np.float32))
+
+
+def test_average_precision_by_hand():
+    score = np.array([0.1, 0.9, 0.8, 0.8])
+    positive = np.array([False, True, True, False])
+    # Above 0.9 precision 1 at recall 1/2; above 0.8, twice there, precision 2/3 at recall 1.
+    assert average_precision(score, positive) == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
+    assert average_precision(positive.astype(float), positive) == 1
+    # The wrong way round: 1/3 at recall 1/2, then 2/4 at recall 1.
+    assert average_precision(np.array([4, 2, 1, 3]), positive) == pytest.approx(0.5 * 1 / 3 + 0.5 * 2 / 4)
+
+
+def test_average_precision_without_knowledge_is_the_share_of_the_positives():
+    positive = np.arange(100).reshape(10, 10) % 4 == 0
+    assert average_precision(np.full((10, 10), 0.3), positive) == 0.25
+    assert math.isnan(average_precision(np.zeros(4), np.zeros(4, bool)))
+
+
+def test_sparsification_error_by_hand():
+    error = np.array([[2, 0, 4]])
+    # Means of the remaining 1, 2, 3 pixels; the oracle's are 0, 1, 2, relative to 2.
+    assert sparsification_error(-error, error) == 0
+    assert sparsification_error(error, error) == pytest.approx((4 + 2 + 0) / 3 / 2)
+    assert sparsification_error(np.zeros((1, 3)), error) == pytest.approx((2 + 1 + 0) / 3 / 2)
+    # 0 and 2 px are equally confident: 1, 1, 2.
+    assert sparsification_error(np.array([[5, 5, 1]]), error) == pytest.approx((1 + 0 + 0) / 3 / 2)
+    assert sparsification_error(np.ones(3), np.zeros(3)) == 0
+    assert math.isnan(sparsification_error(np.ones(0), np.zeros(0)))
+
+
+def row(*values, dtype=np.uint8):
+    """(1, W, 1)."""
+    return np.array(values, dtype).reshape(1, -1, 1)
+
+
+@pytest.fixture
+def case():
+    """Four pixels in a row with errors 0, 1, 8 and 5 px, the last one without a label."""
+    flow = np.zeros((1, 4, 2), np.float32)
+    flow[0, :, 0] = 0, 1, 8, 5
+    confidence, mask = row(1, 0.6, 0.1, 0, dtype="f4"), row(1, 0.2, 0.9, 0.5, dtype="f4")
+    return ConfidentPrediction(flow, mask, None, confidence), np.zeros((1, 4, 2), "f4"), row(255, 255, 255, 0)
+
+
+def test_the_measures_of_an_image(case):
+    found = means(measure_confidence(*case, occlusion=row(0, 0, 255, 255)))
+    assert found["consistent"] == pytest.approx(2 / 3)
+    assert (found["epe_consistent"], found["epe_inconsistent"]) == (0.5, 8)
+    assert found["ause_confidence"] == 0
+    # In the mask's order the remaining means are 0, 4, 3 instead of 0, 0.5, 3.
+    assert found["ause_mask"] == pytest.approx((0 + 3.5 + 0) / 3 / 3)
+    assert found["occluded"] == pytest.approx(1 / 3)
+    assert (found["ap_confidence"], found["ap_mask"]) == (1, 0.5)
+
+
+def test_occlusion_is_what_it_is_known_from(case):
+    assert means(measure_confidence(*case, noc=row(255, 255, 0, 0)))["ap_confidence"] == 1
+    assert "occluded" not in measure_confidence(*case)
+    none = measure_confidence(*case, occlusion=row(0, 0, 0, 0))
+    assert none["occluded"] == (0, 3)
+    assert none["ap_confidence"] == none["ap_mask"] == (0, 0)
+
+
+def test_the_average_precision_is_told_with_the_number_of_its_images(case):
+    images = []
+    for occlusion in (row(0, 0, 255, 255), row(0, 0, 0, 0)):
+        images.append({"epe": (9, 3), **measure_confidence(*case, occlusion=occlusion)})
+    assert "average precision for occlusion 1.000" in describe_confidence(summarise(images))
+    assert describe_confidence(summarise(images)).endswith("over 1 image with occluded pixels")
+    assert describe_confidence(summarise(images[:1] * 2)).endswith("over 2 images with occluded pixels")

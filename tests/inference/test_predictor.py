@@ -1,15 +1,27 @@
-"""The Python API: arrays in, arrays out, and streams that mix no sizes."""
+"""The Python API: arrays in, arrays out, one pair, a batch or a stream, with and without confidence."""
 
+import importlib.util
+
+import maskflownet
 import numpy as np
 import pytest
 from maskflownet.errors import UserError
-from maskflownet.inference.predictor import Predictor, batches
+from maskflownet.inference.confidence import consistency
+from maskflownet.inference.metrics import means, measure
+from maskflownet.inference.predictor import Predictor, load
+from maskflownet.reader.formats import read_flow
+from maskflownet.reader.pictures import read_image
+from maskflownet.settings.folders import ROOT
 from numpy.testing import assert_allclose
 
+from tests.known_engine import KnownEngine
 
-@pytest.fixture(scope="module")
-def predictor(random_checkpoints):
-    return Predictor.load("MaskFlownet_S", str(random_checkpoints["MaskFlownet_S"]), batch=2)
+
+@pytest.fixture(scope="module", params=["mxnet", "torch"])
+def predictor(request, random_checkpoints):
+    if not importlib.util.find_spec(request.param):
+        pytest.skip(f"{request.param} is not installed")
+    return load("MaskFlownet_S", str(random_checkpoints["MaskFlownet_S"]), batch=2, engine=request.param)
 
 
 def image(seed, height=64, width=80):
@@ -19,10 +31,25 @@ def image(seed, height=64, width=80):
 def test_a_pair_and_a_batch(predictor):
     flow, mask, warped = predictor(image(0), image(1))
     assert (flow.shape, mask.shape, warped.shape) == ((64, 80, 2), (64, 80, 1), (64, 80, 3))
-    stacked = [np.stack([image(0), image(2)]), np.stack([image(1), image(3)])]
-    many = predictor(*stacked)
+    many = predictor(np.stack([image(0), image(2)]), np.stack([image(1), image(3)]))
     assert many.flow.shape == (2, 64, 80, 2)
-    assert_allclose(many.flow[0], flow, rtol=0, atol=1e-4)
+    assert_allclose(many.flow[0], flow, rtol=0, atol=1e-3)
+
+
+def test_confidence_compares_both_directions(predictor):
+    images = image(0), image(1)
+    plain, backward = predictor(*images), predictor(*images[::-1])
+    found = predictor(*images, confidence=True)
+    for array, expected in zip(found, plain):
+        assert_allclose(array, expected, rtol=0, atol=1e-3)
+    flow, _, _, confidence = found
+    assert (confidence.shape, confidence.dtype) == ((64, 80, 1), np.float32)
+    expected = consistency(plain.flow, backward.flow).confidence
+    assert expected.std() > 0.05
+    assert_allclose(confidence[..., 0], expected, rtol=0, atol=5e-3)
+    many = predictor(*(np.stack([i, image(s)]) for s, i in enumerate(images, 2)), confidence=True)
+    assert [array.shape[-1] for array in many] == [2, 1, 3, 1]
+    assert_allclose(many.confidence[0], confidence, rtol=0, atol=5e-3)
 
 
 def test_a_stream_keeps_the_order_across_sizes(predictor):
@@ -31,10 +58,10 @@ def test_a_stream_keeps_the_order_across_sizes(predictor):
     streamed = list(predictor.stream(iter(pairs)))
     assert len(streamed) == len(pairs)
     for pair, prediction in zip(pairs, streamed):
-        assert_allclose(prediction.flow, predictor(*pair).flow, rtol=0, atol=1e-4)
+        assert_allclose(prediction.flow, predictor(*pair).flow, rtol=0, atol=1e-3)
 
 
-def test_batches_mix_no_sizes_and_hold_no_more_than_asked_for():
+def test_a_stream_mixes_no_sizes_and_holds_no_more_than_its_batch():
     taken = []
 
     def pairs():
@@ -42,11 +69,11 @@ def test_batches_mix_no_sizes_and_hold_no_more_than_asked_for():
             taken.append(i)
             yield image(i, size, 8), image(i, size, 8)
 
-    shapes = []
-    for first, _ in batches(pairs(), 2):
-        shapes.append(first.shape[:2])
-        assert len(taken) <= sum(n for n, _ in shapes) + 1
-    assert shapes == [(2, 64), (1, 64), (1, 65), (1, 64)]
+    engine = KnownEngine(lambda image_1, _: np.zeros((*image_1.shape[:2], 2)))
+    for number, _ in enumerate(Predictor(engine, batch=2).stream(pairs(), confidence=True), 1):
+        assert len(taken) <= number + 2
+    # Each batch holds its pairs and their swaps.
+    assert [shape[:2] for shape, _ in engine.calls] == [(4, 64), (2, 64), (2, 65), (2, 64)]
 
 
 @pytest.mark.parametrize(
@@ -58,36 +85,44 @@ def test_batches_mix_no_sizes_and_hold_no_more_than_asked_for():
         (image(0)[:0], image(0)[:0], "are empty"),
     ],
 )
-def test_wrong_arrays_are_one_sentence(predictor, first, second, message):
+def test_wrong_arrays_are_one_sentence(first, second, message):
+    predictor = Predictor(KnownEngine(None))
     with pytest.raises(UserError, match=message):
         predictor(first, second)
+    with pytest.raises(UserError, match=message):
+        list(predictor.stream([(first, second)]))
 
 
 def test_batch_of_nothing_is_refused():
     with pytest.raises(UserError, match="at least one pair"):
-        Predictor.load("MaskFlownet_S", "any", batch=0)
+        Predictor(KnownEngine(None), batch=0)
+
+
+@pytest.mark.parametrize(("network", "expected"), [("MaskFlownet", 1.94), ("MaskFlownet_S", 2.10)])
+def test_without_a_checkpoint_the_shipped_weights_are_loaded(network, expected):
+    """EPE in px of the example pair, by the whole network and by the first stage alone."""
+    pytest.importorskip("torch")
+    examples = ROOT / "examples"
+    found = maskflownet.load(network, engine="torch")(*(read_image(examples / f"example_{i}.png") for i in (1, 2)))
+    assert means(measure(found.flow, *read_flow(examples / "example_flow.png")))["epe"] == pytest.approx(
+        expected, abs=0.01
+    )
 
 
 def test_prototype_on_middlebury(shared):
     """The EPE that the prototype's README states, through the whole path of a user's pair."""
-    from maskflownet.inference.metrics import measure  # noqa: PLC0415
-    from maskflownet.reader.formats import read_flow  # noqa: PLC0415
-    from maskflownet.reader.pictures import read_image  # noqa: PLC0415
-
-    predictor = Predictor.load("MaskFlownet_S", str(shared / "weights/prototype_S.params"))
-    stated = {"RubberWhale": 0.97, "Grove2": 0.93, "Urban2": 1.87, "Venus": 1.28}
-    for name, expected in stated.items():
+    predictor = load("MaskFlownet_S", str(shared / "weights/prototype_S.params"))
+    for name, expected in {"RubberWhale": 0.97, "Grove2": 0.93, "Urban2": 1.87, "Venus": 1.28}.items():
         folder = shared / "data/pairs/middlebury" / name
-        images = (read_image(folder / f"frame1{i}.png") for i in (0, 1))
-        total, count = measure(predictor(*images).flow, *read_flow(folder / "flow10.flo"))["epe"]
-        assert total / count == pytest.approx(expected, abs=0.01), name
+        flow, *_ = predictor(*(read_image(folder / f"frame1{i}.png") for i in (0, 1)))
+        assert means(measure(flow, *read_flow(folder / "flow10.flo")))["epe"] == pytest.approx(expected, abs=0.01)
 
 
 @pytest.mark.parametrize(("network", "noted"), [("MaskFlownet", True), ("MaskFlownet_S", False)])
 def test_a_file_without_record_is_taken_for_one_of_the_authors_aloud(random_checkpoints, capsys, network, noted):
     """As shipped weights copied without theirs would give a worse flow and no error."""
     path = random_checkpoints["MaskFlownet"]
-    Predictor.load(network, str(path))
+    load(network, str(path))
     said = capsys.readouterr().err
     assert (f"no record beside {path}" in said) == noted
     assert said.count("\n") == noted

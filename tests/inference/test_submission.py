@@ -8,10 +8,12 @@ import pytest
 from maskflownet.checkpoints.checkpoint import load_checkpoint
 from maskflownet.engine.contract import Sizing
 from maskflownet.engine.mxnet.engine import MXNetEngine, contexts
-from maskflownet.errors import DataError, UserError
-from maskflownet.inference.submission import predict_kitti, predict_sintel
+from maskflownet.errors import UserError
+from maskflownet.inference.predictor import Predictor
+from maskflownet.inference.submission import write_submissions
 from maskflownet.reader.formats import read_flo, read_kitti_png
 from maskflownet.settings.configs import load_network_config
+from maskflownet.settings.datasets import Roots
 
 from tests.known_engine import KnownEngine
 from tests.trees import make_kitti, make_sintel, picture
@@ -38,6 +40,17 @@ def kitti(tmp_path):
     return make_kitti(tmp_path / "kitti", {2012: 3, 2015: 3}, test=2)
 
 
+def submitted(engine, flows, sizing=None, batch=1, name="8ca", **roots):
+    """Predict test images; `roots` are those of the benchmarks."""
+    return write_submissions(Predictor(engine, sizing or Sizing(), batch), Roots(roots), name, flows)
+
+
+@pytest.fixture(autouse=True)
+def no_other_roots(monkeypatch):
+    for name in ("SINTEL", "KITTI"):
+        monkeypatch.delenv(f"MASKFLOWNET_{name}", raising=False)
+
+
 def files_of(folder):
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
@@ -49,10 +62,10 @@ SINTEL_FILES = [
 ]
 
 
-def test_lesson_28_sintel_has_clean_and_final(sintel, tmp_path):
+def test_sintel_has_clean_and_final(sintel, tmp_path):
     flows = tmp_path / "flows"
     engine = KnownEngine(corner)
-    (done,) = predict_sintel(engine, sintel, "8ca_5000", flows, batch=2)
+    (done,) = submitted(engine, flows, batch=2, name="8ca_5000", sintel=sintel)
     assert done.folder == flows / "8ca_5000_sintel"
     assert files_of(done.folder) == SINTEL_FILES
     for p, render in enumerate(("clean", "final")):
@@ -69,8 +82,8 @@ def test_lesson_28_sintel_has_clean_and_final(sintel, tmp_path):
     assert done.count == 6
 
 
-def test_lesson_03_kitti_test_images_come_from_testing(kitti, tmp_path):
-    done = predict_kitti(KnownEngine(corner), kitti, "8ca", tmp_path / "flows", batch=2)
+def test_kitti_test_images_come_from_testing(kitti, tmp_path):
+    done = submitted(KnownEngine(corner), tmp_path / "flows", batch=2, kitti=kitti)
     assert [submission.name for submission in done] == ["kitti.2012", "kitti.2015"]
     assert files_of(tmp_path / "flows" / "8ca_kitti") == [
         f"{year}/{k:06d}_10.png" for year in (2012, 2015) for k in range(2)
@@ -84,7 +97,7 @@ def test_lesson_03_kitti_test_images_come_from_testing(kitti, tmp_path):
 
 
 def test_the_zips_are_laid_out_as_kitti_wants_them(kitti, tmp_path):
-    done = predict_kitti(KnownEngine(corner), kitti, "8ca", tmp_path)
+    done = submitted(KnownEngine(corner), tmp_path, kitti=kitti)
     for submission, year, top in zip(done, (2012, 2015), ("", "flow/")):
         assert submission.archive == tmp_path / f"8ca_kitti_{year}.zip"
         with zipfile.ZipFile(submission.archive) as archive:
@@ -94,14 +107,14 @@ def test_the_zips_are_laid_out_as_kitti_wants_them(kitti, tmp_path):
                 assert archive.read(f"{top}{k:06d}_10.png") == file.read_bytes()
 
 
-def test_lesson_06_sizes_are_kept_and_values_rounded_and_clipped(kitti, tmp_path):
+def test_sizes_are_kept_and_values_rounded_and_clipped(kitti, tmp_path):
     def rule(image_1, _):
         flow = np.zeros((*image_1.shape[:2], 2))
         flow[0, 0] = 600, -600
         flow[0, 1] = 1.01, -1.01  # 64.64 steps of 1/64 px
         return flow
 
-    done = predict_kitti(KnownEngine(rule), kitti, "8ca", tmp_path)
+    done = submitted(KnownEngine(rule), tmp_path, kitti=kitti)
     for submission in done:
         for k in range(2):
             file = submission.folder / f"{k:06d}_10.png"
@@ -114,19 +127,12 @@ def test_lesson_06_sizes_are_kept_and_values_rounded_and_clipped(kitti, tmp_path
             assert (stored[1:, :, 1:] == 32768).all()
 
 
-def test_default_sizes_and_what_overrides_them(sintel, kitti, tmp_path):
-    wanted = [
-        (predict_sintel, sintel, Sizing(), Sizing((448, 1024))),
-        (predict_kitti, kitti, Sizing(), Sizing((512, 1152))),
-        (predict_sintel, sintel, Sizing((64, 192)), Sizing((64, 192))),
-        (predict_kitti, kitti, Sizing((128, 192)), Sizing((128, 192))),
-        (predict_sintel, sintel, Sizing(pad=True), Sizing(pad=True)),
-        (predict_kitti, kitti, Sizing(pad=True), Sizing(pad=True)),
-    ]
-    for predict, root, given, used in wanted:
-        engine = KnownEngine(corner)
-        predict(engine, root, "8ca", tmp_path / "flows", given)
-        assert {sizing for _, sizing in engine.calls} == {used}
+@pytest.mark.parametrize("given", [Sizing(), Sizing((64, 192)), Sizing(pad=True)])
+def test_default_sizes_and_what_overrides_them(sintel, kitti, tmp_path, given):
+    engine = KnownEngine(corner)
+    submitted(engine, tmp_path, given, sintel=sintel, kitti=kitti)
+    default = [Sizing((448, 1024))] * 6 + [Sizing((512, 1152))] * 4
+    assert [sizing for _, sizing in engine.calls] == (default if given == Sizing() else [given] * 10)
 
 
 def test_a_restart_overwrites_cleanly(sintel, tmp_path):
@@ -139,13 +145,13 @@ def test_a_restart_overwrites_cleanly(sintel, tmp_path):
         return corner(image_1, image_2) + 1
 
     with pytest.raises(KeyboardInterrupt):
-        predict_sintel(KnownEngine(breaks_off), sintel, "8ca", tmp_path / "flows")
+        submitted(KnownEngine(breaks_off), tmp_path / "flows", sintel=sintel)
     assert files_of(tmp_path / "flows") == [f"8ca_sintel/{name}" for name in SINTEL_FILES[:3]]
     stale = tmp_path / "flows" / "8ca_sintel" / "clean" / "other" / "frame_0001.flo"
     stale.parent.mkdir()
     stale.write_bytes(b"of another tree")
     for _ in range(2):
-        (done,) = predict_sintel(KnownEngine(corner), sintel, "8ca", tmp_path / "flows")
+        (done,) = submitted(KnownEngine(corner), tmp_path / "flows", sintel=sintel)
     flow, _ = read_flo(done.folder / SINTEL_FILES[0])
     np.testing.assert_array_equal(flow[0, 0], expected(51 % 20, 52 % 20))
     with zipfile.ZipFile(done.archive) as archive:
@@ -153,32 +159,30 @@ def test_a_restart_overwrites_cleanly(sintel, tmp_path):
     assert sorted(p.name for p in (tmp_path / "flows").iterdir()) == ["8ca_sintel", "8ca_sintel.zip"]
 
 
-def test_a_missing_year_is_named(kitti, tmp_path, capsys):
-    done = predict_kitti(KnownEngine(corner), kitti / "2015", "8ca", tmp_path / "flows")
-    assert [submission.name for submission in done] == ["kitti.2015"]
-    assert "holds no KITTI 2012" in capsys.readouterr().err
+def test_what_is_missing_is_named(kitti, tmp_path, capsys):
+    (done,) = submitted(KnownEngine(corner), tmp_path / "flows", kitti=kitti / "2015")
+    assert done.name == "kitti.2015"
+    said = capsys.readouterr().err
+    assert "holds no KITTI 2012" in said and "skipped: " in said and "sintel" in said
+    with pytest.raises(UserError, match="there is nothing to predict: "):
+        submitted(KnownEngine(corner), tmp_path)
+    for name in ("sintel", "kitti"):
+        with pytest.raises(UserError, match=str(tmp_path)):
+            submitted(KnownEngine(corner), tmp_path, **{name: tmp_path})
 
 
 def test_values_that_are_no_numbers_are_an_error(sintel, tmp_path):
     engine = KnownEngine(lambda *images: corner(*images) * np.nan)
     with pytest.raises(UserError, match="clean/ambush_1/frame_0001.flo"):
-        predict_sintel(engine, sintel, "8ca", tmp_path / "flows")
+        submitted(engine, tmp_path / "flows", sintel=sintel)
     assert not files_of(tmp_path / "flows")
-
-
-def test_a_root_without_test_images_is_an_error(tmp_path):
-    with pytest.raises(DataError):
-        predict_sintel(KnownEngine(corner), tmp_path, "8ca", tmp_path / "flows")
-    with pytest.raises(DataError):
-        predict_kitti(KnownEngine(corner), tmp_path, "8ca", tmp_path / "flows")
 
 
 def test_mxnet_predicts_both_benchmarks(sintel, kitti, tmp_path, random_checkpoints):
     engine = MXNetEngine(load_network_config("MaskFlownet_S.yaml"), contexts(""))
     engine.load(load_checkpoint(random_checkpoints["MaskFlownet_S"]))
     sizing = Sizing((64, 128))
-    done = predict_sintel(engine, sintel, "8ca", tmp_path / "flows", sizing, batch=2)
-    done += predict_kitti(engine, kitti, "8ca", tmp_path / "flows", sizing)
+    done = submitted(engine, tmp_path / "flows", sizing, batch=2, sintel=sintel, kitti=kitti)
     assert [submission.count for submission in done] == [6, 2, 2]
     image_1, image_2 = (
         cv2.imread(str(kitti / f"2012/testing/colored_0/000001_{n}.png"))[None, ..., ::-1] for n in (10, 11)

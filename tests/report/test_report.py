@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from maskflownet.checkpoints.checkpoint import load_checkpoint
 from maskflownet.engine.load import load_engine
-from maskflownet.inference.validation import validate
 from maskflownet.report.report import ReportOptions
 from maskflownet.settings.cli import run
 from maskflownet.settings.configs import load_network_config
 
 import main
-from tests.report_sets import MaskEngine, MemorySet
+from tests.known_engine import validated
+from tests.report_sets import MaskEngine, MemorySet, reported
 from tests.trees import make_pairs
 
 HOSTILE = '</script><script>x()</script><img src=x onerror="x()">&amp;\''
@@ -59,7 +59,7 @@ class Page(HTMLParser):
 def report_on(sets, folder, **kwargs):
     options = ReportOptions(**{"facts": {"Network": "<b>"}, **kwargs})
     engine = MaskEngine()
-    totals = validate(engine, sets, log_folder=folder, run="8ca", steps=5, report=options)
+    totals = reported(engine, sets, folder, options)
     return totals, engine, folder / "8ca_5.html"
 
 
@@ -117,8 +117,8 @@ def test_what_is_no_number_is_worst(tmp_path):
 
     options = ReportOptions(images=1)
     with np.errstate(invalid="ignore"):
-        validate(Wild(), {"a": MemorySet([9, 1, 3])}, log_folder=tmp_path, report=options)
-    page = Page(tmp_path / "unnamed_0.html")
+        reported(Wild(), {"a": MemorySet([9, 1, 3])}, tmp_path, options)
+    page = Page(tmp_path / "8ca_5.html")
     assert page.ids() == ["0-1", "0-0", "0-2"]
     assert page.pictured() == ["0-1"]
     assert "no number" in "".join(page.text)
@@ -161,8 +161,6 @@ def test_a_failure_leaves_an_earlier_report_alone(tmp_path):
     with pytest.raises(OSError, match="damaged"):
         report_on({"a": Broken([1, 2, 3])}, tmp_path)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
-    with pytest.raises(ValueError, match="folder"):
-        validate(MaskEngine(), {"a": MemorySet([1])}, report=ReportOptions())
 
 
 @pytest.mark.parametrize("engine_name", ["mxnet", "torch"])
@@ -172,10 +170,10 @@ def test_a_report_changes_no_number(engine_name, random_checkpoints, tmp_path):
     checkpoint = load_checkpoint(random_checkpoints["MaskFlownet_S"])
     engine = load_engine(load_network_config("MaskFlownet_S"), checkpoint, "", engine_name)
     sets = {"a": MemorySet([1, 2, 3])}
-    plain = validate(engine, sets, batch=2)
-    reported = validate(engine, sets, batch=2, log_folder=tmp_path, report=ReportOptions())
-    assert repr(reported) == repr(plain)  # bit for bit, NaN too
-    assert len(Page(tmp_path / "unnamed_0.html").pictures) == 18
+    plain = validated(engine, sets, batch=2).totals
+    totals = reported(engine, sets, tmp_path, ReportOptions(), batch=2)
+    assert repr(totals) == repr(plain)  # bit for bit, NaN too
+    assert len(Page(tmp_path / "8ca_5.html").pictures) == 18
 
 
 def test_the_program_writes_it_beside_the_log(random_checkpoints, tmp_path, capsys):

@@ -4,10 +4,9 @@ import os
 import shutil
 
 import pytest
-from maskflownet.inference.validation import validate
 from maskflownet.report.report import ReportOptions
 
-from tests.report_sets import MaskEngine, MemorySet
+from tests.report_sets import MaskEngine, MemorySet, reported
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -40,7 +39,7 @@ def report(tmp_path_factory):
         "kitti.2015.val": MemorySet([i % 50 / 10 for i in range(60)], noc=True),
     }
     options = ReportOptions(images=260)
-    totals = validate(MaskEngine(), sets, log_folder=folder, run="8ca", steps=9, report=options)
+    totals = reported(MaskEngine(), sets, folder, options, steps=9)
     return (folder / "8ca_9.html").as_uri(), totals
 
 

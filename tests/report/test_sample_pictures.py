@@ -7,7 +7,6 @@ import pytest
 from maskflownet.engine.contract import Labelled, Prediction
 from maskflownet.errors import UserError
 from maskflownet.inference.metrics import Measured
-from maskflownet.inference.validation import validate
 from maskflownet.reader.colour import flow_to_colour
 from maskflownet.reader.pictures import read_image
 from maskflownet.reader.sample import Sample
@@ -15,7 +14,7 @@ from maskflownet.report.pictures import SamplePictures, choose, draw_strip
 from maskflownet.settings.configs import load_data_config
 from tensorboardX.proto.event_pb2 import Event
 
-from tests.known_engine import KnownEngine
+from tests.known_engine import KnownEngine, validated
 from tests.training_runs import train_in, write_configs
 
 
@@ -102,7 +101,7 @@ def test_a_validation_draws_what_was_chosen_without_predicting_twice(tmp_path):
     engine = KnownEngine.of_labels(dataset, offset=(3, 4))
     shown = []
     pictures = SamplePictures(tmp_path / "run.samples", 2500, {"s": [0, 2]}, lambda *args: shown.append(args))
-    totals = validate(engine, {"s": dataset, "t": dataset}, batch=2, watcher=pictures)
+    totals = validated(engine, {"s": dataset, "t": dataset}, batch=2, watcher=pictures).totals
     assert totals["s"]["epe"] == 5
     assert sum(shape[0] for shape, _ in engine.calls) == 6
     files = sorted((tmp_path / "run.samples").iterdir())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from maskflownet.benchmarks import scene_kinds
 from maskflownet.benchmarks.scene_kinds import KINDS
-from maskflownet.inference.predictor import Predictor
+from maskflownet.inference.predictor import load
 from maskflownet.scenes.options import SceneOptions
 from maskflownet.scenes.synthetic import Synthetic
 from maskflownet.settings.cli import run
@@ -32,7 +32,7 @@ def test_the_numbers_are_those_of_a_direct_computation(random_checkpoints, capsy
     ]  # fmt: skip
     assert [row[0] for row in rows] == ["large motion", "small motion", "mean of 2"]
 
-    predictor = Predictor.load("MaskFlownet_S", str(checkpoint))
+    predictor = load("MaskFlownet_S", str(checkpoint))
     scenes = Synthetic(2, 64, 128, SEED, None, SceneOptions(motion_scale=2.5))
     lengths, errors, visible = [], [], []
     for i in range(2):
