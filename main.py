@@ -140,6 +140,7 @@ def run_export(args, config):
 def run_validation(args, config):
     refuse_torchrun("--valid")
     which = load_data_config(args.dataset_cfg) if args.dataset_cfg else LABELLED
+    options = ValidationOptions(Sizing(args.resize, args.pad), args.batch or 1, args.workers, args.confidence)
     roots, checkpoint = Roots(parse_roots(args.data_root)), find(args)
     found = validation_sets(which, roots, config.network.class_, args.debug)
     engine = load_engine(config, checkpoint, args.gpus, args.engine, args.precision)
@@ -148,32 +149,28 @@ def run_validation(args, config):
         "Checkpoint": checkpoint.path.name,
         "Engine": f"{engine.name}, {engine.precision}",
     }
-    run, steps = checkpoint.record.run, checkpoint.record.step
-    folder = args.output_root / "logs" / "val"
+    record, folder = checkpoint.record, args.output_root / "logs" / "val"
     folder.mkdir(parents=True, exist_ok=True)  # before hours of computing, should that not be possible
-    sizing = Sizing(args.resize, args.pad)
-    options = ValidationOptions(sizing, args.batch or 1, args.workers, args.confidence)
-    shown = report_options(args, facts)
+    shown, page = report_options(args, facts), folder / report_name(record.run, record.step)
     with Report(folder, max(1, len(found.sets)), shown) if shown else nullcontext() as report:
         results = validate(engine, found, options, report)
         if report is not None:
-            about = {"run": run, "steps": steps, **results.about}
-            report.write(folder / report_name(run, steps), about, results.totals, results.images)
-    results.write(folder, run, steps)
+            about = {"run": record.run, "steps": record.step, **results.about}
+            report.write(page, about, results.totals, results.images)
+    results.write(folder, record.run, record.step)
     for name, total in results.totals.items():
         print(f"{name}: epe {total['epe']:.3f} px per image, {total['epe.pooled']:.3f} pooled")
         if args.confidence:
             print("    " + describe_confidence(total))
     if args.report:
-        print(f"wrote {folder / report_name(run, steps)}")
+        print(f"wrote {page}")
 
 
 def run_submission(args, config):
     refuse_torchrun("--predict")
-    roots, checkpoint = Roots(parse_roots(args.data_root)), find(args)
+    sizing, roots, checkpoint = Sizing(args.resize, args.pad), Roots(parse_roots(args.data_root)), find(args)
     engine = load_engine(config, checkpoint, args.gpus, args.engine, args.precision)
-    predictor = Predictor(engine, Sizing(args.resize, args.pad), args.batch or 1)
-    flows = args.output_root / "flows"
+    predictor, flows = Predictor(engine, sizing, args.batch or 1), args.output_root / "flows"
     for submission in write_submissions(predictor, roots, checkpoint.path.stem, flows, args.workers):
         print(f"{submission.name}: {submission.count} files in {submission.folder}, {submission.archive}")
 
