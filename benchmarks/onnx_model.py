@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime
 import torch
 from maskflownet.benchmarks.inference import NETWORKS, seconds
-from maskflownet.checkpoints.checkpoint import read_checkpoint
+from maskflownet.checkpoints.checkpoint import read_checkpoint, save_checkpoint
 from maskflownet.engine.contract import Sizing
 from maskflownet.engine.load import load_engine, make_engine
 from maskflownet.settings.cli import Parser, count, height_width, run
@@ -60,8 +60,8 @@ def main(arguments):
         for network in NETWORKS:
             config = load_network_config(network)
             path = Path(folder) / f"{network}.params"
-            fresh, _ = make_engine(config, engine="torch")  # one set of parameters for all
-            fresh.save(path, fresh.record)
+            fresh = make_engine(config, engine="torch")  # one set of parameters for all
+            save_checkpoint(path, fresh.parameters(), fresh.record)
             checkpoint = read_checkpoint(path)
             model = path.with_suffix(".onnx")
             export_onnx(model, config, checkpoint, Sizing(args.size))

@@ -1,29 +1,16 @@
-"""What passes between an engine and those who use its flow: predictions, labels, measures.
-
-At which size the network sees an image, and how its flow gets back to the image's size.
-
-The processes that train together, as each of them sees the others.
-
-What every engine offers, whatever executes its graph.
-"""
-
-from __future__ import annotations
+"""What every engine offers, whatever executes its graph, and what passes between it and its users."""
 
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby, islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from maskflownet.checkpoints.checkpoint import Checkpoint, check_multiplier, match_network, save_checkpoint
-from maskflownet.checkpoints.records import Record
 from maskflownet.errors import UserError
-from maskflownet.network.architecture import HEAD, MULTIPLE
-from maskflownet.network.draws import AugmentationRanges
-from maskflownet.reader.sample import Sample
-from maskflownet.settings.configs import NetworkConfig, Optimizer
+from maskflownet.network.architecture import MULTIPLE
 
 
 class Prediction(NamedTuple):
@@ -46,7 +33,7 @@ class ConfidentPrediction(NamedTuple):
 class Labelled(NamedTuple):
     """A sample whose flow is to be measured; None where its data set has no such array."""
 
-    sample: Sample
+    sample: Any  # reader.sample.Sample
     occlusion: np.ndarray | None = None  # (H, W, 1) uint8, above 0 = not visible in image 2
     noc: np.ndarray | None = None  # (H, W, 1) uint8, above 0 = valid and visible in image 2
 
@@ -73,14 +60,10 @@ def _round_up(size: int) -> int:
 
 @dataclass(frozen=True)
 class Sizing:
-    """The size of the network's input.
+    """The size of the network's input: by default the next multiples of 64."""
 
-    Without options the next multiples of 64; `resize` (H, W) instead; or with `pad` the image is
-    not scaled but its edges are repeated, the same amount on both sides, to multiples of 64.
-    """
-
-    resize: tuple[int, int] | None = None
-    pad: bool = False
+    resize: tuple[int, int] | None = None  # (H, W) instead of them
+    pad: bool = False  # reach them by repeating the edges, equally on both sides, not by scaling
 
     def __post_init__(self):
         if self.pad and self.resize:
@@ -102,40 +85,21 @@ class Sizing:
         extra_h, extra_w = _round_up(height) - height, _round_up(width) - width
         return extra_h // 2, extra_h - extra_h // 2, extra_w // 2, extra_w - extra_w // 2
 
-    def fitting(self, height: int, width: int, pad: Callable, resize: Callable):
-        """Functions that bring images (N, C, H, W) to the network's size, and its outputs back.
+    def fitting(self, height: int, width: int, pad: Callable, resize: Callable) -> tuple[Callable, Callable]:
+        """Two functions: images (N, C, H, W) to the network's size, and outputs back.
 
         The second one returns the outputs and the factors (y, x) from network to image pixels.
-
-        Parameters
-        ----------
-        height, width : int
-            Of the images, px.
-        pad : callable(x, top, bottom, left, right)
-            An engine's repetition of the edges.
-        resize : callable(x, height, width)
-            An engine's bilinear resizing, corners aligned.
+        `pad(x, top, bottom, left, right)` repeats edges, `resize(x, height, width)` is bilinear with
+        aligned corners; both are the engine's own.
         """
         if self.pad:
             sides = self.padding(height, width)
             top, _, left, _ = sides
-
-            def fit(x):
-                return pad(x, *sides)
-
-            def unfit(x):
-                return x[:, :, top : top + height, left : left + width], (1, 1)
-
-        else:
-            size = self.network_size(height, width)
-
-            def fit(x):
-                return resize(x, *size)
-
-            def unfit(x):
-                return resize(x, height, width), (height / size[0], width / size[1])
-
-        return fit, unfit
+            rows, columns = slice(top, top + height), slice(left, left + width)
+            return lambda x: pad(x, *sides), lambda x: (x[:, :, rows, columns], (1, 1))
+        size = self.network_size(height, width)
+        factors = height / size[0], width / size[1]
+        return lambda x: resize(x, *size), lambda x: (resize(x, height, width), factors)
 
 
 # Of what `torchrun` sets, the names that say where a process stands.
@@ -154,45 +118,49 @@ def refuse_torchrun(what: str) -> None:
 
 
 @dataclass(frozen=True)
-class Workers:
+class Processes:
     """This process among those that train together; by itself it is the only one.
 
-    Attributes
-    ----------
-    rank, world : int
-        Number of this worker and of all; each has a batch of its own.
-    share : (int, int)
-        (i, n): of its worker's batch this process takes the i-th of n equal slices.
+    They are numbered machine by machine, as `torchrun` does. Each machine has a batch of its own,
+    which its processes split evenly. The collective calls below must be made by all processes, in
+    the same order. They raise PeerLost if another process has ended.
     """
 
     rank: int = 0
-    world: int = 1
-    share: tuple[int, int] = (0, 1)
+    world_size: int = 1
+    machines: int = 1
+
+    @property
+    def local_size(self) -> int:
+        """Number of processes on each machine."""
+        return self.world_size // self.machines
+
+    @property
+    def machine(self) -> int:
+        return self.rank // self.local_size
+
+    @property
+    def local_rank(self) -> int:
+        return self.rank % self.local_size
 
     @property
     def first(self) -> bool:
         """Whether this is the process that validates, logs and saves."""
-        return self.rank == 0 and self.share[0] == 0
+        return self.rank == 0
 
-    def agree(self, stop: bool) -> bool:
-        """Whether one of the processes wants to stop; all must ask, and get the same answer.
+    def any(self, flag: bool) -> bool:
+        """All-reduce: whether the flag is set in one of the processes."""
+        return flag
 
-        Raises
-        ------
-        PeerLost
-            Another process has ended.
-        """
-        return stop
-
-    def gather(self, names: list[str]) -> list[str]:
-        """The names that all processes give, in their order; all must ask."""
+    def all_gather(self, names: list[str]) -> list[str]:
+        """The names that all processes give, in the order of the ranks."""
         return names
 
-    def copy_first(self, tensor) -> None:
-        """Overwrite a tensor of the engine with that of the first process; all must ask."""
+    def all_reduce(self, tensor) -> None:
+        """Overwrite a tensor of the engine with its sum over all processes."""
 
-    def sum(self, tensor) -> None:
-        """Overwrite a tensor of the engine with its sum over all processes; all must ask."""
+    def broadcast(self, tensor) -> None:
+        """Overwrite a tensor of the engine with that of the first process."""
 
     def lost(self) -> bool:
         """Whether it is known that another process has ended."""
@@ -202,109 +170,18 @@ class Workers:
         """Part from the others."""
 
 
+ALONE = Processes()
+
+
 class TrainingSettings(NamedTuple):
-    """What a training step depends on beside the parameters and the batch.
+    """What a training step depends on beside the parameters and the batch."""
 
-    `rank` of `world` workers, each with a batch of its own, of which this process has the part
-    `share`, (i, n) = the i-th of n equal slices.
-    """
-
-    optimizer: Optimizer
-    loss_weights: tuple
+    optimizer: Any  # settings.configs.Optimizer
+    loss_weights: tuple  # of the five flows, coarse to fine
     original: tuple[int, int]  # (H, W) px of the batch's arrays
     target: tuple[int, int]  # (H, W) px that the network sees
-    augmentation: AugmentationRanges | None
+    augmentation: Any  # network.draws.AugmentationRanges or None
     seed: int
-    rank: int = 0
-    world: int = 1
-    share: tuple[int, int] = (0, 1)
-
-
-class StepResult(NamedTuple):
-    """What a training step reports: means over the batch, before the update."""
-
-    loss: float
-    epe: float  # px, of the finest prediction
-
-
-class Step(ABC):
-    """A training step that was started: its parts in the order of their calls.
-
-    What an engine can leave to its device it does not wait for before `result`, so that the next
-    batch can be loaded, and the next step started, meanwhile.
-    """
-
-    @abstractmethod
-    def finish(self, learning_rate: float) -> None:
-        """Update the parameters, which are untouched until then."""
-
-    @abstractmethod
-    def result(self) -> StepResult:
-        """Wait for the update.
-
-        Raises
-        ------
-        NotFinite
-            The loss is NaN or infinite; the parameters are those from before the step.
-        """
-
-
-class WholeStep(Step):
-    """A step that is done as a whole when it is finished."""
-
-    def __init__(self, compute: Callable[[float], StepResult]):
-        self._compute = compute
-
-    def finish(self, learning_rate: float) -> None:
-        self._result = self._compute(learning_rate)
-
-    def result(self) -> StepResult:
-        return self._result
-
-
-class Training(ABC):
-    """An engine's network in training: its loss, augmentation and optimiser."""
-
-    def host_memory(self, size: int) -> np.ndarray:
-        """Return (size,) bytes of memory, from which batches reach the device most quickly."""
-        return np.empty(size, np.uint8)
-
-    def start(self, batch, step: int) -> Step:
-        """Begin to train on one batch; the step before must have been finished.
-
-        Parameters
-        ----------
-        batch : reader.loader.Batch
-            Its arrays must stay as they are until the result is there.
-        step : int
-            Steps done before; with the seed it decides all random draws.
-        """
-        return WholeStep(lambda learning_rate: self.step(batch, step, learning_rate))
-
-    @abstractmethod
-    def step(self, batch, step: int, learning_rate: float) -> StepResult:
-        """Train on one batch.
-
-        Parameters
-        ----------
-        batch : reader.loader.Batch
-        step : int
-            Steps done before; with the seed it decides all random draws.
-        learning_rate : float
-
-        Raises
-        ------
-        NotFinite
-            The loss is NaN or infinite; the parameters are those from before the step.
-        """
-
-    @abstractmethod
-    def state(self) -> dict[str, np.ndarray]:
-        """The optimiser's state: `mean.NAME` and `var.NAME` of every trained parameter."""
-
-    @abstractmethod
-    def load_state(self, state: dict[str, np.ndarray], step: int) -> None:
-        """Take over the optimiser's state after `step` steps."""
 
 
 class NotFinite(UserError):
@@ -314,10 +191,7 @@ class NotFinite(UserError):
 class PeerLost(UserError):
     """Another process of this training ended before its time; the parameters are still good.
 
-    Attributes
-    ----------
-    advice : str
-        How to go on, from the process that saves.
+    `advice`, from the process that saves, says how to go on.
     """
 
     def __init__(self, advice: str = ""):
@@ -326,33 +200,89 @@ class PeerLost(UserError):
         self.advice = advice
 
 
-class Engine(ABC):
-    """A network on its devices.
+class Losses:
+    """What a training step reports: means over the batch of all processes, before the update.
 
-    Attributes
-    ----------
-    name : str
-        Of what executes the graph, as records say it.
-    devices : int
-        That share a batch evenly.
-    precision : str
-        Of the network's matrix products: float32, tf32 or bf16.
-    ahead : int
-        Batches that are worth submitting before the first one's result is asked for.
-    config : NetworkConfig
-    record : Record
-        Of the checkpoint that was loaded last.
+    Reading one waits until the step is done, and raises
+
+    * NotFinite if the loss is NaN or infinite: the parameters are those from before the step, and
+      stay so whatever is trained afterwards;
+    * PeerLost if the step will never be done: the parameters are those from before it.
+
+    Read them in the order of the steps, in all processes for the same steps.
     """
 
-    name: str
-    devices: int
-    record: Record
-    config: NetworkConfig
-    precision = "float32"
-    ahead = 0
+    def __init__(self, read: Callable[[], tuple[float, float]]):
+        self._read = read
+
+    @cached_property
+    def _values(self) -> tuple[float, float]:
+        return self._read()
+
+    @property
+    def loss(self) -> float:
+        return self._values[0]
+
+    @property
+    def epe(self) -> float:
+        """Of the finest prediction, px."""
+        return self._values[1]
+
+
+class Training(ABC):
+    """An engine's network in training: its loss, augmentation and optimiser."""
 
     @abstractmethod
-    def rebuild(self, record: Record) -> None:
+    def train_batch(self, batch, step: int, learning_rate: float) -> Losses:
+        """Train on one batch; returns before the device is done, at most two steps ahead of it.
+
+        Parameters
+        ----------
+        batch : reader.loader.Batch
+            Its arrays may be overwritten when this returns. Instead of NumPy arrays they may be
+            PyTorch tensors on the torch engine's device, which are used where they are.
+        step : int
+            Steps done before; with the seed it decides all random draws.
+        learning_rate : float
+
+        Raises
+        ------
+        PeerLost
+            Another process has ended; `Losses` tell which steps are done.
+        """
+
+    @abstractmethod
+    def state(self) -> dict[str, np.ndarray]:
+        """The optimiser's state: `mean.NAME` and `var.NAME` of every trained parameter.
+
+        Like `Engine.parameters` it holds the steps whose losses were read; later ones may be
+        half done.
+        """
+
+    @abstractmethod
+    def load_state(self, state: dict[str, np.ndarray], step: int) -> None:
+        """Take over the optimiser's state after `step` steps."""
+
+
+def check_state(state: dict[str, np.ndarray], names) -> None:
+    """Refuse an optimiser's state that is not of these parameters."""
+    if set(state) != {f"{kind}.{name}" for name in names for kind in ("mean", "var")}:
+        raise UserError("the optimiser's state does not fit the network: it belongs to another checkpoint")
+
+
+class Engine(ABC):
+    """A network on its devices."""
+
+    name: str  # of what executes the graph, as records say it
+    devices: int  # of this process, which share a batch evenly
+    config: Any  # settings.configs.NetworkConfig
+    record: Any  # checkpoints.records.Record, of the checkpoint that was loaded last
+    precision = "float32"  # of the network's matrix products: float32, tf32 or bf16
+    ahead = 0  # batches worth submitting before the first one's result is asked for
+    processes = ALONE  # that train together
+
+    @abstractmethod
+    def rebuild(self, record) -> None:
         """Make the network that a record asks for, with fresh parameters, and keep the record."""
 
     @abstractmethod
@@ -363,61 +293,22 @@ class Engine(ABC):
     def assign(self, parameters: dict[str, np.ndarray]) -> None:
         """Overwrite the parameters of these names."""
 
-    def shapes(self, prefix: str = "") -> dict[str, tuple]:
-        """Shapes of the parameters whose names begin with `prefix`, by the rest of the name."""
-        arrays = self.parameters().items()
-        return {n[len(prefix) :]: array.shape for n, array in arrays if n.startswith(prefix)}
-
-    def load(self, checkpoint: Checkpoint) -> None:
-        """Take over a checkpoint, or the head of one where this is the head's network.
-
-        Raises
-        ------
-        UserError
-            It is of the other network, or was trained with another flow_multiplier.
-        """
-        network = self.config.network.class_
-        checkpoint = match_network(checkpoint, network, self.shapes())
-        check_multiplier(checkpoint, self.config)
-        self.rebuild(checkpoint.record)
-        self.assign(checkpoint.parameters)
-
-    def load_for_training(self, checkpoint: Checkpoint) -> None:
-        """As `load`, but a MaskFlownet_S checkpoint becomes the head of a MaskFlownet."""
-        networks = checkpoint.record.network, self.config.network.class_
-        if networks != ("MaskFlownet_S", "MaskFlownet"):
-            self.load(checkpoint)
-            return
-        checkpoint = match_network(checkpoint, "MaskFlownet_S", self.shapes(HEAD))
-        check_multiplier(checkpoint, self.config)
-        self.rebuild(replace(self.record, colour=checkpoint.record.colour))
-        self.assign({HEAD + name: array for name, array in checkpoint.parameters.items()})
-
     @abstractmethod
     def predict(
         self,
         image_1: np.ndarray,
         image_2: np.ndarray,
-        sizing: Sizing = Sizing(),  # noqa: B008 - frozen
+        sizing: Sizing | None = None,
         mask: bool = True,
         warped: bool = True,
     ) -> Prediction:
-        """Predict the flow of N pairs of equal size.
-
-        Parameters
-        ----------
-        image_1, image_2 : (N, H, W, 3) uint8 arrays, RGB
-        sizing : Sizing
-            The size at which the network sees them.
-        mask, warped : bool
-            Whether to compute these outputs.
-        """
+        """Predict the flow of N pairs (N, H, W, 3) uint8, RGB; mask and warped image if wanted."""
 
     def submit(
         self,
         image_1: np.ndarray,
         image_2: np.ndarray,
-        sizing: Sizing = Sizing(),  # noqa: B008 - frozen
+        sizing: Sizing | None = None,
         mask: bool = True,
         warped: bool = True,
     ) -> Callable[[], Prediction]:
@@ -429,9 +320,6 @@ class Engine(ABC):
     def training(self, settings: TrainingSettings) -> Training:
         """Begin to train; the first stage inside MaskFlownet stays frozen."""
 
-    def close(self) -> None:  # noqa: B027 - most engines have nothing to do
-        """Part from the other worker processes."""
-
-    def save(self, path, record: Record, dtype: str = "float32") -> None:
-        """Write the parameters and their record; float16 halves the file."""
-        save_checkpoint(path, self.parameters(), record, dtype)
+    def close(self) -> None:
+        """Part from the other processes."""
+        self.processes.close()

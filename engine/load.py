@@ -1,13 +1,13 @@
 """From names on the command line to an engine with its checkpoint."""
 
-from __future__ import annotations
-
 import sys
+from dataclasses import replace
 
-from maskflownet.checkpoints.checkpoint import Checkpoint
-from maskflownet.engine.contract import Engine, Workers
+from maskflownet.checkpoints.checkpoint import Checkpoint, check_multiplier, match_network
+from maskflownet.engine.contract import ALONE, Engine
 from maskflownet.errors import UserError
 from maskflownet.network import import_mxnet
+from maskflownet.network.architecture import HEAD
 from maskflownet.settings.configs import ENGINES, NetworkConfig
 
 
@@ -18,8 +18,8 @@ def make_engine(
     distributed: bool = False,
     engine: str = ENGINES[0],
     precision: str | None = None,
-):
-    """An engine with fresh parameters, and which of the worker processes this is.
+) -> Engine:
+    """An engine with fresh parameters; its `processes` are those that train together.
 
     Parameters
     ----------
@@ -35,55 +35,36 @@ def make_engine(
     precision : {"float32", "tf32", "bf16"}, optional
         Of the torch engine's networks; by default float32 on the CPU, tf32 on GPUs.
 
-    Returns
-    -------
-    (Engine, Workers)
-
     Raises
     ------
     UserError
         The engine is not installed, or cannot have these devices or this precision.
     """
+    # The engines are imported only here: bad arguments are told without waiting for MXNet's import.
     if engine == "torch":
-        return _make_torch_engine(config, gpus, seed, distributed, precision)
+        torch = import_torch()
+        from maskflownet.engine.torch.devices import check_precision, devices  # noqa: PLC0415
+        from maskflownet.engine.torch.distributed import join_torchrun  # noqa: PLC0415
+        from maskflownet.engine.torch.engine import TorchEngine  # noqa: PLC0415
+
+        threads, found = torch.get_num_threads(), devices(gpus)
+        precision, processes = check_precision(precision, found), ALONE
+        if distributed:
+            processes = join_torchrun(found)
+            found = [processes.device]
+        made = TorchEngine(config, found, seed, precision, processes)
+        torch.set_num_threads(threads)  # MXNet's import, where a graph had to be traced, halves them
+        return made
     if precision not in {None, "float32"}:
         raise UserError(f"--precision {precision} is for --engine torch: MXNet computes in float32")
-    # Only here, so that bad arguments are told without waiting for MXNet's import.
-    mx = import_mxnet("--engine torch does without it")
-    from maskflownet.engine.mxnet.engine import MXNetEngine, contexts  # noqa: PLC0415
+    import_mxnet("--engine torch does without it")
+    from maskflownet.engine.mxnet.engine import MXNetEngine, Workers, contexts  # noqa: PLC0415
 
-    devices = contexts(gpus)
-    kvstore = mx.kv.create("dist_sync") if distributed else None
-    workers = Workers(kvstore.rank, kvstore.num_workers) if distributed else Workers()
-    return MXNetEngine(config, devices, seed, kvstore), workers
-
-
-def _make_torch_engine(config, gpus: str, seed: int, distributed: bool, precision: str | None):
-    torch = import_torch()
-    threads = torch.get_num_threads()
-    from maskflownet.engine.torch.devices import check_precision, devices  # noqa: PLC0415
-    from maskflownet.engine.torch.distributed import join_torchrun  # noqa: PLC0415
-    from maskflownet.engine.torch.engine import TorchEngine  # noqa: PLC0415
-
-    found = devices(gpus)
-    precision = check_precision(precision, found)
-    workers = Workers()
-    if distributed:
-        workers = join_torchrun(found)
-        found = [workers.device]
-    made = TorchEngine(config, found, seed, precision, workers)
-    torch.set_num_threads(threads)  # MXNet's import, where a graph had to be traced, halves them
-    return made, workers
+    return MXNetEngine(config, contexts(gpus), seed, Workers.join() if distributed else ALONE)
 
 
 def import_torch():
-    """PyTorch.
-
-    Raises
-    ------
-    UserError
-        It cannot be imported.
-    """
+    """PyTorch, or a UserError that says what to install."""
     try:
         import torch  # noqa: PLC0415
     except (ImportError, OSError) as error:
@@ -99,14 +80,34 @@ def load_engine(
     precision: str | None = None,
 ) -> Engine:
     """An engine for prediction with the parameters of a checkpoint, or of its head."""
-    made, _ = make_engine(config, gpus, engine=engine, precision=precision)
-    made.load(checkpoint)
-    record = made.record
+    made = make_engine(config, gpus, engine=engine, precision=precision)
+    load_into(made, checkpoint)
     if config.network.class_ == "MaskFlownet" and not checkpoint.record.found:
         # Weights of another pyramid would give a somewhat worse flow and no error.
         print(
             f"note: there is no record beside {checkpoint.path}, so it is taken for one of the "
-            f"authors' (pyramid: {record.pyramid}); shipped files come with theirs, a .yaml",
+            f"authors' (pyramid: {made.record.pyramid}); shipped files come with theirs, a .yaml",
             file=sys.stderr,
         )
     return made
+
+
+def load_into(engine: Engine, checkpoint: Checkpoint, as_head: bool = False) -> None:
+    """Give a checkpoint to an engine, or its head where the engine has the head's network.
+
+    With `as_head` a MaskFlownet_S checkpoint becomes the frozen head of a MaskFlownet.
+
+    Raises
+    ------
+    UserError
+        It is of the other network, or was trained with another flow_multiplier.
+    """
+    network, prefix = engine.config.network.class_, ""
+    if as_head and network == "MaskFlownet" and checkpoint.record.network == "MaskFlownet_S":
+        network, prefix = "MaskFlownet_S", HEAD
+    arrays = engine.parameters().items()
+    shapes = {name.removeprefix(prefix): array.shape for name, array in arrays if name.startswith(prefix)}
+    checkpoint = match_network(checkpoint, network, shapes)
+    check_multiplier(checkpoint, engine.config)
+    engine.rebuild(replace(engine.record, colour=checkpoint.record.colour) if prefix else checkpoint.record)
+    engine.assign({prefix + name: array for name, array in checkpoint.parameters.items()})

@@ -340,7 +340,7 @@ class Draws(NamedTuple):
     noise_seeds: list[list[int]]  # N, each the entropy of one sample's noise; none without noise
 
 
-def draw_step(settings, count: int, step: int) -> Draws | None:
+def draw_step(settings, count: int, step: int, rank: int = 0, world_size: int = 1) -> Draws | None:
     """Draw what this process's samples need in the step that follows `step` steps.
 
     There is one stream for the whole batch, of which each process takes its rows: how many devices
@@ -352,6 +352,8 @@ def draw_step(settings, count: int, step: int) -> Draws | None:
     count : int
         Samples of this process.
     step : int
+    rank, world_size : int
+        Of the processes that train together.
 
     Returns
     -------
@@ -362,12 +364,11 @@ def draw_step(settings, count: int, step: int) -> Draws | None:
     if ranges is None:
         return None
     rng = np.random.default_rng([settings.seed, AUGMENTATION, step])
-    part, parts = settings.share
-    total = count * parts * settings.world
+    total = count * world_size
     geometry = draw_geometry(rng, total, settings.original, settings.target, ranges)
     colour = draw_colour(rng, total, ranges)
     seed = draw_noise_seed(rng)
-    first = (settings.rank * parts + part) * count
+    first = rank * count
     rows = slice(first, first + count)
     seeds = [[seed, NOISE, row] for row in range(first, first + count)] if ranges.noise else []
     return Draws(geometry[rows], colour[rows], seeds)

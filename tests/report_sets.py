@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from maskflownet.engine.contract import Engine, Prediction, Sizing
+from maskflownet.engine.contract import Engine, Prediction
 from maskflownet.reader.sample import Sample
 from maskflownet.report.report import Report, report_name
 
@@ -56,7 +56,7 @@ class MaskEngine(Engine):
 
     assign = training = rebuild
 
-    def predict(self, image_1, image_2, sizing=Sizing(), mask=True, warped=True):  # noqa: B008
+    def predict(self, image_1, image_2, sizing=None, mask=True, warped=True):
         self.calls.append((len(image_1), mask))
         flows = [np.full((*image.shape[:2], 2), self._flow(image)) for image in image_1]
         masks = np.linspace(0, 1, image_1[0, ..., 0].size).reshape(image_1.shape[1:3] + (1,))

@@ -105,22 +105,22 @@ def train_as_rank(folder: Path, steps: int) -> None:
     config = load_network_config(folder / "network.yaml")
     data = load_data_config(folder / "data.yaml")
     seed = int(os.environ["RANK"])  # of the first process is what counts
-    engine, workers = make_engine(config, "", seed, distributed=True, engine="torch")
-    train(engine, config, data, None, options(folder, steps=steps, run=RUN), workers)
+    engine = make_engine(config, "", seed, distributed=True, engine="torch")
+    train(engine, config, data, None, options(folder, steps=steps, run=RUN))
     write_params(folder / f"rank_{os.environ['RANK']}.params", engine.parameters())
     engine.close()
 
 
 def die_after(steps: int) -> None:
     """Let this process kill itself when it has done so many steps."""
-    start = TorchTraining.start
+    train_batch = TorchTraining.train_batch
 
-    def start_or_die(self, batch, done):
+    def train_or_die(self, batch, done, rate):
         if done == steps:
             os.kill(os.getpid(), signal.SIGKILL)
-        return start(self, batch, done)
+        return train_batch(self, batch, done, rate)
 
-    TorchTraining.start = start_or_die
+    TorchTraining.train_batch = train_or_die
 
 
 if __name__ == "__main__":

@@ -65,14 +65,14 @@ def main(folder: Path, devices: int, steps: int, kill_after: int) -> None:
     from maskflownet.engine.mxnet.training import MXNetTraining  # noqa: PLC0415
 
     if kill_after:
-        take_step = MXNetTraining.step
+        train = MXNetTraining.train_batch
 
-        def step_and_die(self, batch, step, rate):
+        def train_and_die(self, batch, step, rate):
             if step == kill_after:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return take_step(self, batch, step, rate)
+            return train(self, batch, step, rate)
 
-        MXNetTraining.step = step_and_die
+        MXNetTraining.train_batch = train_and_die
     checkpoint = None
     if list((folder / "weights").glob("*.params")):
         checkpoint = read_checkpoint("abc", folder / "weights")

@@ -47,8 +47,8 @@ def train_on(
             return train_on_devices(found, precision, config, data, checkpoint, options)
     else:
         refuse_torchrun("--engine mxnet")
-    made, workers = make_engine(config, gpus, options.seed or 0, distributed, engine, precision)
+    made = make_engine(config, gpus, options.seed or 0, distributed, engine, precision)
     try:
-        return train(made, config, data, checkpoint, options, workers)
+        return train(made, config, data, checkpoint, options)
     finally:
         made.close()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
+from collections import deque
 from dataclasses import replace
 from pathlib import Path
 
 from maskflownet.checkpoints.checkpoint import Checkpoint
 from maskflownet.checkpoints.records import Record
-from maskflownet.engine.contract import Engine, PeerLost, Step, Training, TrainingSettings, Workers
+from maskflownet.engine.contract import Engine, PeerLost, Training, TrainingSettings
+from maskflownet.engine.load import load_into
 from maskflownet.errors import DataError, UserError
 from maskflownet.inference.metrics import log_line
 from maskflownet.inference.validation import ValidationOptions, validate
@@ -18,7 +20,7 @@ from maskflownet.reader.loader import BatchesAhead, TrainLoader
 from maskflownet.report.pictures import SamplePictures, choose
 from maskflownet.settings.configs import DataConfig, NetworkConfig
 from maskflownet.settings.datasets import training_parts, validation_sets
-from maskflownet.training.log import RunLog
+from maskflownet.training.log import RunLog, is_due
 from maskflownet.training.plan import Options, check_resumable, end_of, rate_at, scaled, settings_of, start_of
 from maskflownet.training.snapshots import MEAN_EPE, Snapshots, read_state
 
@@ -31,12 +33,11 @@ def train(
     data: DataConfig,
     checkpoint: Checkpoint | None = None,
     options: Options = Options(),  # noqa: B008 - frozen
-    workers: Workers = Workers(),  # noqa: B008 - frozen
 ) -> Path | None:
     """Train until the schedule ends; the path of the last checkpoint.
 
-    Ctrl-C, in any of the workers, saves and ends; a second one ends at once. Nothing is written
-    but by the first worker.
+    Ctrl-C, in any of the engine's processes, saves and ends; a second one ends at once. Nothing is written
+    but by the first one.
 
     Parameters
     ----------
@@ -48,26 +49,25 @@ def train(
         To go on with, or with `options.clear_steps` to start a new run from. A MaskFlownet_S
         checkpoint is taken as the head of a MaskFlownet.
     options : Options
-    workers : Workers
 
     Raises
     ------
     UserError
         Something does not fit, or the loss is not finite; what was saved before stays.
     """
-    network = config.network.class_
+    network, processes = config.network.class_, engine.processes
     options.weights.mkdir(parents=True, exist_ok=True)
-    devices = engine.devices * workers.share[1]
+    devices = engine.devices * processes.local_size
     if data.batch_size % devices:
         raise UserError(f"{devices} devices cannot share a batch of {data.batch_size} samples evenly")
-    content = settings_of(config, data, options, workers.world)
+    content = settings_of(config, data, options, processes.machines)
     start = start_of(checkpoint, network, options)
     state = None
     if checkpoint is not None:
         if not options.clear_steps:
             check_resumable(checkpoint, content, options)
             state = read_state(checkpoint.path)
-        engine.load_for_training(checkpoint)
+        load_into(engine, checkpoint, as_head=True)
     settings = TrainingSettings(
         optimizer=config.optimizer,
         loss_weights=config.network.mw,
@@ -75,9 +75,6 @@ def train(
         target=data.target_shape,
         augmentation=data.augmentation,
         seed=start.seed,
-        rank=workers.rank,
-        world=workers.world,
-        share=workers.share,
     )
     training = engine.training(settings)
     if state is not None:
@@ -88,19 +85,19 @@ def train(
         data.orig_shape,
         data.resize,
         seed=start.seed,
-        workers=-(-options.workers // workers.share[1]),
+        workers=-(-options.workers // processes.local_size),
         skip_damaged=options.skip_damaged,
-        rank=workers.rank,
-        world=workers.world,
+        rank=processes.machine,
+        world=processes.machines,
         echo=data.echo,
-        share=workers.share,
+        share=(processes.local_rank, processes.local_size),
     )
     sets = None
-    if workers.first and data.validation:
+    if processes.first and data.validation:
         sets = validation_sets(data, options.roots, network, options.debug)
-    log = RunLog(options.logs, start.run, start.step, end, quiet=not workers.first)
+    log = RunLog(options.logs, start.run, start.step, end, quiet=not processes.first)
     try:
-        loop = _Run(engine, training, config, data, options, start, log, sets, content, workers)
+        loop = _Run(engine, training, config, data, options, start, log, sets, content)
         return loop(loader, end)
     finally:
         loader.close()
@@ -110,12 +107,13 @@ def train(
 class _Run:
     """The loop of a run and what it does between steps."""
 
-    def __init__(self, engine, training: Training, config, data, options, start, log, sets, content, workers):
+    def __init__(self, engine, training: Training, config, data, options, start, log, sets, content):
         self.engine, self.training = engine, training
         self.config, self.data, self.options = config, data, options
         self.start, self.log, self.sets, self.content = start, log, sets, content
-        self.workers = workers
-        self.step = start.step
+        self.processes = engine.processes
+        self.step = start.step  # steps that are known to be done
+        self.pending: deque = deque()  # rates and losses of those that were started since
         self.saved: tuple = (None, None)  # at which step in this call, and the path
         self._resume = f"-c {start.run}"
         self.snapshots = Snapshots(options.weights, start.run)
@@ -128,17 +126,18 @@ class _Run:
             self.log.line("warning: without -c the frozen head is untrained, fit for --debug alone")
         if self.step >= end:
             raise UserError(f"run {self.start.run} has ended: it is at step {self.step} of {end}")
-        if self.workers.first:
+        if self.processes.first:
             self.snapshots.sweep()
         # A press of Ctrl-C counts until all is saved.
         with _interruptible() as interrupted:
             try:
-                ahead = BatchesAhead(loader, self.step, self.training.host_memory)
+                ahead = BatchesAhead(loader, self.step)
                 with contextlib.closing(ahead) as batches:
                     self._train(batches, loader, end, interrupted)
             except PeerLost as error:
                 raise PeerLost(self._rescue()) from error
             except DataError:  # also that a process which loads them died
+                self._settle()
                 if self._save_rest():
                     self.log.line(f"ended at step {self.step}, from which {self._resume} goes on")
                 raise
@@ -149,46 +148,49 @@ class _Run:
 
     def _train(self, batches, loader: TrainLoader, end: int, interrupted) -> None:
         """Train until the end or an interruption; `step` and `saved` tell what was reached."""
-        schedule, noted = self.config.optimizer.learning_rate, 0
-        running = self._start(batches, self.step, end)
-        while running is not None:
-            if isinstance(running, DataError):
-                raise running
-            rate = rate_at(schedule, self.step, self.options.scale)
-            if self.workers.agree(interrupted()) and self.step > self.start.step:
-                return
-            running.finish(rate)
-            running, finished = self._start(batches, self.step + 1, end), running
-            result = finished.result()
-            self.step += 1
+        schedule, step, noted = self.config.optimizer.learning_rate, self.step, 0
+        while step < end:
+            batch, failure = None, None
+            try:
+                batch = next(batches)
+            except DataError as error:
+                failure = error
+            stop = self.processes.any(interrupted() or failure is not None)
+            if failure is not None:
+                raise failure
+            if stop and step > self.start.step:
+                break
+            rate = rate_at(schedule, step, self.options.scale)
+            self.pending.append((rate, self.training.train_batch(batch, step, rate)))
+            step += 1
             skipped = loader.skipped[noted:]
             noted += len(skipped)
             for sentence in skipped:
                 self.log.line(f"skipped a damaged sample: {sentence}")
-            self.log.step(self.step, result.loss, result.epe, rate)
-            metrics = {}
-            if self.sets and (self.step % self.validation_steps == 0 or self.step == end):
-                metrics = self._validate(self.step)
+            validates = self.data.validation and (step % self.validation_steps == 0 or step == end)
+            saves = step == end or step % self.checkpoint_steps == 0
+            if is_due(step) or validates or saves:  # in all processes alike
+                self._settle()
+            metrics = self._validate(step) if validates and self.sets else {}
             best = self.snapshots.best() if metrics else None
-            is_best = metrics and (best is None or metrics[MEAN_EPE] < best[1])
-            if self.step == end or is_best or self.step % self.checkpoint_steps == 0:
+            if saves or (metrics and (best is None or metrics[MEAN_EPE] < best[1])):
                 self._save(metrics)
+        self._settle()
 
-    def _start(self, batches, step: int, end: int) -> Step | DataError | None:
-        """Start the step that follows `step` steps, if there is one, while the device is at work.
-
-        An error of its data is returned, for the step at hand to be completed before it is told.
-        """
-        if step >= end:
-            return None
-        try:
-            return self.training.start(next(batches), step)
-        except DataError as error:
-            return error
+    def _settle(self) -> None:
+        """Wait until the steps that were started are done, and log them."""
+        while self.pending:
+            rate, losses = self.pending[0]
+            loss, epe = losses.loss, losses.epe
+            self.pending.popleft()
+            self.step += 1
+            self.log.step(self.step, loss, epe, rate)
 
     def _rescue(self) -> str:
         """Save what was reached before another process ended; how the run can go on."""
-        if not self.workers.first:
+        with contextlib.suppress(PeerLost):
+            self._settle()
+        if not self.processes.first:
             return ""
         self._save_rest()
         self.log.line(f"ended at step {self.step}, because another process ended")
@@ -228,7 +230,7 @@ class _Run:
         return SamplePictures(folder, step, chosen, self.log.picture) if chosen else None
 
     def _save(self, metrics: dict) -> None:
-        if not self.workers.first:
+        if not self.processes.first:
             self.saved = self.step, None
             return
         base, settings = self.engine.record, self.config.network

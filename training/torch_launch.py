@@ -163,9 +163,9 @@ def _train_one(rank, sender, port, names, lost, precision, config, data, checkpo
         if rank == 0:  # it tells the others
             allow_ctrl_c()
         store = dist.TCPStore(HOST, port, is_master=False)
-        workers = join(device, rank, len(names), is_lost=lambda: bool(lost.value), store=store)
-        engine = TorchEngine(config, [device], options.seed or 0, precision, workers)
-        report = ("done", train(engine, config, data, checkpoint, options, workers))
+        processes = join(device, rank, len(names), is_lost=lambda: bool(lost.value), store=store)
+        engine = TorchEngine(config, [device], options.seed or 0, precision, processes)
+        report = ("done", train(engine, config, data, checkpoint, options))
         engine.close()
         code = 0
     except KeyboardInterrupt:

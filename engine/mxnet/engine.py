@@ -1,20 +1,20 @@
-"""The devices of `-g`.
+"""The engine that executes the networks with MXNet, and the devices of `-g` for it."""
 
-The engine that executes the networks with MXNet.
-"""
-
-from __future__ import annotations
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from maskflownet.checkpoints.records import Record
-from maskflownet.engine.contract import Engine, Prediction, Sizing, TrainingSettings
-from maskflownet.engine.mxnet.training import MXNetTraining
+from maskflownet.engine.contract import ALONE, Engine, Prediction, Processes, Sizing, TrainingSettings
+from maskflownet.engine.mxnet.training import MXNetTraining, centred
 from maskflownet.errors import UserError
 from maskflownet.network.architecture import SLOPE
 from maskflownet.network.compat import mx
 from maskflownet.network.layers import Upsample, Warp
 from maskflownet.network.maskflownet import MaskFlownet, MaskFlownet_S
 from maskflownet.settings.configs import NetworkConfig
+
+nd = mx.nd
 
 
 def contexts(gpus: str) -> list:
@@ -44,37 +44,57 @@ def contexts(gpus: str) -> list:
     return [mx.gpu(i) for i in ids]
 
 
-nd = mx.nd
+SUMS = 1_000_000  # key of what is summed beside the gradients, whose keys are 0, 1, ...
+
+
+@dataclass(frozen=True)
+class Workers(Processes):
+    """Those of MXNet's parameter server, each with a batch of its own."""
+
+    kvstore: Any = None
+
+    @classmethod
+    def join(cls) -> "Workers":
+        """Join the workers that the `DMLC_*` variables name."""
+        kvstore = mx.kv.create("dist_sync")
+        kvstore.init(SUMS, nd.zeros(2))
+        return cls(kvstore.rank, kvstore.num_workers, kvstore.num_workers, kvstore)
+
+    def all_reduce(self, tensor) -> None:  # (2,)
+        self.kvstore.push(SUMS, tensor)
+        self.kvstore.pull(SUMS, out=tensor)
+
+    def any(self, flag: bool) -> bool:
+        flags = nd.array([flag, 0])
+        self.all_reduce(flags)
+        return bool(flags[0].asscalar())
+
+    def close(self) -> None:
+        # Frees it, which tells the servers that this worker has ended; the interpreter's exit
+        # would wait for them for ever.
+        if self.kvstore.handle is not None:
+            self.kvstore.__del__()
+            self.kvstore.handle = None
 
 
 def build_network(name: str, flow_multiplier: float, pyramid: str):
-    """One of the two networks, with MSRA-initialised weights on no device yet."""
+    """One of the two networks, its parameters without values."""
     if name == "MaskFlownet_S":
         return MaskFlownet_S(flow_multiplier)
     return MaskFlownet(flow_multiplier, pyramid)
 
 
 class MXNetEngine(Engine):
-    """A network on one or several MXNet contexts.
+    """A network on one or several MXNet contexts, over which a batch is split evenly.
 
-    Parameters
-    ----------
-    config : NetworkConfig
-    contexts : list of mx.Context
-        A batch is split evenly over them.
-    seed : int
-        Of the initial parameters.
-    kvstore : mx.kv.KVStore, optional
-        Where several worker processes train together.
+    `seed` decides the initial parameters.
     """
 
     name = "mxnet"
 
-    def __init__(self, config: NetworkConfig, contexts: list, seed: int = 0, kvstore=None):
-        self.config = config
-        self.contexts = contexts
-        self.devices = len(contexts)
-        self.kvstore = kvstore
+    def __init__(self, config: NetworkConfig, contexts: list, seed: int = 0, processes: Processes = ALONE):
+        self.config, self.processes = config, processes
+        self.contexts, self.devices = contexts, len(contexts)
         self._seed = seed
         settings = config.network
         self.rebuild(Record(settings.class_, settings.pyramid, flow_multiplier=settings.flow_multiplier))
@@ -97,15 +117,7 @@ class MXNetEngine(Engine):
             structural[name].set_data(nd.array(array))
 
     def training(self, settings: TrainingSettings) -> MXNetTraining:
-        return MXNetTraining(self, settings, self.kvstore)
-
-    def close(self) -> None:
-        if self.kvstore is not None:
-            # Frees it, which tells the servers that this worker has ended; the interpreter's exit
-            # would wait for them for ever.
-            self.kvstore.__del__()
-            self.kvstore.handle = None
-            self.kvstore = None
+        return MXNetTraining(self, settings)
 
     def _structural_parameters(self):
         # Gluon's own way to these names is private; save_parameters writes the same ones.
@@ -114,9 +126,9 @@ class MXNetEngine(Engine):
     def parameters(self) -> dict[str, np.ndarray]:
         return {name: parameter.list_data()[0].asnumpy() for name, parameter in self._structural_parameters().items()}
 
-    def predict(self, image_1, image_2, sizing=Sizing(), mask=True, warped=True):  # noqa: B008
+    def predict(self, image_1, image_2, sizing=None, mask=True, warped=True):
         try:
-            return self._predict(image_1, image_2, sizing, mask, warped)
+            return self._predict(image_1, image_2, sizing or Sizing(), mask, warped)
         except mx.MXNetError as error:
             height, width = image_1.shape[1:3]
             reason = str(error).strip().splitlines()[-1].strip()
@@ -140,23 +152,13 @@ class MXNetEngine(Engine):
         """(N, H, W, 3) uint8 on one device -> flow (N, 2, H, W), mask and warped on that device."""
         image_1, image_2 = (i.transpose((0, 3, 1, 2)).astype("float32") / 255 for i in (image_1, image_2))
         height, width = image_1.shape[2:]
-        if self.record.colour == "BGR":
-            inputs = [image.flip(axis=1) for image in (image_1, image_2)]
-        else:
-            inputs = [image_1, image_2]
-        mean = nd.concat(*inputs, dim=2).mean(axis=(2, 3), keepdims=True)
-        fit, unfit = fitting(sizing, height, width)
-        outputs = self.network(*(fit(nd.broadcast_sub(image, mean)) for image in inputs))
+        fit, unfit = sizing.fitting(height, width, pad, resize)
+        outputs = self.network(*(fit(image) for image in centred([image_1, image_2], self.record.colour)))
         flow, factors = unfit(self._upsample_flow(outputs[0][-1]))
         flow = nd.broadcast_mul(flow, nd.array(factors, flow.context).reshape((1, 2, 1, 1)))
         visible = unfit(self._upsample_mask(outputs[1]))[0] if with_mask else None
         warped = self._warp(image_2, flow) if with_warped else None
         return flow.flip(axis=1), visible, warped
-
-
-def fitting(sizing: Sizing, height: int, width: int):
-    """`Sizing.fitting` for MXNet's arrays."""
-    return sizing.fitting(height, width, pad, resize)
 
 
 def pad(x, top: int, bottom: int, left: int, right: int):

@@ -1,7 +1,5 @@
 """Processes that train together with PyTorch, one per device, on one machine or on several."""
 
-from __future__ import annotations
-
 import os
 import signal
 from collections.abc import Callable
@@ -11,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from maskflownet.engine.contract import TORCHRUN, PeerLost, Workers
+from maskflownet.engine.contract import TORCHRUN, PeerLost, Processes
 from maskflownet.errors import UserError
 
 # The others wait at a step's border for as long as the first process validates and saves.
@@ -19,40 +17,32 @@ LONGEST_WAIT = timedelta(days=7)
 
 
 @dataclass(frozen=True)
-class TorchWorkers(Workers):
-    """See `maskflownet.engine.contract.Workers`.
+class TorchProcesses(Processes):
+    """See `maskflownet.engine.contract.Processes`."""
 
-    Attributes
-    ----------
-    device : torch.device
-        Of this process.
-    control : torch.distributed.ProcessGroup
-        Over which the hosts agree (gloo), without their devices. A process that dies closes its
-        connections, which the others notice here at the next step's border.
-    is_lost : callable
-        Whether someone told this process meanwhile that another one has died, or that all shall
-        end, which it cannot see while it waits for its device.
-    """
-
-    device: torch.device = None
+    device: torch.device = None  # of this process
+    # Over which the hosts agree (gloo), without their devices. A process that dies closes its
+    # connections, which the others notice here at the next step's border.
     control: Any = None
+    # Whether someone told this process meanwhile that another one has died, or that all shall
+    # end, which it cannot see while it waits for its device.
     is_lost: Callable[[], bool] = lambda: False
 
-    def agree(self, stop: bool) -> bool:
-        flag = torch.tensor(int(stop or self.lost()), dtype=torch.int32)
-        self._call(dist.all_reduce, flag, op=dist.ReduceOp.MAX, group=self.control)
-        return bool(flag)
+    def any(self, flag: bool) -> bool:
+        flags = torch.tensor(int(flag or self.lost()), dtype=torch.int32)
+        self._call(dist.all_reduce, flags, op=dist.ReduceOp.MAX, group=self.control)
+        return bool(flags)
 
-    def gather(self, names: list[str]) -> list[str]:
-        found = [None] * dist.get_world_size()
+    def all_gather(self, names: list[str]) -> list[str]:
+        found = [None] * self.world_size
         self._call(dist.all_gather_object, found, names, group=self.control)
         return [name for part in found for name in part]
 
-    def copy_first(self, tensor: torch.Tensor) -> None:
-        self._call(dist.broadcast, tensor, src=0)
-
-    def sum(self, tensor: torch.Tensor) -> None:
+    def all_reduce(self, tensor: torch.Tensor) -> None:
         self._call(dist.all_reduce, tensor)
+
+    def broadcast(self, tensor: torch.Tensor) -> None:
+        self._call(dist.broadcast, tensor, src=0)
 
     def _call(self, collective, *args, **options) -> None:
         try:
@@ -72,24 +62,15 @@ class TorchWorkers(Workers):
 def join(
     device: torch.device,
     rank: int,
-    count: int,
+    world_size: int,
     machines: int = 1,
     is_lost: Callable[[], bool] = lambda: False,
     store: dist.Store | None = None,
-) -> TorchWorkers:
+) -> TorchProcesses:
     """Join the processes that train together; returns when all are there.
 
-    Parameters
-    ----------
-    device : torch.device
-    rank, count : int
-        Number of this process, machine by machine, and of all.
-    machines : int
-        Each has as many processes and a batch of its own, which these share.
-    is_lost : callable
-        See `TorchWorkers`.
-    store : torch.distributed.Store, optional
-        Where they meet; without it the address in the environment.
+    They meet at `store`, or without it at the address in the environment. See `TorchProcesses` for
+    the rest.
     """
     # NCCL's watchdog would end the process, which here still saves a checkpoint.
     os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0")
@@ -97,18 +78,15 @@ def join(
     if on_gpu:
         torch.cuda.set_device(device)
     try:
-        dist.init_process_group("nccl" if on_gpu else "gloo", rank=rank, world_size=count, store=store)
+        dist.init_process_group("nccl" if on_gpu else "gloo", rank=rank, world_size=world_size, store=store)
         control = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"the {count} training processes do not find each other: {reason}") from error
-    here = count // machines
-    return TorchWorkers(
-        rank=rank // here, world=machines, share=(rank % here, here), device=device, control=control, is_lost=is_lost
-    )
+        raise UserError(f"the {world_size} training processes do not find each other: {reason}") from error
+    return TorchProcesses(rank, world_size, machines, device, control, is_lost)
 
 
-def join_torchrun(devices: list[torch.device]) -> TorchWorkers:
+def join_torchrun(devices: list[torch.device]) -> TorchProcesses:
     """Join the processes that `torchrun` started; each takes one of its machine's devices.
 
     Raises

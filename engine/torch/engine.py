@@ -1,37 +1,40 @@
-"""The engine that executes the networks' graphs with PyTorch."""
+"""The engine that executes the networks' graphs with PyTorch, and how it predicts."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from maskflownet.checkpoints.records import Record
-from maskflownet.engine.contract import Engine, Prediction, Sizing, TrainingSettings, Workers
+from maskflownet.engine.contract import ALONE, Engine, Prediction, Processes, Sizing, TrainingSettings
 from maskflownet.engine.graphs import graph_of
-from maskflownet.engine.torch.fused import executor
-from maskflownet.engine.torch.prediction import CPURunner, CUDARunner, FlowComputation
-from maskflownet.engine.torch.training import TorchTraining
+from maskflownet.engine.torch.devices import Streams, enough_memory
+from maskflownet.engine.torch.fused import computing, executor, module_of
+from maskflownet.engine.torch.training import TorchTraining, centred, to_float
 from maskflownet.errors import UserError
 from maskflownet.settings.configs import NetworkConfig
+
+GRAPHS = 4  # sizes that are kept as CUDA graphs; each holds the memory of one forward pass
+SEEN = 16 * GRAPHS  # sizes that are remembered
+Arrays = Callable[[], "list[np.ndarray]"]
 
 
 class TorchEngine(Engine):
     """A network on one or several PyTorch devices of this process.
 
+    A batch of predictions is split evenly over them; training takes one device a process.
+
     Parameters
     ----------
     config : NetworkConfig
     devices : sequence of torch.device
-        A batch of predictions is split evenly over them; training takes one, see
-        `maskflownet.engine.torch.distributed` for more.
     seed : int
         Of the initial parameters.
     precision : {"float32", "tf32", "bf16"}
         Of the network's matrix products on GPUs; everything else is float32.
-    workers : Workers
-        The processes that train together.
+    processes : Processes
+        That train together.
     """
 
     name = "torch"
@@ -42,9 +45,9 @@ class TorchEngine(Engine):
         devices: Sequence[torch.device],
         seed: int = 0,
         precision: str = "float32",
-        workers: Workers = Workers(),  # noqa: B008 - frozen
+        processes: Processes = ALONE,
     ):
-        self.config, self.precision, self.workers = config, precision, workers
+        self.config, self.precision, self.processes = config, precision, processes
         self.torch_devices = [torch.device(device) for device in devices]
         self.devices = len(self.torch_devices)
         self.ahead = 1 if self.torch_devices[0].type == "cuda" else 0
@@ -67,13 +70,7 @@ class TorchEngine(Engine):
         """To be called after the parameters got other values."""
         self._changed = True
 
-    def release_predictions(self) -> None:
-        """Give back the memory that predictions hold for the next ones of their sizes."""
-        self._runners = []
-        for network in self.networks:
-            getattr(network, "release", lambda: None)()
-
-    def assign(self, parameters) -> None:
+    def assign(self, parameters: dict[str, np.ndarray]) -> None:
         for network in self.networks:
             named = dict(network.named_parameters())
             with torch.no_grad():
@@ -86,46 +83,32 @@ class TorchEngine(Engine):
             name: parameter.detach().cpu().numpy().copy() for name, parameter in self.networks[0].named_parameters()
         }
 
-    def shapes(self, prefix: str = "") -> dict[str, tuple]:
-        named = self.networks[0].named_parameters()
-        return {n[len(prefix) :]: tuple(p.shape) for n, p in named if n.startswith(prefix)}
-
-    def predict(self, image_1, image_2, sizing=Sizing(), mask=True, warped=True):  # noqa: B008
+    def predict(self, image_1, image_2, sizing=None, mask=True, warped=True) -> Prediction:
         return self.submit(image_1, image_2, sizing, mask, warped)()
 
-    def submit(
-        self,
-        image_1,
-        image_2,
-        sizing=Sizing(),  # noqa: B008
-        mask=True,
-        warped=True,
-    ) -> Callable[[], Prediction]:
+    def submit(self, image_1, image_2, sizing=None, mask=True, warped=True) -> Callable[[], Prediction]:
         if not self._runners:
             self._runners = [self._runner(network) for network in self.networks]
         if self._changed:
             self._tell_networks()
+        wanted = (sizing or Sizing(), mask, warped)
         shares = np.array_split(np.arange(len(image_1)), self.devices)
-        with self._errors(image_1):
-            parts = []
-            for runner, share in zip(self._runners, shares):
-                if len(share):
-                    part = slice(share[0], share[-1] + 1)
-                    images = image_1[part], image_2[part]
-                    parts.append(runner.submit(images, sizing, mask, warped))
+        parts = [slice(share[0], share[-1] + 1) for share in shares if len(share)]
+
+        def submit_parts() -> list[Arrays]:
+            return [runner((image_1[part], image_2[part]), *wanted) for runner, part in zip(self._runners, parts)]
+
+        submitted = self._with_memory(image_1.shape, submit_parts)
 
         def result() -> Prediction:
-            with self._errors(image_1):
-                arrays = [
-                    outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
-                    for outputs in zip(*(part() for part in parts))
-                ]
-            others = iter(arrays[1:])
-            return Prediction(arrays[0], next(others) if mask else None, next(others) if warped else None)
+            outputs = self._with_memory(image_1.shape, lambda: [arrays() for arrays in submitted])
+            flow, *others = (part[0] if len(part) == 1 else np.concatenate(part) for part in zip(*outputs))
+            others = iter(others)
+            return Prediction(flow, next(others) if mask else None, next(others) if warped else None)
 
         return result
 
-    def _runner(self, network):
+    def _runner(self, network: torch.nn.Module) -> Callable[..., Arrays]:
         compute = FlowComputation(network, self.precision, self.record.colour)
         device = next(network.parameters()).device
         return CPURunner(compute) if device.type == "cpu" else CUDARunner(compute, device)
@@ -138,35 +121,139 @@ class TorchEngine(Engine):
                 torch.cuda.synchronize(device)  # the runners have streams of their own
         self._changed = False
 
-    @contextmanager
-    def _errors(self, images) -> Iterator[None]:
-        """Turn what PyTorch says about a prediction that it cannot do into one sentence."""
+    def _with_memory(self, shape: tuple, compute: Callable):
+        count, height, width, _ = shape
         try:
-            yield
-        except (RuntimeError, MemoryError) as error:
-            if not lacks_memory(error):
-                raise
-            count, height, width = images.shape[:3]
-            self.release_predictions()
-            raise UserError(
-                f"PyTorch cannot predict {count} pairs of {height}x{width}: the memory does not "
-                "suffice; a smaller batch or a smaller size needs less"
-            ) from error
+            with enough_memory(
+                f"predict {count} pairs of {height}x{width}", "a smaller batch or a smaller size needs less"
+            ):
+                return compute()
+        except UserError:
+            self._release_predictions()
+            raise
+
+    def _release_predictions(self) -> None:
+        """Give back the memory that predictions hold for the next ones of their sizes."""
+        self._runners = []
+        for network in self.networks:
+            getattr(network, "release", lambda: None)()
 
     def training(self, settings: TrainingSettings) -> TorchTraining:
         if self.devices != 1:
             raise UserError("PyTorch trains on one device per process")
         # Their captured graphs read the parameters where these lie now.
-        self.release_predictions()
+        self._release_predictions()
         training = TorchTraining(self, settings)
         # Frozen parameters are not packed anew in each step.
         self._tell_networks()
         return training
 
-    def close(self) -> None:
-        self.workers.close()
+
+class FlowComputation:
+    """From uint8 images to flow: centring, fitting to the network's size, the network, the way back.
+
+    `precision` is that of the network alone; `colour`, "RGB" or "BGR", the order of its channels.
+    """
+
+    def __init__(self, network: torch.nn.Module, precision: str, colour: str):
+        device = next(network.parameters()).device
+        self.network, self.precision, self.colour = network, precision, colour
+        self.upsample_flow, self.upsample_mask, self.warp = (
+            module_of(graph, device)
+            for graph in (
+                graph_of("upsample", factor=4, channels=2),
+                graph_of("upsample", factor=4, channels=1),
+                graph_of("warp", clamp=True),
+            )
+        )
+
+    @torch.no_grad()
+    def __call__(self, images, sizing: Sizing, mask: bool, warped: bool, search: bool = False) -> list[torch.Tensor]:
+        """Two (N, H, W, 3) uint8 on the device -> flow (N, H, W, 2), then what is asked for."""
+        with computing("float32"):
+            image_1, image_2 = (to_float(image) for image in images)
+            fit, unfit = sizing.fitting(*image_1.shape[2:], pad, resize)
+            inputs = [fit(image) for image in centred([image_1, image_2], self.colour)]
+            with computing(self.precision, search):
+                *_, flow, visible = self.network(*inputs)
+            flow, factors = unfit(self.upsample_flow(flow.float())[0])  # (N, 2, H, W), (y, x)
+            # Not as a tensor of factors, which would have to be sent to the device.
+            flow = torch.cat([flow[:, i : i + 1] * factors[i] for i in range(2)], dim=1)
+            outputs = [flow.flip(1)]
+            if mask:
+                outputs.append(unfit(self.upsample_mask(visible.float())[0])[0])
+            if warped:
+                outputs.append(self.warp(image_2, flow)[0])
+            return [output.permute(0, 2, 3, 1).contiguous() for output in outputs]
 
 
-def lacks_memory(error: Exception) -> bool:
-    text = str(error)
-    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+def pad(x: torch.Tensor, top: int, bottom: int, left: int, right: int) -> torch.Tensor:
+    return F.pad(x, (left, right, top, bottom), mode="replicate")
+
+
+def resize(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Bilinear, corners aligned: (N, C, h, w) -> (N, C, height, width)."""
+    if x.shape[2:] == (height, width):
+        return x
+    return F.interpolate(x, (height, width), mode="bilinear", align_corners=True)
+
+
+class CPURunner:
+    """Computes when it is called."""
+
+    def __init__(self, compute: FlowComputation):
+        self.compute = compute
+
+    def __call__(self, images, *wanted) -> Arrays:
+        """Two (N, H, W, 3) uint8 arrays -> function that gives the outputs of `FlowComputation`."""
+        images = [torch.from_numpy(np.array(image, order="C")) for image in images]
+        outputs = [output.numpy() for output in self.compute(images, *wanted)]
+        return lambda: outputs
+
+
+class CUDARunner:
+    """As `CPURunner`, on streams of its own: copies of one batch overlap another's computing.
+
+    The first batch of a size is computed operation by operation, the second is captured as a CUDA
+    graph, which later ones replay: a size that does not return costs no capture. The graphs share
+    one pool of memory, as they run one after the other.
+    """
+
+    def __init__(self, compute: FlowComputation, device: torch.device):
+        self.compute, self.streams = compute, Streams(device)
+        self.graphs: OrderedDict = OrderedDict()  # by shape and what is wanted, the latest last
+        self._seen: OrderedDict = OrderedDict()
+        self._pool = None
+
+    def __call__(self, images, *wanted) -> Arrays:
+        inputs = self.streams.upload(images)
+        with self.streams():
+            return self.streams.download(self._compute(inputs, wanted)).arrays
+
+    def _compute(self, inputs: list[torch.Tensor], wanted: tuple) -> list[torch.Tensor]:
+        key = (inputs[0].shape, *wanted)
+        if key not in self.graphs:
+            if key not in self._seen:
+                self._seen[key] = None
+                if len(self._seen) > SEEN:
+                    self._seen.popitem(last=False)
+                return self.compute(inputs, *wanted)
+            self.streams.computing.synchronize()  # the graph that makes room may still be at work
+            while len(self.graphs) >= GRAPHS:
+                self.graphs.popitem(last=False)
+            self.graphs[key] = self._capture(inputs, wanted)
+        self.graphs.move_to_end(key)
+        graph, static, outputs = self.graphs[key]
+        for place, given in zip(static, inputs):
+            place.copy_(given)
+        graph.replay()
+        return [output.clone() for output in outputs]
+
+    def _capture(self, inputs: list[torch.Tensor], wanted: tuple):
+        static = [given.clone() for given in inputs]
+        # Once more outside of the capture, in which cuDNN cannot time its algorithms.
+        self.compute(static, *wanted, search=True)
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
+        graph, outputs = self.streams.capture(lambda: self.compute(static, *wanted, search=True), self._pool)
+        return graph, static, outputs

@@ -1,31 +1,23 @@
-"""Adam as MXNet computes it, over all parameters at once.
-
-From a batch as the loader gives it to the gradients of all parameters, on one device.
-
-A training step as CUDA graphs, which launch its thousands of kernels at once.
-
-Training with PyTorch on one device: augmentation, loss, gradients and Adam.
-"""
-
-from __future__ import annotations
+"""Training with PyTorch on one device: augmentation, loss, gradients and Adam."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from maskflownet.engine.contract import NotFinite, PeerLost, Step, StepResult, Training, TrainingSettings
+from maskflownet.engine.contract import Losses, NotFinite, PeerLost, Training, TrainingSettings, check_state
 from maskflownet.engine.graphs import graph_of
+from maskflownet.engine.torch.devices import Download, Streams, enough_memory
 from maskflownet.engine.torch.fused import computing, module_of
-from maskflownet.engine.torch.prediction import Download, centred, page_locked, to_float, upload
-from maskflownet.errors import UserError
 from maskflownet.network.architecture import HEAD
 from maskflownet.network.draws import draw_noise, draw_step
 
 BETA_1, BETA_2 = 0.9, 0.999
 ALIGNMENT = 64  # floats: every parameter begins where kernels read fastest
+METRIC_STRIDE = 4  # of the finest prediction
+WARM_UP = 2  # steps before a capture: cuDNN times its algorithms, kernels are compiled
+PATIENCE = 5.0  # s that a step may still take after another process has ended
 
 
 class FlatAdam:
@@ -35,16 +27,8 @@ class FlatAdam:
     over processes one call. As in MXNet, epsilon is added to the root of the uncorrected variance:
     ``w -= rate sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + epsilon)``.
 
-    Parameters
-    ----------
-    parameters : mapping of str to torch.nn.Parameter
-        All on one device.
-    decay : float
-        Weight decay, of weights and not of biases: this times the weight is added to its gradient.
-    extra : int
-        Numbers behind the gradients that are summed over the processes with them.
-    epsilon : float
-        Gradients that are not far above it move a parameter less than others do.
+    `decay` times a weight is added to its gradient; biases do not decay. Behind the gradients lie
+    `extra` numbers that are summed over the processes with them.
     """
 
     def __init__(
@@ -87,14 +71,9 @@ class FlatAdam:
 
     @torch.no_grad()
     def update(self, rate: torch.Tensor, wanted: torch.Tensor) -> None:
-        """Update the parameters, or leave everything as it is.
+        """Update at a rate () float32, see `corrected_rate`; leave everything where `wanted` () is False.
 
-        Parameters
-        ----------
-        rate : () float32 tensor
-            See `corrected_rate`.
-        wanted : () bool tensor
-            On the device like the rate: the host does not wait for either.
+        Both are on the device, so that the host waits for neither.
         """
         gradients = self.gradients
         if self.decay:
@@ -128,7 +107,17 @@ def corrected_rate(rate: float, step: int) -> float:
     return rate * math.sqrt(1 - BETA_2**t) / (1 - BETA_1**t)
 
 
-METRIC_STRIDE = 4  # of the finest prediction
+def to_float(image: torch.Tensor) -> torch.Tensor:
+    """(N, H, W, C) uint8 -> (N, C, H, W) float32 in [0, 1]."""
+    return image.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format) / 255
+
+
+def centred(images: list[torch.Tensor], colour: str) -> list[torch.Tensor]:
+    """RGB images (N, 3, H, W) in the network's channel order, minus the mean of both."""
+    if colour == "BGR":
+        images = [image.flip(1) for image in images]
+    mean = torch.cat(images, dim=2).mean((2, 3), keepdim=True)
+    return [image - mean for image in images]
 
 
 class Inputs(NamedTuple):
@@ -143,178 +132,19 @@ class Inputs(NamedTuple):
     noise: torch.Tensor | None = None  # (N, 2, 3, target H, target W) float32, standard normal
 
 
-class Gradients:
-    """Computes the gradients of the mean loss, and means of loss and end-point error.
-
-    All is float32 save the network, forward and backward. The means are over the samples of all
-    processes: each contributes its part, and a sum over the processes makes them whole.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-    adam : FlatAdam
-        Takes the gradients; its two extra numbers take the means.
-    settings : TrainingSettings
-    precision : {"float32", "tf32", "bf16"}
-    colour : {"RGB", "BGR"}
-    """
-
-    def __init__(
-        self, network: torch.nn.Module, adam: FlatAdam, settings: TrainingSettings, precision: str, colour: str
-    ):
-        self.network, self.adam, self.settings = network, adam, settings
-        self.precision, self.colour_order = precision, colour
-        self.trained = list(adam.parameters.values())
-        device = self.trained[0].device
-        graphs = {
-            "loss": {"weights": settings.loss_weights, "q": settings.optimizer.q},
-            "metric": {"stride": METRIC_STRIDE},
-        }
-        if settings.augmentation is not None:
-            graphs.update(geometry={"target": settings.target}, colour={})
-        self.modules = {kind: module_of(graph_of(kind, **options), device) for kind, options in graphs.items()}
-
-    def __call__(self, inputs: Inputs) -> torch.Tensor:
-        """Put gradients and means into `adam`; the loss of each sample, (N,)."""
-        with computing("float32"):
-            with torch.no_grad():
-                images, label, mask = self._prepare(inputs)
-            with computing(self.precision, search=True):
-                *flows, _ = self.network(*images)
-            # Cut in two, so that the loss is differentiated in float32, too.
-            leaves = [flow.detach().float().requires_grad_() for flow in flows]
-            (losses,) = self.modules["loss"](label, mask, *leaves)
-            parts = self.settings.world * self.settings.share[1]
-            loss = losses.sum() / (len(losses) * parts)
-            towards = torch.autograd.grad(loss, leaves)
-            towards = [part.to(flow.dtype) for part, flow in zip(towards, flows)]
-            with computing(self.precision, search=True):
-                gradients = torch.autograd.grad(flows, self.trained, towards)
-            self.adam.set_gradients(gradients)
-            with torch.no_grad():
-                (errors,) = self.modules["metric"](leaves[-1], label, mask)
-                self.adam.extra[0] = loss.detach()
-                self.adam.extra[1] = errors.mean() / parts
-            return losses.detach()
-
-    def _prepare(self, inputs: Inputs):
-        """Two centred images (N, 3, H, W), label (N, 2, H, W) (y, x), px, and mask."""
-        images = [to_float(image) for image in (inputs.img1, inputs.img2)]
-        flow = inputs.flow.permute(0, 3, 1, 2).contiguous()  # (u, v)
-        mask = to_float(inputs.mask)
-        if inputs.geometry is not None:
-            geometry, colour = self.modules["geometry"], self.modules["colour"]
-            *images, flow, mask = geometry(*images, flow, mask, inputs.geometry)
-            if inputs.noise is None:
-                noises = [torch.zeros_like(image) for image in images]
-            else:
-                noises = [inputs.noise[:, i] for i in range(2)]
-            images = colour(*images, *noises, inputs.colour)
-        return centred(images, self.colour_order), flow.flip(1), mask
-
-
-WARM_UP = 2  # steps before a capture: cuDNN times its algorithms, kernels are compiled
-
-
-class CapturedStep:
-    """The two halves of a step, captured when the first batch is there.
-
-    Between them gradients may be summed over processes, on the same stream.
-
-    Parameters
-    ----------
-    gradients : Gradients
-    update : callable
-        Changes the parameters by the gradients, but nothing where the mean loss is no number.
-    device : torch.device
-    stream : torch.cuda.Stream
-        On which all methods are called.
-    """
-
-    def __init__(
-        self, gradients: Gradients, update: Callable[[], None], device: torch.device, stream: torch.cuda.Stream
-    ):
-        self._gradients, self._update = gradients, update
-        self.device, self.stream = device, stream
-        self._generator = torch.Generator(device)
-        self._inputs: Inputs | None = None
-
-    def compute_gradients(self, sent: Sequence[torch.Tensor], seeds) -> torch.Tensor:
-        """Queue the gradients of a batch; its losses (N,), overwritten by the next call.
-
-        Parameters
-        ----------
-        sent : sequence of tensors
-            The fields of `Inputs` but for the noise, on the device.
-        seeds : list
-            Of each sample's noise, none for no noise.
-        """
-        if self._inputs is None:
-            self._capture(sent, seeds)
-        self._fill(sent, seeds)
-        self._gradient_graph.replay()
-        return self._losses
-
-    def update(self) -> None:
-        """Queue the update."""
-        self._update_graph.replay()
-
-    def _fill(self, sent, seeds) -> None:
-        for static, given in zip(self._inputs, sent):
-            static.copy_(given)
-        for row, seed in enumerate(seeds):
-            self._generator.manual_seed(_seed_of(seed))
-            self._inputs.noise[row].normal_(generator=self._generator)
-
-    def _capture(self, sent, seeds) -> None:
-        fields = [torch.empty_like(given) for given in sent]
-        if seeds:
-            shape = (len(seeds), 2, 3, *self._gradients.settings.target)
-            fields.append(torch.empty(shape, device=self.device))
-        self._inputs = Inputs(*fields)
-        self._fill(sent, seeds)
-        for _ in range(WARM_UP):
-            self._gradients(self._inputs)
-        self._gradient_graph = torch.cuda.CUDAGraph()
-        # Thread by thread, because NCCL's own thread asks the device for its state meanwhile.
-        with torch.cuda.graph(self._gradient_graph, stream=self.stream, capture_error_mode="thread_local"):
-            self._losses = self._gradients(self._inputs)
-        # The same for the update, with a loss that makes it change nothing.
-        extra = self._gradients.adam.extra
-        extra.fill_(float("nan"))
-        self._update()
-        self._update_graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._update_graph, stream=self.stream, capture_error_mode="thread_local"):
-            self._update()
-
-
-def _seed_of(entropy: list[int]) -> int:
-    """A seed of 63 bits for a device's generator."""
-    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-PATIENCE = 5.0  # s that a step may still take after another process has ended
-REPORTED = 2  # numbers summed with the gradients: loss and end-point error
-
-
 class TorchTraining(Training):
-    """See `maskflownet.engine.contract.Training`.
+    """See `maskflownet.engine.contract.Training`; `engine` is a TorchEngine.
 
-    On a GPU a step is two CUDA graphs, gradients and update, and nothing is waited for before its
-    result: whether the loss is finite decides on the device if the update changes anything.
+    On a GPU a step is two CUDA graphs, gradients and update, and the host waits for the step before
+    only: the device itself decides by the loss whether the update changes anything.
 
     The draws are those of every other engine. Only the pixels' noise is drawn on the GPU itself,
     by a generator seeded for each sample: other numbers of the same distribution, for at 0.3 ms a
     sample the host would draw them more slowly than the GPU trains.
-
-    Parameters
-    ----------
-    engine : TorchEngine
-    settings : TrainingSettings
     """
 
     def __init__(self, engine, settings: TrainingSettings):
-        self.engine, self.settings, self.workers = engine, settings, engine.workers
+        self.engine, self.settings, self.processes = engine, settings, engine.processes
         (self.network,) = engine.networks
         self.device = engine.torch_devices[0]
         optimizer, parameters = settings.optimizer, dict(self.network.named_parameters())
@@ -323,123 +153,167 @@ class TorchTraining(Training):
         for name, parameter in parameters.items():
             parameter.requires_grad_(name in chosen)
         trained = {name: p for name, p in parameters.items() if name in chosen}
-        self.adam = FlatAdam(trained, optimizer.wd, REPORTED, optimizer.epsilon)
-        self.gradients = Gradients(self.network, self.adam, settings, engine.precision, engine.record.colour)
+        # The two extra numbers are the means of loss and end-point error.
+        self.adam = FlatAdam(trained, optimizer.wd, extra=2, epsilon=optimizer.epsilon)
+        graphs = {"loss": {"weights": settings.loss_weights, "q": optimizer.q}, "metric": {"stride": METRIC_STRIDE}}
+        if settings.augmentation is not None:
+            graphs.update(geometry={"target": settings.target}, colour={})
+        self.modules = {kind: module_of(graph_of(kind, **options), self.device) for kind, options in graphs.items()}
         self.rate = torch.zeros((), device=self.device)
-        self.workers.copy_first(self.adam.values)
-        self._streams = None
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)  # the steps have streams of their own
-            self._streams = [torch.cuda.Stream(self.device) for _ in range(3)]
-            self._captured = CapturedStep(self.gradients, self.update, self.device, self._streams[0])
+        self.finite = torch.ones((), dtype=torch.bool, device=self.device)  # as all losses so far
+        self.processes.broadcast(self.adam.values)
+        self._streams = Streams(self.device) if self.device.type == "cuda" else None
+        self._captured: CapturedStep | None = None
+        self._before: Download | None = None
 
-    def host_memory(self, size: int) -> np.ndarray:
-        return page_locked(size) if self._streams else super().host_memory(size)
-
-    def start(self, batch, step: int) -> Step:
-        draws = draw_step(self.settings, len(batch.names), step)
-        drawn, seeds = [], []
+    def train_batch(self, batch, step: int, learning_rate: float) -> Losses:
+        names, processes = batch.names, self.processes
+        arrays, seeds = [batch.img1, batch.img2, batch.flow, batch.mask], []
+        draws = draw_step(self.settings, len(names), step, processes.rank, processes.world_size)
         if draws is not None:
-            drawn = [draws.geometry, draws.colour]
+            arrays += [draws.geometry, draws.colour]
             seeds = draws.noise_seeds
-        with self.errors(batch.names):
-            if self._streams:
-                return _CUDAStep(self, batch, step, drawn, seeds)
-            if seeds:
-                drawn.append(draw_noise(seeds, self.settings.target))
-            return _CPUStep(self, batch, step, drawn)
+        with enough_memory(
+            f"train on {len(names)} samples at a time on {self.device}",
+            "lower batch_size in the dataset config, or share it by more GPUs",
+        ):
+            train = self._train_on_gpu if self._streams else self._train_on_cpu
+            read = train(arrays, seeds, corrected_rate(learning_rate, step))
+        self.engine.parameters_changed()
+        return Losses(lambda: self._report(names, step, *read()))
 
-    def step(self, batch, step: int, learning_rate: float) -> StepResult:
-        started = self.start(batch, step)
-        started.finish(learning_rate)
-        return started.result()
+    def _train_on_cpu(self, arrays, seeds, rate: float):
+        if seeds:
+            arrays = [*arrays, draw_noise(seeds, self.settings.target)]
+        losses = self.gradients(Inputs(*map(torch.as_tensor, arrays)))
+        self.processes.all_reduce(self.adam.summed)
+        self.rate.fill_(rate)
+        self.update()
+        reported = losses.numpy(), self.adam.extra.numpy().copy()
+        return lambda: reported
+
+    def _train_on_gpu(self, arrays, seeds, rate: float):
+        sent = self._streams.upload(arrays)
+        with self._streams():
+            if self._captured is None:
+                self._captured = CapturedStep(self, self._streams, sent, seeds)
+            losses = self._captured.gradients(sent, seeds)
+            self.processes.all_reduce(self.adam.summed)
+            self.rate.fill_(rate)
+            self._captured.update()
+            # Copies, as the next step writes to the same places.
+            download = self._streams.download([losses.clone(), self.adam.extra.clone()])
+        before, self._before = self._before, download
+        if before is not None:
+            self._wait(before)
+        return lambda: self._wait(download)
+
+    def _wait(self, download: Download) -> list[np.ndarray]:
+        if not download.wait_unless(self.processes.lost, PATIENCE):
+            raise PeerLost
+        return download.arrays()
+
+    def _report(self, names, step: int, losses: np.ndarray, means: np.ndarray) -> tuple[float, float]:
+        loss, epe = (float(mean) for mean in means)
+        if not math.isfinite(loss):
+            bad = [name for name, value in zip(names, losses) if not np.isfinite(value)]
+            bad = self.processes.all_gather(bad)
+            raise NotFinite(f"the loss is not finite at step {step + 1}, for the samples {', '.join(bad)}")
+        return loss, epe
+
+    def gradients(self, inputs: Inputs) -> torch.Tensor:
+        """Put the gradients of the mean loss, and the means, into `adam`; the loss of each sample, (N,).
+
+        All is float32 save the network, forward and backward. The means are over the samples of all
+        processes: each contributes its part, and the all-reduce makes them whole.
+        """
+        adam, precision = self.adam, self.engine.precision
+        with computing("float32"):
+            with torch.no_grad():
+                images, label, mask = self._prepare(inputs)
+            with computing(precision, search=True):
+                *flows, _ = self.network(*images)
+            # Cut in two, so that the loss is differentiated in float32, too.
+            leaves = [flow.detach().float().requires_grad_() for flow in flows]
+            (losses,) = self.modules["loss"](label, mask, *leaves)
+            loss = losses.sum() / (len(losses) * self.processes.world_size)
+            towards = torch.autograd.grad(loss, leaves)
+            towards = [part.to(flow.dtype) for part, flow in zip(towards, flows)]
+            with computing(precision, search=True):
+                gradients = torch.autograd.grad(flows, list(adam.parameters.values()), towards)
+            adam.set_gradients(gradients)
+            with torch.no_grad():
+                (errors,) = self.modules["metric"](leaves[-1], label, mask)
+                adam.extra[0] = loss.detach()
+                adam.extra[1] = errors.mean() / self.processes.world_size
+            return losses.detach()
+
+    def _prepare(self, inputs: Inputs):
+        """Two centred images (N, 3, H, W), label (N, 2, H, W) (y, x), px, and mask."""
+        images = [to_float(image) for image in (inputs.img1, inputs.img2)]
+        flow = inputs.flow.permute(0, 3, 1, 2).contiguous()  # (u, v)
+        mask = to_float(inputs.mask)
+        if inputs.geometry is not None:
+            *images, flow, mask = self.modules["geometry"](*images, flow, mask, inputs.geometry)
+            if inputs.noise is None:
+                noises = [torch.zeros_like(image) for image in images]
+            else:
+                noises = [inputs.noise[:, i] for i in range(2)]
+            images = self.modules["colour"](*images, *noises, inputs.colour)
+        return centred(images, self.engine.record.colour), flow.flip(1), mask
 
     def update(self) -> None:
-        """Update the parameters at `rate` if the loss, the mean over all samples, is finite."""
-        self.adam.update(self.rate, self.adam.extra[0].isfinite())
-
-    def report(self, names, step: int, losses: np.ndarray, means: np.ndarray) -> StepResult:
-        """Make the result of a step out of the losses of its samples and the means over all."""
-        self.engine.parameters_changed()
-        loss, epe = (float(value) for value in means)
-        if not np.isfinite(loss):
-            bad = [name for name, value in zip(names, losses) if not np.isfinite(value)]
-            bad = self.workers.gather(bad)
-            raise NotFinite(f"the loss is not finite at step {step + 1}, for the samples {', '.join(bad)}")
-        return StepResult(loss, epe)
-
-    @contextmanager
-    def errors(self, names) -> Iterator[None]:
-        """Turn a lack of memory into one sentence."""
-        try:
-            yield
-        except torch.OutOfMemoryError as error:
-            raise UserError(
-                f"the memory of {self.device} does not suffice to train on {len(names)} samples "
-                "at a time: lower batch_size in the dataset config, or share it by more GPUs"
-            ) from error
+        """Update the parameters at `rate` if this mean loss, and all before it, are finite."""
+        self.finite.logical_and_(self.adam.extra[0].isfinite())
+        self.adam.update(self.rate, self.finite)
 
     def state(self) -> dict[str, np.ndarray]:
         return self.adam.state()
 
-    def load_state(self, state, step: int) -> None:
-        if set(state) != {f"{kind}.{n}" for n in self.adam.parameters for kind in ("mean", "var")}:
-            raise UserError("the optimiser's state does not fit the network: it belongs to another checkpoint")
+    def load_state(self, state: dict[str, np.ndarray], step: int) -> None:
+        check_state(state, self.adam.parameters)
         self.adam.load_state(state)
         if self._streams:
             torch.cuda.synchronize(self.device)
 
 
-def _samples(batch) -> list[np.ndarray]:
-    return [batch.img1, batch.img2, batch.flow, batch.mask]
+class CapturedStep:
+    """The two halves of a training step as CUDA graphs, captured on the current stream for a first batch.
 
+    `sent` are the fields of `Inputs` but for the noise, on the device; `seeds` those of each
+    sample's noise, none for no noise.
+    """
 
-class _CPUStep(Step):
-    """A step that is computed when it is finished."""
-
-    def __init__(self, training: TorchTraining, batch, step: int, drawn: list[np.ndarray]):
-        self.training, self.names, self.step = training, batch.names, step
-        arrays = [*_samples(batch), *drawn]
-        self.inputs = Inputs(*(torch.from_numpy(array) for array in arrays))
-
-    def finish(self, learning_rate: float) -> None:
-        training = self.training
-        with training.errors(self.names):
-            self.losses = training.gradients(self.inputs)
-        training.workers.sum(training.adam.summed)
-        training.rate.fill_(corrected_rate(learning_rate, self.step))
+    def __init__(self, training: TorchTraining, streams: Streams, sent: Sequence[torch.Tensor], seeds):
+        fields = [torch.empty_like(given) for given in sent]
+        if seeds:
+            fields.append(torch.empty((len(seeds), 2, 3, *training.settings.target), device=training.device))
+        self.inputs = Inputs(*fields)
+        self._generator = torch.Generator(training.device)
+        self._fill(sent, seeds)
+        for _ in range(WARM_UP):
+            training.gradients(self.inputs)
+        self._gradients, self._losses = streams.capture(lambda: training.gradients(self.inputs))
+        # The same for the update, with a loss that makes it change nothing.
+        training.adam.extra.fill_(float("nan"))
         training.update()
+        training.finite.fill_(True)
+        self._update, _ = streams.capture(training.update)
 
-    def result(self) -> StepResult:
-        means = self.training.adam.extra.numpy()
-        return self.training.report(self.names, self.step, self.losses.numpy(), means)
+    def _fill(self, sent: Sequence[torch.Tensor], seeds) -> None:
+        for static, given in zip(self.inputs, sent):
+            static.copy_(given)
+        for row, entropy in enumerate(seeds):
+            seed = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1)
+            self._generator.manual_seed(int(seed))
+            self.inputs.noise[row].normal_(generator=self._generator)
 
+    def gradients(self, sent: Sequence[torch.Tensor], seeds) -> torch.Tensor:
+        """Queue the gradients of a batch; its losses (N,), overwritten by the next call."""
+        self._fill(sent, seeds)
+        self._gradients.replay()
+        return self._losses
 
-class _CUDAStep(Step):
-    """A step that is queued on the device: its gradients at once, its update by `finish`."""
-
-    def __init__(self, training: TorchTraining, batch, step: int, drawn, seeds):
-        self.training, self.names, self.step = training, batch.names, step
-        with torch.cuda.device(training.device):
-            computing, uploads, _ = training._streams
-            sent = upload([*_samples(batch), *drawn], uploads, computing)
-            with torch.cuda.stream(computing):
-                self.losses = training._captured.compute_gradients(sent, seeds)
-
-    def finish(self, learning_rate: float) -> None:
-        training = self.training
-        with torch.cuda.device(training.device):
-            computing, _, downloads = training._streams
-            with torch.cuda.stream(computing):
-                training.workers.sum(training.adam.summed)
-                training.rate.fill_(corrected_rate(learning_rate, self.step))
-                training._captured.update()
-                # Copies, as the next step writes to the same places.
-                reported = [self.losses.clone(), training.adam.extra.clone()]
-            self._download = Download(reported, computing, downloads)
-
-    def result(self) -> StepResult:
-        arrays = self._download.arrays_unless(self.training.workers.lost, PATIENCE)
-        if arrays is None:
-            raise PeerLost
-        return self.training.report(self.names, self.step, *arrays)
+    def update(self) -> None:
+        """Queue the update."""
+        self._update.replay()

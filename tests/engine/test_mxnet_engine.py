@@ -6,7 +6,8 @@ from maskflownet.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from maskflownet.checkpoints.params import write_params
 from maskflownet.checkpoints.records import Record
 from maskflownet.engine.contract import Sizing
-from maskflownet.engine.mxnet.engine import MXNetEngine, build_network, contexts, fitting
+from maskflownet.engine.load import load_into
+from maskflownet.engine.mxnet.engine import MXNetEngine, build_network, contexts, pad, resize
 from maskflownet.errors import UserError
 from maskflownet.inference.metrics import measure, summarise
 from maskflownet.network.compat import mx
@@ -20,7 +21,7 @@ NETWORKS = ("MaskFlownet_S", "MaskFlownet")
 def engine_of(path, config=None, devices=CPU):
     checkpoint = load_checkpoint(path)
     engine = MXNetEngine(load_network_config(config or checkpoint.record.network), devices)
-    engine.load(checkpoint)
+    load_into(engine, checkpoint)
     return engine
 
 
@@ -108,7 +109,7 @@ def test_outputs_that_are_not_asked_for_are_absent(engine, images):
 
 
 def test_scaling_brings_flow_back_to_image_pixels():
-    fit, unfit = fitting(Sizing((128, 256)), 64, 64)
+    fit, unfit = Sizing((128, 256)).fitting(64, 64, pad, resize)
     assert fit(mx.nd.ones((1, 3, 64, 64))).shape == (1, 3, 128, 256)
     flow, factors = unfit(mx.nd.ones((1, 2, 128, 256)))
     assert flow.shape == (1, 2, 64, 64)
@@ -117,7 +118,7 @@ def test_scaling_brings_flow_back_to_image_pixels():
 
 def test_padding_is_cut_off_again():
     x = mx.nd.arange(70 * 100).reshape((1, 1, 70, 100))
-    fit, unfit = fitting(Sizing(pad=True), 70, 100)
+    fit, unfit = Sizing(pad=True).fitting(70, 100, pad, resize)
     padded = fit(x)
     assert padded.shape == (1, 1, 128, 128)
     assert padded[0, 0, 0, 0].asscalar() == x[0, 0, 0, 0].asscalar()
@@ -164,10 +165,10 @@ def test_lesson_26_the_pyramid_follows_the_record(random_checkpoints, tmp_path, 
 
 def test_a_saved_file_holds_the_same_network(random_checkpoints, tmp_path, images):
     engine = engine_of(random_checkpoints["MaskFlownet"])
-    engine.save(tmp_path / "again.params", engine.record)
+    save_checkpoint(tmp_path / "again.params", engine.parameters(), engine.record)
     assert (tmp_path / "again.params").read_bytes() == random_checkpoints["MaskFlownet"].read_bytes()
     flow = engine.predict(*images).flow
-    engine.save(tmp_path / "half.params", engine.record, "float16")
+    save_checkpoint(tmp_path / "half.params", engine.parameters(), engine.record, "float16")
     half = engine_of(tmp_path / "half.params").predict(*images).flow
     assert_allclose(half, flow, rtol=0, atol=0.02 * np.abs(flow).max())
 
@@ -175,7 +176,7 @@ def test_a_saved_file_holds_the_same_network(random_checkpoints, tmp_path, image
 @pytest.mark.parametrize("network", NETWORKS)
 def test_gluon_itself_loads_a_saved_file_by_the_same_names(random_checkpoints, tmp_path, network):
     engine = engine_of(random_checkpoints[network])
-    engine.save(tmp_path / "x.params", engine.record)
+    save_checkpoint(tmp_path / "x.params", engine.parameters(), engine.record)
     fresh = build_network(network, 1.0, "paper")
     fresh.load_parameters(str(tmp_path / "x.params"))
     fresh.save_parameters(str(tmp_path / "y.params"))

@@ -17,11 +17,10 @@ from maskflownet.checkpoints.checkpoint import load_checkpoint, read_checkpoint,
 from maskflownet.checkpoints.params import write_params
 from maskflownet.checkpoints.records import Record
 from maskflownet.engine.contract import Sizing
-from maskflownet.engine.load import load_engine, make_engine
+from maskflownet.engine.load import load_engine, load_into, make_engine
 from maskflownet.engine.torch.devices import check_precision, devices
-from maskflownet.engine.torch.engine import TorchEngine
+from maskflownet.engine.torch.engine import TorchEngine, pad, resize
 from maskflownet.engine.torch.fused import computing
-from maskflownet.engine.torch.prediction import fitting
 from maskflownet.errors import UserError
 from maskflownet.inference.metrics import measure, summarise
 from maskflownet.reader.pictures import write_image
@@ -41,7 +40,7 @@ def engine_of(path, config=None, devices=(CPU,), precision="float32"):
     checkpoint = load_checkpoint(path)
     config = load_network_config(config or checkpoint.record.network)
     engine = TorchEngine(config, devices, precision=precision)
-    engine.load(checkpoint)
+    load_into(engine, checkpoint)
     return engine
 
 
@@ -146,7 +145,7 @@ def test_torch_pyramid_follows_the_record(random_checkpoints, tmp_path, images):
 def test_what_torch_saves_is_what_it_loaded(random_checkpoints, tmp_path):
     path = random_checkpoints["MaskFlownet"]
     engine = engine_of(path)
-    engine.save(tmp_path / "again.params", engine.record)
+    save_checkpoint(tmp_path / "again.params", engine.parameters(), engine.record)
     again, source = load_checkpoint(tmp_path / "again.params"), load_checkpoint(path)
     assert set(again.parameters) == set(source.parameters)
     for name, array in source.parameters.items():
@@ -154,11 +153,11 @@ def test_what_torch_saves_is_what_it_loaded(random_checkpoints, tmp_path):
 
 
 def test_torch_scaling_and_padding_come_back_to_image_pixels():
-    fit, unfit = fitting(Sizing((128, 256)), 64, 64)
+    fit, unfit = Sizing((128, 256)).fitting(64, 64, pad, resize)
     assert fit(torch.ones(1, 3, 64, 64)).shape == (1, 3, 128, 256)
     assert unfit(torch.ones(1, 2, 128, 256))[1] == (0.5, 0.25)
     x = torch.arange(70.0 * 100).reshape(1, 1, 70, 100)
-    fit, unfit = fitting(Sizing(pad=True), 70, 100)
+    fit, unfit = Sizing(pad=True).fitting(70, 100, pad, resize)
     assert fit(x).shape == (1, 1, 128, 128)
     assert fit(x)[0, 0, 0, 0] == x[0, 0, 0, 0]
     assert (unfit(fit(x))[0] == x).all()

@@ -17,8 +17,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from maskflownet.checkpoints.checkpoint import read_checkpoint
 from maskflownet.engine.contract import NotFinite, Sizing
-from maskflownet.engine.torch.engine import TorchEngine
-from maskflownet.engine.torch.prediction import GRAPHS
+from maskflownet.engine.torch.engine import GRAPHS, TorchEngine
 from maskflownet.engine.torch.training import Inputs
 from maskflownet.errors import UserError
 from maskflownet.inference.predictor import Predictor

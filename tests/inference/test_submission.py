@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from maskflownet.checkpoints.checkpoint import load_checkpoint
 from maskflownet.engine.contract import Sizing
+from maskflownet.engine.load import load_into
 from maskflownet.engine.mxnet.engine import MXNetEngine, contexts
 from maskflownet.errors import UserError
 from maskflownet.inference.predictor import Predictor
@@ -180,7 +181,7 @@ def test_values_that_are_no_numbers_are_an_error(sintel, tmp_path):
 
 def test_mxnet_predicts_both_benchmarks(sintel, kitti, tmp_path, random_checkpoints):
     engine = MXNetEngine(load_network_config("MaskFlownet_S.yaml"), contexts(""))
-    engine.load(load_checkpoint(random_checkpoints["MaskFlownet_S"]))
+    load_into(engine, load_checkpoint(random_checkpoints["MaskFlownet_S"]))
     sizing = Sizing((64, 128))
     done = submitted(engine, tmp_path / "flows", sizing, batch=2, sintel=sintel, kitti=kitti)
     assert [submission.count for submission in done] == [6, 2, 2]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from maskflownet.checkpoints.checkpoint import load_checkpoint
 from maskflownet.engine.contract import Sizing
+from maskflownet.engine.load import load_into
 from maskflownet.engine.mxnet.engine import MXNetEngine, contexts
 from maskflownet.errors import UserError
 from maskflownet.inference.confidence import describe_confidence
@@ -40,7 +41,7 @@ def pairs(tmp_path_factory):
 
 def mxnet_engine(checkpoint):
     engine = MXNetEngine(load_network_config("MaskFlownet_S.yaml"), contexts(""))
-    engine.load(load_checkpoint(checkpoint))
+    load_into(engine, load_checkpoint(checkpoint))
     return engine
 
 
