@@ -9,7 +9,11 @@ from importlib import import_module
 
 __version__ = "0.2.0"
 __all__ = ["Predictor", "__version__", "flow_to_colour", "load"]
-_SOURCES = {"Predictor": "maskflownet.inference.predictor", "flow_to_colour": "maskflownet.reader.colour"}
+_SOURCES = {
+    "Predictor": "maskflownet.inference.predictor",
+    "flow_to_colour": "maskflownet.reader.colour",
+    "load": "maskflownet.inference.predictor",
+}
 
 
 def __getattr__(name):
@@ -17,11 +21,3 @@ def __getattr__(name):
     if name not in _SOURCES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_SOURCES[name]), name)
-
-
-def load(config="MaskFlownet", checkpoint=None, **options):
-    """A Predictor of a network config and a checkpoint, by name or path; None = the shipped weights.
-
-    `options` are those of `Predictor.load`: gpus, engine, precision, resize, pad, batch, folder.
-    """
-    return __getattr__("Predictor").load(config, checkpoint, **options)
