@@ -25,7 +25,7 @@ from maskflownet.settings.cli import (
     run,
 )
 from maskflownet.settings.configs import load_data_config, load_network_config
-from maskflownet.settings.datasets import LABELLED, Roots, parse_roots, validation_sets
+from maskflownet.settings.datasets import Roots, parse_roots, validation_sets
 from maskflownet.tools.onnx_export import check_target, export_onnx, import_onnx
 from maskflownet.training.launch import train_on
 from maskflownet.training.plan import Options
@@ -139,10 +139,10 @@ def run_export(args, config):
 
 def run_validation(args, config):
     refuse_torchrun("--valid")
-    which = load_data_config(args.dataset_cfg) if args.dataset_cfg else LABELLED
+    data = load_data_config(args.dataset_cfg) if args.dataset_cfg else None
     options = ValidationOptions(Sizing(args.resize, args.pad), args.batch or 1, args.workers, args.confidence)
     roots, checkpoint = Roots(parse_roots(args.data_root)), find(args)
-    found = validation_sets(which, roots, config.network.class_, args.debug)
+    found = validation_sets(data, roots, config.network.class_, args.debug)
     engine = load_engine(config, checkpoint, args.gpus, args.engine, args.precision)
     facts = {
         "Network": config.network.class_,

@@ -25,8 +25,8 @@ from maskflownet.inference.confidence import average_precision, consistency, loo
 from maskflownet.inference.metrics import end_point_error, means, measure, plane, valid_pixels
 from maskflownet.inference.predictor import load
 from maskflownet.reader.colour import flow_to_colour
+from maskflownet.reader.formats import write_image
 from maskflownet.reader.pairs import Pairs
-from maskflownet.reader.pictures import write_image
 from maskflownet.report.pictures import error_to_colour
 from maskflownet.settings.cli import Parser, add_devices, add_sizing, run
 
@@ -176,7 +176,7 @@ def main(arguments):
     add_sizing(parser)
     add_devices(parser)
     args = parser.parse_args(arguments)
-    sets = {Path(root).resolve().name: Pairs(root, need_flow=True) for root in args.roots}
+    sets = {Path(root).resolve().name: Pairs(root) for root in args.roots}
     if len(sets) < len(args.roots):
         raise UserError(f"two of {', '.join(args.roots)} have the same name")
     if args.pictures is not None:

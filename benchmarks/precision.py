@@ -43,7 +43,7 @@ def main(arguments):
     add("--load", metavar="FILE", help="compare with these")
     args = parser.parse_args(arguments)
     config, checkpoint = load_network_config(args.config), read_checkpoint(args.checkpoint)
-    pairs = Pairs(args.pairs, need_flow=True)
+    pairs = Pairs(args.pairs)
     if args.load:
         kept = np.load(args.load)
         reference = [kept[str(i)] for i in range(len(pairs))]

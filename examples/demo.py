@@ -11,8 +11,7 @@ import numpy as np
 from maskflownet.inference.metrics import end_point_error
 from maskflownet.inference.outputs import to_picture
 from maskflownet.inference.predictor import load
-from maskflownet.reader.formats import read_flow
-from maskflownet.reader.pictures import read_image, write_image
+from maskflownet.reader.formats import read_flow, read_image, write_image
 from maskflownet.settings.cli import Parser, add_checkpoint, add_config, add_devices, run
 from maskflownet.settings.folders import FLOWS
 

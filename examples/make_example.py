@@ -14,8 +14,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that it runs from any folder
 
-from maskflownet.reader.formats import write_kitti_png  # noqa: E402
-from maskflownet.reader.pictures import write_image  # noqa: E402
+from maskflownet.reader.formats import write_image, write_kitti_png  # noqa: E402
 from maskflownet.scenes.layers import Composition, Layer, compose  # noqa: E402
 from maskflownet.scenes.motion import Motion  # noqa: E402
 from maskflownet.scenes.photometry import Tone, table  # noqa: E402

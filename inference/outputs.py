@@ -16,8 +16,7 @@ from maskflownet.errors import UserError
 from maskflownet.inference.predictor import Predictor
 from maskflownet.reader.colour import flow_to_colour
 from maskflownet.reader.files import atomic_path
-from maskflownet.reader.formats import write_float_map, write_flow
-from maskflownet.reader.pictures import WRITABLE_SUFFIXES, write_image
+from maskflownet.reader.formats import WRITABLE_SUFFIXES, write_float_map, write_flow, write_image
 from maskflownet.reader.video import VIDEO_SUFFIXES, VideoWriter
 from tqdm import tqdm
 

@@ -1,19 +1,17 @@
 """A user's own images: a pair, a folder of frames or a video, as a stream of pairs."""
 
-from __future__ import annotations
-
-import re
 from collections.abc import Iterator
 from fractions import Fraction
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
 from maskflownet.errors import UserError
-from maskflownet.reader.pictures import PICTURE_SUFFIXES, read_image
+from maskflownet.reader.files import natural
+from maskflownet.reader.formats import PICTURE_SUFFIXES, read_image
 from maskflownet.reader.video import VideoReader
 
-Images = "tuple[np.ndarray, np.ndarray]"
+Images = tuple[np.ndarray, np.ndarray]  # (H, W, 3) uint8 RGB each
 
 
 class Pair:
@@ -27,11 +25,7 @@ class Pair:
         self.paths = [Path(path_1), Path(path_2)]
         self.images = read_image(path_1), read_image(path_2)
         self.height, self.width = self.images[0].shape[:2]
-        if self.images[0].shape != self.images[1].shape:
-            raise UserError(
-                f"{path_1} and {path_2} differ in size: "
-                f"{size_of(self.images[0])} and {size_of(self.images[1])} (height x width)"
-            )
+        _check_same_size(self.paths, self.images)
 
     def pairs(self) -> Iterator[Images]:
         yield self.images
@@ -46,14 +40,10 @@ class Sequence:
 
     def frames(self) -> Iterator[np.ndarray]:
         """Yield (H, W, 3) uint8 RGB frames from the first one, holding one at a time."""
-        raise TypeError(f"{type(self).__name__} reads no frames")
+        raise NotImplementedError
 
     def pairs(self) -> Iterator[Images]:
-        previous = None
-        for frame in self.frames():
-            if previous is not None:
-                yield previous, frame
-            previous = frame
+        return pairwise(self.frames())
 
     def sample(self, number: int) -> Iterator[Images]:
         """Yield at most `number` pairs, spread evenly from the first to the last."""
@@ -73,22 +63,15 @@ class Folder(Sequence):
         folder = Path(path)
         if not folder.is_dir():
             raise UserError(f"--folder {path} is no folder")
-        self.paths = sorted(
-            (p for p in folder.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES and not p.name.startswith(".")),
-            key=_natural,
-        )
+        pictures = [p for p in folder.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES and not p.name.startswith(".")]
+        self.paths = sorted(pictures, key=lambda p: natural(p.name))
         if len(self.paths) < 2:
             raise UserError(f"the folder {path} holds {len(self.paths)} pictures, two are needed")
         self.count = len(self.paths) - 1
         first = read_image(self.paths[0])
         self.height, self.width = first.shape[:2]
         for other in self.paths[1:]:
-            image = read_image(other)
-            if image.shape != first.shape:
-                raise UserError(
-                    f"{self.paths[0]} and {other} differ in size: "
-                    f"{size_of(first)} and {size_of(image)} (height x width)"
-                )
+            _check_same_size((self.paths[0], other), (first, read_image(other)))
 
     def frames(self):
         return map(read_image, self.paths)
@@ -111,9 +94,7 @@ class Video(Sequence):
         return iter(self.reader)
 
 
-def _natural(path: Path) -> list:
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
-
-
-def size_of(image: np.ndarray) -> str:
-    return f"{image.shape[0]}x{image.shape[1]}"
+def _check_same_size(paths, images) -> None:
+    first, second = (f"{image.shape[0]}x{image.shape[1]}" for image in images)
+    if first != second:
+        raise UserError(f"{paths[0]} and {paths[1]} differ in size: {first} and {second} (height x width)")

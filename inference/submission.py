@@ -61,7 +61,7 @@ def kitti_parts(root: Path) -> Iterator[Part]:
     if missing:
         print(f"skipped: {root} holds no KITTI {' and '.join(missing)}", file=sys.stderr)
     for year in years:
-        dataset, top = Kitti(root, year, "test"), ZIP_FOLDERS[year]
+        dataset, top = Kitti(root, "test", (year,)), ZIP_FOLDERS[year]
         yield Part(
             f"kitti.{year}", dataset, KITTI_SIZE, "_10.png", write_kitti_png, lambda name, t=top: t + Path(name).name
         )

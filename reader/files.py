@@ -1,99 +1,73 @@
-"""Reading and writing whole files, so that a reader never meets half of one."""
-
-from __future__ import annotations
+"""Reading and writing whole files, so that a reader never meets half of one; the order of file names."""
 
 import os
+import re
 import uuid
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Union
 
-from maskflownet.errors import DataError
+from maskflownet.errors import UserError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+PathLike = str | os.PathLike[str]
 
-PathLike = Union[str, "os.PathLike[str]"]
+
+def natural(name: PathLike) -> list:
+    """Key that sorts names by the numbers in them: frame_2 before frame_10."""
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", os.fspath(name)))]
 
 
 @contextmanager
 def atomic_path(path: PathLike) -> Iterator[Path]:
     """Write a file under a temporary name and give it its own name once it is complete.
 
-    Parameters
-    ----------
-    path : str or os.PathLike
-        The file to write. An existing one is replaced.
-
-    Yields
-    ------
-    pathlib.Path
-        A name in the same folder and with the same suffix, for the body of the ``with`` to write.
-        It becomes `path` when the body ends, and is removed when the body raises.
+    Yields a name in the same folder and with the same suffix, for the body of the ``with`` to
+    write. It replaces `path` when the body ends, and is removed when the body raises.
 
     Raises
     ------
-    DataError
+    UserError
         The folder of `path` does not exist, or `path` is itself a folder.
     """
     path = Path(path)
     if not path.parent.is_dir():
-        raise DataError(f"cannot write {path}: its folder {path.parent} does not exist")
+        raise UserError(f"cannot write {path}: its folder {path.parent} does not exist")
     if path.is_dir():
-        raise DataError(f"cannot write {path}: it is a folder")
+        raise UserError(f"cannot write {path}: it is a folder")
     # The suffix stays last because encoders choose their format by it.
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}.tmp{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)
     except BaseException:
-        if temporary.exists():
-            temporary.unlink()
+        temporary.unlink(missing_ok=True)
         raise
 
 
 def write_bytes(path: PathLike, data: bytes) -> None:
-    """Write `data` as the file `path` through `atomic_path`.
-
-    Raises
-    ------
-    DataError
-        The file cannot be written, with the system's reason.
-    """
+    """Write a file through `atomic_path`; a UserError gives the system's reason where that fails."""
     try:
         with atomic_path(path) as temporary:
             temporary.write_bytes(data)
     except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror}") from error
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
 
 
 def check_file(path: PathLike) -> None:
-    """Check that `path` is a file with something in it.
-
-    Raises
-    ------
-    DataError
-        It is missing, a folder, or empty.
-    """
+    """Raise a UserError unless `path` is a file with something in it."""
     path = Path(path)
     if path.is_dir():
-        raise DataError(f"cannot read {path}: it is a folder")
+        raise UserError(f"cannot read {path}: it is a folder")
     if not path.exists():
-        raise DataError(f"cannot read {path}: there is no such file")
+        raise UserError(f"cannot read {path}: there is no such file")
     if path.stat().st_size == 0:
-        raise DataError(f"cannot read {path}: the file is empty")
+        raise UserError(f"cannot read {path}: the file is empty")
 
 
 def read_bytes(path: PathLike) -> bytes:
-    """Return the content of the file `path`.
-
-    Raises
-    ------
-    DataError
-        The file is missing, a folder, empty, or the system refuses to read it.
-    """
+    """Return the content of a file; a UserError where it is missing, a folder, empty or refused."""
     check_file(path)
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
+        raise UserError(f"cannot read {path}: {error.strerror}") from error

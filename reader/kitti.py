@@ -1,13 +1,10 @@
 """KITTI flow 2012 (Geiger et al., CVPR 2012) and 2015 (Menze and Geiger, CVPR 2015)."""
 
-from __future__ import annotations
-
 import os
 
-from maskflownet.errors import DataError
+from maskflownet.errors import UserError
 from maskflownet.reader.dataset import FlowDataset, Pair, list_numbers
 
-SPLITS = ("train", "val", "all", "test")
 IMAGES = {2012: "colored_0", 2015: "image_2"}
 VAL = {
     2012: (
@@ -24,91 +21,82 @@ VAL = {
 
 
 class Kitti(FlowDataset):
-    """One year of KITTI: ``{training,testing}/IMAGES/%06d_{10,11}.png`` and the training labels.
+    """Both years: ``{training,testing}/IMAGES/%06d_{10,11}.png``, ``training/flow_{occ,noc}/%06d_10.png``.
 
-    IMAGES is ``colored_0`` in 2012 and ``image_2`` in 2015. The label is
-    ``training/flow_occ/%06d_10.png``; ``noc`` gives the mask of ``training/flow_noc`` where that
-    folder exists.
-
-    Parameters
-    ----------
-    root : path
-        Folder with both years, see `year_folder`, or one year's own folder.
-    year : {2012, 2015}
-        Which of the two sets.
-    split : {"train", "val", "all", "test"}
-        155, 39, 194 and 195 pairs in 2012; 160, 40, 200 and 200 in 2015. ``test`` has no labels
-        and is read from ``testing``, everything else from ``training``.
-
-    Raises
-    ------
-    DataError
-        A folder or a file is missing.
+    IMAGES is ``colored_0`` in 2012 and ``image_2`` in 2015. ``flow_noc`` is read where it exists.
+    The root holds a folder of each year, or is one year's own folder.
     """
 
-    def __init__(self, root: str | os.PathLike, year: int = 2015, split: str = "all"):
-        if split not in SPLITS:
-            raise DataError(f"{root}: KITTI has no split {split!r}, only {', '.join(SPLITS)}")
-        self.year = year
-        top = os.path.join(year_folder(root, year), "testing" if split == "test" else "training")
-        images = os.path.join(top, IMAGES[year])
-        labels = [os.path.join(top, name) for name in ("flow_occ", "flow_noc")]
+    name = "kitti"
+    splits = ("train", "val", "all", "test")
+    versions = (2012, 2015)
+    counts = {("all", 2012): 194, ("test", 2012): 195, ("all", 2015): 200, ("test", 2015): 200}
+
+    @classmethod
+    def lacks(cls, root, split, version):
+        if version not in held_years(root):
+            return f"{root} does not hold KITTI {version}"
+        testing = os.path.join(_year_folder(root, version), "testing")
+        return f"{testing} does not exist" if split == "test" and not os.path.isdir(testing) else None
+
+    def list_pairs(self, root, split, version):
+        years = held_years(root)
+        if version not in years:
+            raise UserError(f"{root} holds KITTI {years[0]} only, not {version}")
+        top = os.path.join(_year_folder(root, version), "testing" if split == "test" else "training")
+        images, occ, noc = (os.path.join(top, name) for name in (IMAGES[version], "flow_occ", "flow_noc"))
         numbers = set(list_numbers(images, r"(\d{6})_1[01]\.png"))
         if split != "test":
-            numbers |= set(list_numbers(labels[0], r"(\d{6})_10\.png"))
-        pairs = []
+            numbers |= set(list_numbers(occ, r"(\d{6})_10\.png"))
         for (number,) in sorted(numbers):
-            if split in ("train", "val") and (number in VAL[year]) != (split == "val"):
+            if split in ("train", "val") and (number in VAL[version]) != (split == "val"):
                 continue
-            first, second = (os.path.join(images, f"{number:06d}_{n}.png") for n in (10, 11))
-            pair = Pair(f"{year}/{number:06d}", first, second)
+            first, second = f"{number:06d}_10.png", f"{number:06d}_11.png"
+            pair = Pair(f"{version}/{number:06d}", os.path.join(images, first), os.path.join(images, second))
             if split != "test":
-                occ, noc = (os.path.join(folder, f"{number:06d}_10.png") for folder in labels)
-                pair = pair._replace(flow=occ, noc=noc if os.path.isdir(labels[1]) else None)
-            pairs.append(pair)
-        super().__init__(root, pairs)
+                visible = os.path.join(noc, first) if os.path.isdir(noc) else None
+                pair = pair._replace(flow=os.path.join(occ, first), noc=visible)
+            yield pair
 
 
-def year_folder(root: str | os.PathLike, year: int) -> str:
-    """Return the folder of one year that holds ``training`` and ``testing``.
+class Kitti2012(Kitti):
+    name = "kitti2012"
+    root_name = "kitti"
+    versions = (2012,)
+    measured = ("train", "val")
 
-    That is ``ROOT/2012`` and ``ROOT/2015`` where they exist. Otherwise the root itself is taken for
-    the year whose pictures it holds: ``colored_0`` for 2012, ``image_2`` for 2015. One root cannot
-    hold both years' pictures directly, as their labels share folder and file names.
 
-    Raises
-    ------
-    DataError
-        There is no such year, or the root does not hold it.
-    """
-    if year not in IMAGES:
-        raise DataError(f"{root}: KITTI has no flow set of the year {year}, only 2012 and 2015")
-    years = held_years(root)
-    if year not in years:
-        raise DataError(f"{root} holds KITTI {years[0]} only, not {year}")
+class Kitti2015(Kitti):
+    name = "kitti2015"
+    root_name = "kitti"
+    versions = (2015,)
+    measured = ("train", "val")
+
+
+def _year_folder(root: str | os.PathLike, year: int) -> str:
     folder = os.path.join(root, str(year))
     return folder if os.path.isdir(folder) else os.fspath(root)
 
 
 def held_years(root: str | os.PathLike) -> list[int]:
-    """Return which of 2012 and 2015 a root holds.
+    """Return which of 2012 and 2015 a root holds: as folders, or one year's pictures directly.
+
+    One root cannot hold both years' pictures directly, as their labels share folder and file names.
 
     Raises
     ------
-    DataError
+    UserError
         It holds neither, or the pictures of both years without a folder for each.
     """
     years = [year for year in IMAGES if os.path.isdir(os.path.join(root, str(year)))]
     if years:
         return years
-    for part in ("training", "testing"):
-        for year, images in IMAGES.items():
-            if year not in years and os.path.isdir(os.path.join(root, part, images)):
-                years.append(year)
+    parts = [os.path.join(root, part) for part in ("training", "testing")]
+    years = [year for year in IMAGES if any(os.path.isdir(os.path.join(part, IMAGES[year])) for part in parts)]
     if len(years) > 1:
-        raise DataError(f"{root} mixes the files of KITTI 2012 and 2015: each year needs its folder")
+        raise UserError(f"{root} mixes the files of KITTI 2012 and 2015: each year needs its folder")
     if not years:
-        raise DataError(
+        raise UserError(
             f"{root} holds no KITTI: neither a folder 2012 or 2015 "
             "nor training/colored_0 (2012) or training/image_2 (2015)"
         )

@@ -14,7 +14,7 @@ from contextlib import closing
 from itertools import count, islice
 
 import numpy as np
-from maskflownet.errors import DataError
+from maskflownet.errors import DataError, UserError
 from maskflownet.reader.pool import Batch, Pool, Ring, Slots
 from maskflownet.reader.sample import Sample, random_crop, random_flip, resize_sample
 
@@ -266,7 +266,7 @@ class _Loading:
         for index in indices:
             try:
                 sample = self.datasets[number][index]
-            except DataError as error:
+            except UserError as error:
                 errors.append(str(error))
                 continue
             self.slots.put(slot, row, self._prepare(sample, number, position))

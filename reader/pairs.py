@@ -1,18 +1,16 @@
 """A folder of image pairs of the user's own, with or without labels."""
 
-from __future__ import annotations
-
 import os
 import re
 
-from maskflownet.errors import DataError
+from maskflownet.errors import UserError
 from maskflownet.reader.dataset import FlowDataset, Pair
-from maskflownet.reader.formats import FLOW_SUFFIXES
-from maskflownet.reader.pictures import PICTURE_SUFFIXES
+from maskflownet.reader.files import natural
+from maskflownet.reader.formats import FLOW_SUFFIXES, PICTURE_SUFFIXES
 
 
 class Pairs(FlowDataset):
-    """Image pairs anywhere below a root.
+    """Image pairs anywhere below a root, hidden folders left out.
 
     The root and every folder below it that holds pictures follows one of two rules.
 
@@ -26,32 +24,25 @@ class Pairs(FlowDataset):
     *Many pairs a folder:* ``NAME_img1.*`` and ``NAME_img2.*`` with an optional
     ``NAME_flow.{flo,pfm,png,npy,npz}``.
 
-    Parameters
-    ----------
-    root : path
-        Folder to search, hidden folders left out.
-    need_flow : bool
-        Whether a pair without a label is an error, as it is for training and validation.
-
-    Raises
-    ------
-    DataError
-        The root does not exist, a folder follows neither rule, or a label is missing.
+    The split ``all`` needs a label of every pair, ``test`` does not.
     """
 
-    def __init__(self, root: str | os.PathLike, need_flow: bool = False):
-        root = os.fspath(root)
+    name = "pairs"
+    splits = ("all", "test")
+    validation = "all"
+    measured = ("all",)
+    counts = {("test", None): None}
+
+    def list_pairs(self, root, split, version):
         if not os.path.isdir(root):
-            raise DataError(f"{root} is not a folder although image pairs are to be read from it")
-        pairs = []
+            raise UserError(f"{root} is not a folder although image pairs are to be read from it")
         for folder, subfolders, files in os.walk(root):
             subfolders[:] = _visible(subfolders)
             title = os.path.relpath(folder, root).replace(os.sep, "/")
-            pairs += _pairs_of(folder, _visible(files), title)
-        for pair in pairs:
-            if need_flow and pair.flow is None:
-                raise DataError(f"{pair.img1} has no flow file beside it although labels are needed")
-        super().__init__(root, pairs)
+            for pair in _pairs_of(folder, _visible(files), title):
+                if split == "all" and pair.flow is None:
+                    raise UserError(f"{pair.img1} has no flow file beside it although labels are needed")
+                yield pair
 
 
 def _pairs_of(folder: str, names: list[str], title: str) -> list[Pair]:
@@ -70,10 +61,10 @@ def _pairs_of(folder: str, names: list[str], title: str) -> list[Pair]:
     if not found:
         return []
     if len(found) != 2:
-        raise DataError(f"{folder} holds {len(found)} pictures where a folder of a pair has two")
+        raise UserError(f"{folder} holds {len(found)} pictures where a folder of a pair has two")
     for role, files in roles.items():
         if len(files) > 1:
-            raise DataError(f"{folder} holds {' and '.join(files)} where one {role} file is allowed")
+            raise UserError(f"{folder} holds {' and '.join(files)} where one {role} file is allowed")
     rest = {role: os.path.join(folder, files[0]) for role, files in roles.items() if files}
     name = os.path.basename(os.path.abspath(folder)) if title == "." else title
     return [Pair(name, *(os.path.join(folder, picture) for picture in found), **rest)]
@@ -87,13 +78,13 @@ def _many_pairs(folder: str, names: list[str], title: str) -> list[Pair]:
         if match and _suffix(name) in (FLOW_SUFFIXES if match[2] == "flow" else PICTURE_SUFFIXES):
             files = found.setdefault(match[1], {})
             if match[2] in files:
-                raise DataError(f"{folder} holds {files[match[2]]} and {name}: one must go")
+                raise UserError(f"{folder} holds {files[match[2]]} and {name}: one must go")
             files[match[2]] = name
     pairs = []
     for name, files in found.items():
         for role in ("img1", "img2"):
             if role not in files:
-                raise DataError(f"{os.path.join(folder, name)}_{role} is missing for its pair")
+                raise UserError(f"{os.path.join(folder, name)}_{role} is missing for its pair")
         paths = {role: os.path.join(folder, file) for role, file in files.items()}
         pairs.append(Pair(name if title == "." else f"{title}/{name}", **paths))
     return pairs
@@ -119,9 +110,4 @@ def _suffix(name: str) -> str:
 
 
 def _visible(names: list[str]) -> list[str]:
-    """Sort names by the numbers in them, hidden ones left out."""
-
-    def key(name: str) -> list:
-        return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", name))]
-
-    return sorted((name for name in names if not name.startswith(".")), key=key)
+    return sorted((name for name in names if not name.startswith(".")), key=natural)

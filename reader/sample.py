@@ -1,86 +1,60 @@
-"""What every data set yields: one image pair with its label.
+"""What every data set yields: one image pair with its label. Cropping, flipping and resizing it."""
 
-Random crops and flips of a sample.
-
-Resizing pictures and sparse labels.
-"""
-
-from __future__ import annotations
-
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple, TypeVar
 
 import cv2
 import numpy as np
-from maskflownet.errors import DataError
+from maskflownet.errors import UserError
+
+# The nearest of the four pixels that bilinear interpolation joins never weighs less than 1/4. With
+# this threshold a pixel whose nearest label is valid stays valid, and labels hardly spread further.
+LEAST_WEIGHT = 0.25
+
+Item = TypeVar("Item")
 
 
 class Sample(NamedTuple):
-    """One image pair.
+    """One image pair."""
 
-    Attributes
-    ----------
-    img1, img2 : np.ndarray
-        (H, W, 3) uint8, RGB.
-    flow : np.ndarray or None
-        (H, W, 2) float32, px, (u, v) from ``img1`` to ``img2``; ``None`` where there is no label.
-    mask : np.ndarray or None
-        (H, W, 1) uint8, 255 = the flow is valid; ``None`` = valid everywhere.
-    name : str
-        Identifies the pair, for instance ``clean/alley_1/frame_0001``.
-    """
-
-    img1: np.ndarray
+    img1: np.ndarray  # (H, W, 3) uint8, RGB
     img2: np.ndarray
-    flow: np.ndarray | None
-    mask: np.ndarray | None
-    name: str
+    flow: np.ndarray | None  # (H, W, 2) float32, px, (u, v) from img1 to img2; None = no label
+    mask: np.ndarray | None  # (H, W, 1) uint8, 255 = the flow is valid; None = valid everywhere
+    name: str  # for instance clean/alley_1/frame_0001
+
+
+def batches(items: Iterable[Item], most: int, size_of: Callable[[Item], tuple]) -> Iterator[list[Item]]:
+    """Group consecutive items of equal size, at most `most` at a time."""
+    waiting: list[Item] = []
+    for item in items:
+        if waiting and size_of(waiting[0]) != size_of(item):
+            yield waiting
+            waiting = []
+        waiting.append(item)
+        if len(waiting) == most:
+            yield waiting
+            waiting = []
+    if waiting:
+        yield waiting
 
 
 def random_crop(sample: Sample, height: int, width: int, rng: np.random.Generator) -> Sample:
     """Cut a window out of a sample, every position being equally likely.
 
-    Parameters
-    ----------
-    sample : Sample
-        At least as large as the window.
-    height, width : int
-        The window's size in px.
-    rng : np.random.Generator
-        Where the position comes from: two draws, first the row.
-
-    Returns
-    -------
-    Sample
-        Views into the arrays of the given one.
-
-    Raises
-    ------
-    DataError
-        The sample is smaller than the window.
+    The position takes two draws, first the row. Returns views into the sample's arrays. Raises a
+    UserError where the sample is smaller than the window.
     """
     rows, columns = sample.img1.shape[:2]
     if rows < height or columns < width:
-        raise DataError(f"{sample.name} is {rows}x{columns} (HxW), too small for a crop of {height}x{width}")
+        raise UserError(f"{sample.name} is {rows}x{columns} (HxW), too small for a crop of {height}x{width}")
     top = int(rng.integers(rows - height + 1))
     left = int(rng.integers(columns - width + 1))
     return _apply(sample, lambda array: array[top : top + height, left : left + width])
 
 
 def random_flip(sample: Sample, rng: np.random.Generator) -> Sample:
-    """Mirror a sample left to right with probability 1/2, which negates u.
-
-    Parameters
-    ----------
-    sample : Sample
-        Of any size.
-    rng : np.random.Generator
-        Where the decision comes from: one draw.
-
-    Returns
-    -------
-    Sample
-        The sample itself or its mirror image.
-    """
+    """Mirror a sample left to right with probability 1/2 (one draw), which negates u."""
     if rng.random() >= 0.5:
         return sample
     mirrored = _apply(sample, lambda array: cv2.flip(array, 1).reshape(array.shape))
@@ -94,24 +68,19 @@ def _apply(sample: Sample, change) -> Sample:
     return Sample(*arrays, sample.name)
 
 
-# The nearest of the four pixels that bilinear interpolation joins never weighs less than 1/4. With
-# this threshold a pixel whose nearest label is valid stays valid, and labels hardly spread further.
-LEAST_WEIGHT = 0.25
-
-
 def resize_flow(
-    flow: np.ndarray, mask: np.ndarray | None, height: int, width: int
+    flow: np.ndarray, valid: np.ndarray | None, height: int, width: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Resize a flow field, reading its valid pixels only.
 
-    The label is sum(mask x flow) / sum(mask) over the four pixels that bilinear interpolation joins
-    (pixel centres at half-integers); u is scaled with the width's ratio, v with the height's.
+    The label is sum(valid x flow) / sum(valid) over the four pixels that bilinear interpolation
+    joins (pixel centres at half-integers); u is scaled with the width's ratio, v with the height's.
 
     Parameters
     ----------
     flow : np.ndarray
-        (H, W, 2) float32, px, (u, v); any value, even NaN, where the mask is 0.
-    mask : np.ndarray or None
+        (H, W, 2) float32, px, (u, v); any value, even NaN, where it is not valid.
+    valid : np.ndarray or None
         (H, W, 1), above 0 = valid; ``None`` = valid everywhere.
     height, width : int
         The new size in px.
@@ -120,14 +89,14 @@ def resize_flow(
     -------
     flow : np.ndarray
         (height, width, 2) float32, px of the new size; 0 where it is not valid.
-    mask : np.ndarray or None
+    valid : np.ndarray or None
         (height, width, 1) uint8, 255 where valid pixels have at least a quarter of the weight, else
         0; ``None`` where it was ``None``.
     """
     ratio = np.array([width / flow.shape[1], height / flow.shape[0]], np.float32)  # (u, v)
-    if mask is None:
+    if valid is None:
         return _linear(flow, height, width) * ratio, None
-    valid = mask > 0  # (H, W, 1)
+    valid = valid > 0  # (H, W, 1)
     total = _linear(np.where(valid, flow, np.float32(0)), height, width)  # (height, width, 2)
     weight = _linear(valid.astype(np.float32), height, width)[..., None]  # (height, width, 1)
     keep = weight >= LEAST_WEIGHT - 1e-4
@@ -136,20 +105,7 @@ def resize_flow(
 
 
 def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize a picture: by area along an axis that shrinks, bilinearly along one that grows.
-
-    Parameters
-    ----------
-    image : np.ndarray
-        (H, W, 3) uint8.
-    height, width : int
-        The new size in px.
-
-    Returns
-    -------
-    np.ndarray
-        (height, width, 3) uint8.
-    """
+    """Resize a picture: by area along an axis that shrinks, bilinearly along one that grows."""
     small = (min(height, image.shape[0]), min(width, image.shape[1]))
     if small != image.shape[:2]:
         image = cv2.resize(image, small[::-1], interpolation=cv2.INTER_AREA)
@@ -157,20 +113,7 @@ def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def resize_sample(sample: Sample, height: int, width: int) -> Sample:
-    """Resize both pictures, the label and the mask of a sample.
-
-    Parameters
-    ----------
-    sample : Sample
-        Of any size.
-    height, width : int
-        The new size in px.
-
-    Returns
-    -------
-    Sample
-        The sample itself where it has the size already.
-    """
+    """Resize pictures, label and mask; returns the sample itself where it has the size already."""
     if sample.img1.shape[:2] == (height, width):
         return sample
     img1, img2 = (resize_image(image, height, width) for image in (sample.img1, sample.img2))

@@ -1,64 +1,15 @@
-"""The check that a GIF is complete.
-
-Writing a video frame by frame through PyAV: MP4, AVI and GIF.
-
-Videos as streams of (H, W, 3) RGB frames, through PyAV: one frame in memory at a time.
-"""
-
-from __future__ import annotations
+"""Videos as streams of (H, W, 3) uint8 RGB frames, through PyAV: one frame in memory at a time."""
 
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import av
 import numpy as np
-from maskflownet.errors import DataError
+from maskflownet.errors import UserError
 from maskflownet.reader.files import PathLike, atomic_path, check_file
-
-
-def check_gif(path: Path) -> None:
-    """Walk the blocks of a GIF (CompuServe, GIF89a specification) to its trailer.
-
-    FFmpeg takes whatever is left of a cut or damaged GIF for the whole.
-
-    Raises
-    ------
-    DataError
-        A block is missing, incomplete or of an unknown kind.
-    """
-    with path.open("rb") as file:
-
-        def read(size: int) -> bytes:
-            data = file.read(size)
-            if len(data) < size:
-                raise DataError(f"cannot read {path}: the GIF is cut short")
-            return data
-
-        def skip_colour_table(flags: int) -> None:
-            if flags & 0x80:
-                read(3 << ((flags & 7) + 1))
-
-        if file.read(6) not in (b"GIF87a", b"GIF89a"):
-            raise DataError(f"cannot read {path}: it is not a GIF")
-        skip_colour_table(read(7)[4])
-        while True:
-            kind = read(1)
-            if kind == b";":
-                return
-            if kind == b",":
-                skip_colour_table(read(9)[8])
-            elif kind != b"!":
-                raise DataError(f"cannot read {path}: the GIF is damaged")
-            read(1)  # an extension's label, or the code size of an image
-            while size := read(1)[0]:
-                read(size)
-
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".gif")
 
@@ -68,6 +19,181 @@ _GIF_MAX_RATE = 50
 # Values of ITU-T H.273, which FFmpeg uses, too.
 _BT601 = 5
 _STUDIO_RANGE = 1
+# Since PyAV 19 there is no other way than this one with metadata that is not UTF-8.
+_METADATA = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+
+
+class VideoReader:
+    """The first video stream of any file that FFmpeg decodes, read anew by every iteration.
+
+    Frames stand upright: a rotation that the file states (phones do) is applied.
+
+    Attributes
+    ----------
+    height, width : int
+        Size of every frame, px.
+    rate : fractions.Fraction
+        Frames per second; the average where the distance of the frames varies.
+
+    Raises
+    ------
+    UserError
+        The file is missing, empty, no video, or has no frame or no frame rate. Iterating and
+        `count` raise it where a frame is damaged, the file ends before its header says, or the
+        frames change their size.
+    """
+
+    def __init__(self, path: PathLike):
+        self.path = Path(path)
+        check_file(self.path)
+        self._stored_size: tuple[int, int] | None = None
+        self.rate, rotation = self._measure()
+        for frame in self._decoded():
+            self._stored_size = (frame.height, frame.width)
+            rotation = getattr(frame, "rotation", rotation)
+            break
+        else:
+            raise UserError(f"cannot read {self.path}: it holds no frame")
+        self._quarter_turns = round(rotation / 90) % 4
+        turned = self._quarter_turns % 2 == 1
+        self.height, self.width = self._stored_size[::-1] if turned else self._stored_size
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Yield the frames, (H, W, 3) uint8 RGB, from the first one."""
+        for frame in self._decoded():
+            picture = frame.to_ndarray(format="rgb24")  # (H, W, 3)
+            yield np.ascontiguousarray(np.rot90(picture, self._quarter_turns))
+
+    def count(self) -> int:
+        """Return the number of frames by decoding all of them, which finds any damage, too."""
+        return sum(1 for _ in self._decoded())
+
+    def _decoded(self) -> Iterator[av.VideoFrame]:
+        with self._opened() as (container, stream):
+            stream.thread_type = "AUTO"
+            stream.codec_context.thread_count = _THREADS
+            end = Fraction(0)  # s, over all streams, since the header states the longest one's
+            for packet in container.demux():
+                if packet.pts is not None:
+                    end = max(end, (packet.pts + (packet.duration or 0)) * packet.time_base)
+                if packet.stream.index != stream.index:
+                    continue
+                if packet.is_corrupt:
+                    raise UserError(f"cannot read {self.path}: the video is damaged or cut short")
+                for frame in packet.decode():
+                    if frame.is_corrupt:
+                        raise UserError(f"cannot read {self.path}: a frame is damaged")
+                    if self._stored_size not in (None, (frame.height, frame.width)):
+                        raise UserError(f"cannot read {self.path}: its frames change their size")
+                    yield frame
+            self._check_end(container, stream, end)
+
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+        try:
+            # The prefix keeps FFmpeg from taking a name with a colon for a network protocol.
+            with av.open(f"file:{self.path}", **_METADATA) as container:
+                kind = container.format.name
+                if kind in ("tty", "image2") or kind.endswith("_pipe"):  # text, single pictures
+                    raise UserError(f"cannot read {self.path}: it is not a video")
+                streams = [s for s in container.streams.video if not _is_cover(s)]
+                if not streams:
+                    raise UserError(f"cannot read {self.path}: it holds no video stream")
+                if streams[0].codec_context is None:
+                    raise UserError(f"cannot read {self.path}: FFmpeg cannot decode its codec")
+                yield container, streams[0]
+        except av.error.FFmpegError as error:
+            reason = error.strerror or error
+            raise UserError(f"cannot read {self.path} as a video: {reason}") from error
+
+    def _check_end(self, container: av.container.InputContainer, stream: av.VideoStream, end: Fraction) -> None:
+        """Compare the time of the last packet with what the header promises.
+
+        Time, because an AVI counts frames that were dropped on recording, and an edit list of an
+        MP4 hides some. Other containers state no length, and FFmpeg's is an estimate.
+        """
+        promised = Fraction(0)  # s
+        formats = container.format.name.split(",")
+        if "mp4" in formats and stream.duration:
+            promised = stream.duration * stream.time_base
+        elif "matroska" in formats and container.duration:
+            promised = Fraction(container.duration, av.time_base)
+        elif "avi" in formats:  # its duration is corrected to what is left of a cut file
+            promised = stream.frames / Fraction(stream.average_rate or self.rate)
+        # Intact files state up to two frames more, as the last packet's own duration is unknown.
+        if end < promised - max(3 / self.rate, Fraction(1, 10)):
+            raise UserError(
+                f"cannot read {self.path}: the video is cut short, "
+                f"{float(end):.2f} s of {float(promised):.2f} s are there"
+            )
+
+    def _measure(self) -> tuple[Fraction, float]:
+        """Return the frame rate, and the stream's rotation in degrees counter-clockwise.
+
+        Before version 14 PyAV states a rotation with the stream, since then with each frame.
+        """
+        with self._opened() as (container, stream):
+            rotation = getattr(stream, "side_data", {}).get("DISPLAYMATRIX", 0)
+            rate = stream.average_rate
+            if container.format.name == "gif":
+                _check_gif(self.path)
+            # A GIF has a delay per frame, an AVI gaps; neither's header knows the average.
+            if rate is None or container.format.name in ("gif", "avi"):
+                rate = _average_rate(container, stream) or rate
+        if not rate or rate < 0:
+            raise UserError(f"cannot read {self.path}: no frame rate can be determined")
+        return Fraction(rate), rotation
+
+
+def _average_rate(container: av.container.InputContainer, stream: av.VideoStream) -> Fraction | None:
+    """Return the number of packets over the time that they fill; None where they state no time."""
+    count, start, end = 0, None, 0
+    for packet in container.demux(stream):
+        if packet.pts is not None and packet.size:
+            count += 1
+            start = packet.pts if start is None else min(start, packet.pts)
+            end = max(end, packet.pts + (packet.duration or 0))
+    if start is None or end <= start:
+        return None
+    return count / ((end - start) * stream.time_base)
+
+
+def _is_cover(stream: av.VideoStream) -> bool:
+    """Tell the cover picture of an audio file from a video; PyAV before 14 does not show it."""
+    return hasattr(stream, "disposition") and bool(stream.disposition & av.stream.Disposition.attached_pic)
+
+
+def _check_gif(path: Path) -> None:
+    """Walk the blocks of a GIF (CompuServe, GIF89a specification) to its trailer.
+
+    FFmpeg takes whatever is left of a cut or damaged GIF for the whole.
+    """
+    with path.open("rb") as file:
+
+        def read(size: int) -> bytes:
+            data = file.read(size)
+            if len(data) < size:
+                raise UserError(f"cannot read {path}: the GIF is cut short")
+            return data
+
+        def skip_colour_table(flags: int) -> None:
+            if flags & 0x80:
+                read(3 << ((flags & 7) + 1))
+
+        if file.read(6) not in (b"GIF87a", b"GIF89a"):
+            raise UserError(f"cannot read {path}: it is not a GIF")
+        skip_colour_table(read(7)[4])
+        while True:
+            kind = read(1)
+            if kind == b";":
+                return
+            if kind == b",":
+                skip_colour_table(read(9)[8])
+            elif kind != b"!":
+                raise UserError(f"cannot read {path}: the GIF is damaged")
+            read(1)  # an extension's label, or the code size of an image
+            while size := read(1)[0]:
+                read(size)
 
 
 class VideoWriter:
@@ -82,17 +208,9 @@ class VideoWriter:
       keep the rate on average (30 per second is 3, 4, 3, 3, 4, ...); above 50 frames per second,
       which viewers do not play, 50 is written.
 
-    Parameters
-    ----------
-    path : str or os.PathLike
-    rate : fractions.Fraction
-        Frames per second.
-    height, width : int
-        Size of every frame, px.
-
     Raises
     ------
-    DataError
+    UserError
         The suffix is unknown, or the file cannot be written.
     ValueError
         The rate or the size is not above 0, a frame has another shape or type, or the block ends
@@ -103,7 +221,7 @@ class VideoWriter:
         self.path = Path(path)
         self._suffix = self.path.suffix.lower()
         if self._suffix not in VIDEO_SUFFIXES:
-            raise DataError(f"cannot write {path}: a video's suffix is one of {', '.join(VIDEO_SUFFIXES)}")
+            raise UserError(f"cannot write {path}: a video's suffix is one of {', '.join(VIDEO_SUFFIXES)}")
         if rate <= 0 or height <= 0 or width <= 0:
             raise ValueError(f"no video has rate {rate} and size {height}x{width}")
         self.height, self.width = height, width
@@ -112,7 +230,7 @@ class VideoWriter:
             self.rate = min(self.rate, Fraction(_GIF_MAX_RATE))
         self._written = 0
 
-    def __enter__(self) -> VideoWriter:
+    def __enter__(self):
         self._context = self._opened()
         self._context.__enter__()
         return self
@@ -143,7 +261,7 @@ class VideoWriter:
                     raise ValueError(f"{self.path}: a video has at least one frame")
                 self._encode(None)
         except av.error.FFmpegError as error:
-            raise DataError(f"cannot write {self.path}: {error.strerror or error}") from error
+            raise UserError(f"cannot write {self.path}: {error.strerror or error}") from error
 
     def _add_stream(self) -> av.VideoStream:
         codec, pixels, options = {
@@ -200,158 +318,3 @@ class VideoWriter:
                 yield self._graph.pull()
             except (av.error.BlockingIOError, av.error.EOFError):  # needs more, or is at the end
                 return
-
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-__all__ = ["VideoReader", "VideoWriter"]
-
-# Since PyAV 19 there is no other way than this one with metadata that is not UTF-8.
-_METADATA = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
-_THREADS_video = min(4, os.cpu_count() or 1)  # each holds frames of its own, so this bounds the memory
-
-
-class VideoReader:
-    """A video file, read anew by every iteration.
-
-    Frames stand upright: a rotation that the file states (phones do) is applied.
-
-    Parameters
-    ----------
-    path : str or os.PathLike
-        Any file that FFmpeg decodes. The first video stream is read.
-
-    Attributes
-    ----------
-    height, width : int
-        Size of every frame, px.
-    rate : fractions.Fraction
-        Frames per second; the average where the distance of the frames varies.
-
-    Raises
-    ------
-    DataError
-        The file is missing, empty, no video, or has no frame or no frame rate. Iterating and
-        `count` raise it where a frame is damaged, the file ends before its header says, or the
-        frames change their size.
-    """
-
-    def __init__(self, path: PathLike):
-        self.path = Path(path)
-        check_file(self.path)
-        self._stored_size: tuple[int, int] | None = None
-        self.rate, rotation = self._measure()
-        for frame in self._decoded():
-            self._stored_size = (frame.height, frame.width)
-            rotation = getattr(frame, "rotation", rotation)
-            break
-        else:
-            raise DataError(f"cannot read {self.path}: it holds no frame")
-        self._quarter_turns = round(rotation / 90) % 4
-        turned = self._quarter_turns % 2 == 1
-        self.height, self.width = self._stored_size[::-1] if turned else self._stored_size
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        """Yield the frames, (H, W, 3) uint8 RGB, from the first one."""
-        for frame in self._decoded():
-            picture = frame.to_ndarray(format="rgb24")  # (H, W, 3)
-            yield np.ascontiguousarray(np.rot90(picture, self._quarter_turns))
-
-    def count(self) -> int:
-        """Return the number of frames by decoding all of them, which finds any damage, too."""
-        return sum(1 for _ in self._decoded())
-
-    def _decoded(self) -> Iterator[av.VideoFrame]:
-        with self._opened() as (container, stream):
-            stream.thread_type = "AUTO"
-            stream.codec_context.thread_count = _THREADS_video
-            end = Fraction(0)  # s, over all streams, since the header states the longest one's
-            for packet in container.demux():
-                if packet.pts is not None:
-                    end = max(end, (packet.pts + (packet.duration or 0)) * packet.time_base)
-                if packet.stream.index != stream.index:
-                    continue
-                if packet.is_corrupt:
-                    raise DataError(f"cannot read {self.path}: the video is damaged or cut short")
-                for frame in packet.decode():
-                    if frame.is_corrupt:
-                        raise DataError(f"cannot read {self.path}: a frame is damaged")
-                    if self._stored_size not in (None, (frame.height, frame.width)):
-                        raise DataError(f"cannot read {self.path}: its frames change their size")
-                    yield frame
-            self._check_end(container, stream, end)
-
-    @contextmanager
-    def _opened(self) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-        try:
-            # The prefix keeps FFmpeg from taking a name with a colon for a network protocol.
-            with av.open(f"file:{self.path}", **_METADATA) as container:
-                kind = container.format.name
-                if kind in ("tty", "image2") or kind.endswith("_pipe"):  # text, single pictures
-                    raise DataError(f"cannot read {self.path}: it is not a video")
-                streams = [s for s in container.streams.video if not _is_cover(s)]
-                if not streams:
-                    raise DataError(f"cannot read {self.path}: it holds no video stream")
-                if streams[0].codec_context is None:
-                    raise DataError(f"cannot read {self.path}: FFmpeg cannot decode its codec")
-                yield container, streams[0]
-        except av.error.FFmpegError as error:
-            reason = error.strerror or error
-            raise DataError(f"cannot read {self.path} as a video: {reason}") from error
-
-    def _check_end(self, container: av.container.InputContainer, stream: av.VideoStream, end: Fraction) -> None:
-        """Compare the time of the last packet with what the header promises.
-
-        Time, because an AVI counts frames that were dropped on recording, and an edit list of an
-        MP4 hides some. Other containers state no length, and FFmpeg's is an estimate.
-        """
-        promised = Fraction(0)  # s
-        formats = container.format.name.split(",")
-        if "mp4" in formats and stream.duration:
-            promised = stream.duration * stream.time_base
-        elif "matroska" in formats and container.duration:
-            promised = Fraction(container.duration, av.time_base)
-        elif "avi" in formats:  # its duration is corrected to what is left of a cut file
-            promised = stream.frames / Fraction(stream.average_rate or self.rate)
-        # Intact files state up to two frames more, as the last packet's own duration is unknown.
-        if end < promised - max(3 / self.rate, Fraction(1, 10)):
-            raise DataError(
-                f"cannot read {self.path}: the video is cut short, "
-                f"{float(end):.2f} s of {float(promised):.2f} s are there"
-            )
-
-    def _measure(self) -> tuple[Fraction, float]:
-        """Return the frame rate, and the stream's rotation in degrees counter-clockwise.
-
-        Before version 14 PyAV states a rotation with the stream, since then with each frame.
-        """
-        with self._opened() as (container, stream):
-            rotation = getattr(stream, "side_data", {}).get("DISPLAYMATRIX", 0)
-            rate = stream.average_rate
-            if container.format.name == "gif":
-                check_gif(self.path)
-            # A GIF has a delay per frame, an AVI gaps; neither's header knows the average.
-            if rate is None or container.format.name in ("gif", "avi"):
-                rate = _average_rate(container, stream) or rate
-        if not rate or rate < 0:
-            raise DataError(f"cannot read {self.path}: no frame rate can be determined")
-        return Fraction(rate), rotation
-
-
-def _average_rate(container: av.container.InputContainer, stream: av.VideoStream) -> Fraction | None:
-    """Return the number of packets over the time that they fill; None where they state no time."""
-    count, start, end = 0, None, 0
-    for packet in container.demux(stream):
-        if packet.pts is not None and packet.size:
-            count += 1
-            start = packet.pts if start is None else min(start, packet.pts)
-            end = max(end, packet.pts + (packet.duration or 0))
-    if start is None or end <= start:
-        return None
-    return count / ((end - start) * stream.time_base)
-
-
-def _is_cover(stream: av.VideoStream) -> bool:
-    """Tell the cover picture of an audio file from a video; PyAV before 14 does not show it."""
-    return hasattr(stream, "disposition") and bool(stream.disposition & av.stream.Disposition.attached_pic)

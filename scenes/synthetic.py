@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 from maskflownet.errors import DataError
 from maskflownet.reader.files import atomic_path, write_bytes
-from maskflownet.reader.formats import write_flo
-from maskflownet.reader.pictures import write_image
+from maskflownet.reader.formats import write_flo, write_image
 from maskflownet.reader.sample import Sample
 from maskflownet.scenes.options import SceneOptions
 from maskflownet.scenes.render import Scene, check_arguments, render_scene

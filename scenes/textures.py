@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from maskflownet.errors import DataError
-from maskflownet.reader.pictures import PICTURE_SUFFIXES
+from maskflownet.reader.formats import PICTURE_SUFFIXES
 from PIL import Image
 
 # Inside every scikit-image wheel since 0.18, so that nothing is ever downloaded. Left out: pictures

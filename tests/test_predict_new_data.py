@@ -12,8 +12,7 @@ import pytest
 from maskflownet.checkpoints.params import write_params
 from maskflownet.inference.predictor import load
 from maskflownet.network.compat import mx
-from maskflownet.reader.formats import read_flow
-from maskflownet.reader.pictures import read_image, write_image
+from maskflownet.reader.formats import read_flow, read_image, write_image
 from maskflownet.reader.video import VideoReader, VideoWriter
 from maskflownet.settings.cli import run
 

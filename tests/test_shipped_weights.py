@@ -7,8 +7,7 @@ from maskflownet.checkpoints.params import read_params
 from maskflownet.engine.load import load_engine
 from maskflownet.errors import UserError
 from maskflownet.inference.metrics import end_point_error
-from maskflownet.reader.formats import read_flow
-from maskflownet.reader.pictures import read_image
+from maskflownet.reader.formats import read_flow, read_image
 from maskflownet.settings.configs import load_network_config
 from maskflownet.settings.folders import ROOT
 from maskflownet.tools.halve import main as halve

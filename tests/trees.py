@@ -13,8 +13,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from maskflownet.reader.formats import write_flo, write_kitti_png, write_pfm
-from maskflownet.reader.pictures import write_image
+from maskflownet.reader.formats import write_flo, write_image, write_kitti_png, write_pfm
 
 SIZE = (64, 128)
 SINTEL_FRAMES = {

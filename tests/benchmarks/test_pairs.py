@@ -7,8 +7,8 @@ from maskflownet.benchmarks.pairs import GAP, LINE, grey, panels
 from maskflownet.inference.confidence import average_precision
 from maskflownet.inference.metrics import means, measure
 from maskflownet.inference.predictor import load
+from maskflownet.reader.formats import read_image, write_image
 from maskflownet.reader.pairs import Pairs
-from maskflownet.reader.pictures import read_image, write_image
 from maskflownet.settings.cli import run
 
 from tests.trees import make_pairs

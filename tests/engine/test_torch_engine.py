@@ -23,7 +23,7 @@ from maskflownet.engine.torch.engine import TorchEngine, pad, resize
 from maskflownet.engine.torch.fused import computing
 from maskflownet.errors import UserError
 from maskflownet.inference.metrics import measure, summarise
-from maskflownet.reader.pictures import write_image
+from maskflownet.reader.formats import write_image
 from maskflownet.settings.cli import run
 from maskflownet.settings.configs import load_network_config
 

@@ -10,8 +10,7 @@ from maskflownet.errors import UserError
 from maskflownet.inference.outputs import Output, check_outputs, predict_files
 from maskflownet.inference.predictor import Predictor, load
 from maskflownet.inference.sources import Folder, Pair, Video
-from maskflownet.reader.formats import read_flow, read_pfm
-from maskflownet.reader.pictures import read_image, read_mask, write_image
+from maskflownet.reader.formats import read_flow, read_image, read_mask, read_pfm, write_image
 from maskflownet.reader.video import VideoReader
 
 from tests.known_engine import KnownEngine

@@ -9,8 +9,7 @@ from maskflownet.errors import UserError
 from maskflownet.inference.confidence import consistency
 from maskflownet.inference.metrics import means, measure
 from maskflownet.inference.predictor import Predictor, load
-from maskflownet.reader.formats import read_flow
-from maskflownet.reader.pictures import read_image
+from maskflownet.reader.formats import read_flow, read_image
 from maskflownet.settings.folders import ROOT
 from numpy.testing import assert_allclose
 

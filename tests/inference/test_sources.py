@@ -4,9 +4,9 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from maskflownet.errors import DataError, UserError
+from maskflownet.errors import UserError
 from maskflownet.inference.sources import Folder, Pair, Video
-from maskflownet.reader.pictures import write_image
+from maskflownet.reader.formats import write_image
 from maskflownet.reader.video import VideoWriter
 
 
@@ -59,7 +59,7 @@ def test_wrong_folders_are_one_sentence(folder, tmp_path):
     with pytest.raises(UserError, match=r"frame_1\.png and .*frame_3\.png differ in size: 32x48"):
         Folder(folder)
     (tmp_path / "frame_3.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"frame_3\.png"):
+    with pytest.raises(UserError, match=r"frame_3\.png"):
         Folder(folder)
     for path in tmp_path.glob("*.png"):
         path.unlink()

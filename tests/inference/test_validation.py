@@ -13,7 +13,7 @@ from maskflownet.engine.load import load_into
 from maskflownet.engine.mxnet.engine import MXNetEngine, contexts
 from maskflownet.errors import UserError
 from maskflownet.inference.confidence import describe_confidence
-from maskflownet.reader.dataset import Concat, View, first
+from maskflownet.reader.dataset import View
 from maskflownet.reader.kitti import Kitti
 from maskflownet.reader.pairs import Pairs
 from maskflownet.reader.sintel import Sintel
@@ -26,17 +26,17 @@ from tests.trees import make_kitti, make_pairs, make_sintel
 @pytest.fixture(scope="module")
 def sintel(tmp_path_factory):
     root = make_sintel(tmp_path_factory.mktemp("sintel"), {"ambush_2": 4, "cave_4": 3}, {})
-    return Sintel(root, ("clean",), "all")
+    return Sintel(root, "all", ("clean",))
 
 
 @pytest.fixture(scope="module")
 def kitti(tmp_path_factory):
-    return Kitti(make_kitti(tmp_path_factory.mktemp("kitti"), {2012: 1, 2015: 7}, 0), 2015)
+    return Kitti(make_kitti(tmp_path_factory.mktemp("kitti"), {2012: 1, 2015: 7}, 0), "all", (2015,))
 
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
-    return Pairs(make_pairs(tmp_path_factory.mktemp("pairs"), unlabelled=False), need_flow=True)
+    return Pairs(make_pairs(tmp_path_factory.mktemp("pairs"), unlabelled=False))
 
 
 def mxnet_engine(checkpoint):
@@ -98,7 +98,7 @@ def test_a_batch_mixes_no_sizes(kitti):
     engine = KnownEngine.of_labels(kitti)
     assert validated(engine, {"kitti.2015": kitti}, batch=4).totals["kitti.2015"]["epe"] == 0
     assert [shape for shape, _ in engine.calls] == [(1, 64 + i % 2, 128 + i % 3, 3) for i in range(7)]
-    twice = Concat([first(kitti, 1), first(kitti, 1), first(kitti, 3)])
+    twice = View(kitti, [0, 0, 0, 1, 2])
     engine.calls.clear()
     assert validated(engine, {"kitti.2015": twice}, batch=2).totals["kitti.2015"]["images"] == 5
     assert [shape[0] for shape, _ in engine.calls] == [2, 1, 1, 1]
@@ -171,7 +171,7 @@ def test_the_log_the_csv_and_the_json(sintel, kitti, tmp_path, capsys):
 
 def test_a_union_is_measured_from_its_parts(sintel, capsys):
     engine = KnownEngine(lambda image_1, _: np.zeros((*image_1.shape[:2], 2)))
-    parts = {"a": first(sintel, 1), "b": sintel}
+    parts = {"a": View(sintel, range(1)), "b": sintel}
     results = validated(engine, parts, unions={"all": ["a", "b"], "none": ["a", "c"]}, skipped={"c": "no root"})
     totals = results.totals
     assert list(totals) == ["a", "b", "all"]
@@ -197,7 +197,7 @@ def test_nothing_to_validate_on_is_an_error(kitti):
 def test_a_pair_without_a_label_is_an_error(tmp_path):
     engine = KnownEngine(lambda image_1, _: np.zeros((*image_1.shape[:2], 2)))
     with pytest.raises(UserError, match="own has no label"):
-        validated(engine, {"pairs": Pairs(make_pairs(tmp_path))})
+        validated(engine, {"pairs": Pairs(make_pairs(tmp_path), "test")})
 
 
 def test_the_watcher_sees_every_pair_with_its_mask(kitti, pairs):
@@ -228,7 +228,7 @@ def still_or_wrong(image_1, _):
 
 def test_confidence_is_measured_in_one_batch_and_written(sintel, kitti, tmp_path):
     engine = KnownEngine(still_or_wrong)
-    sets = {"sintel": first(sintel, 2), "kitti.2015": first(kitti, 3)}
+    sets = {"sintel": View(sintel, range(2)), "kitti.2015": View(kitti, range(3))}
     plain = validated(engine, sets, batch=2).totals
     engine.calls.clear()
     results = validated(engine, sets, batch=2, confidence=True)
@@ -268,7 +268,7 @@ def test_mxnet_gives_the_same_in_batches_and_with_workers(pairs, random_checkpoi
     [("middlebury/RubberWhale", Sizing(), 0.97), ("kitti", Sizing((128, 448)), None)],
 )
 def test_the_prototype_on_real_pairs(shared, folder, sizing, known):
-    dataset = Pairs(shared / "data" / "pairs" / folder, need_flow=True)
+    dataset = Pairs(shared / "data" / "pairs" / folder)
     engine = mxnet_engine(shared / "weights" / "prototype_S.params")
     totals = validated(engine, {"pairs": dataset}, sizing=sizing).totals["pairs"]
     sample = dataset[0]

@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-from maskflownet.errors import DataError
+from maskflownet.errors import UserError
 from maskflownet.reader.chairs import Chairs
 from maskflownet.reader.dataset import MissingFiles
 
@@ -42,7 +42,7 @@ def test_the_split_file_decides(root):
     assert [pair.name for pair in Chairs(root).pairs] == ["00002", "00003", "00005", "00006"]
 
 
-def test_lesson_02_yields_22232_and_640(tmp_path):
+def test_yields_22232_and_640(tmp_path):
     root = trees.make_chairs(tmp_path / "full", train=22232, val=640)
     try:
         train, val = Chairs(root, "train"), Chairs(root, "val")
@@ -65,26 +65,26 @@ def test_a_split_file_that_does_not_fit_is_an_error(root):
     lines = root / "FlyingChairs_train_val.txt"
     for content, message in (("1\n2\n", "2 pairs"), ("1\n" * 6 + "3\n", "'3'"), ("", "0 pairs")):
         lines.write_text(content)
-        with pytest.raises(DataError, match=message) as caught:
+        with pytest.raises(UserError, match=message) as caught:
             Chairs(root)
         assert str(lines) in str(caught.value)
     lines.unlink()
-    with pytest.raises(DataError, match=r"FlyingChairs_train_val\.txt"):
+    with pytest.raises(UserError, match=r"FlyingChairs_train_val\.txt"):
         Chairs(root)
 
 
 def test_empty_and_missing_roots_are_errors(root, tmp_path):
-    with pytest.raises(DataError, match="nowhere"):
+    with pytest.raises(UserError, match="nowhere"):
         Chairs(tmp_path / "nowhere")
     (root / "FlyingChairs_train_val.txt").write_text("1\n" * 7)
-    with pytest.raises(DataError, match=str(root)):
+    with pytest.raises(UserError, match=str(root)):
         Chairs(root, "val")
     (tmp_path / "empty" / "data").mkdir(parents=True)
     (tmp_path / "empty" / "FlyingChairs_train_val.txt").touch()
-    with pytest.raises(DataError, match="empty"):
+    with pytest.raises(UserError, match="empty"):
         Chairs(tmp_path / "empty")
 
 
 def test_an_unknown_split_is_an_error(root):
-    with pytest.raises(DataError, match="'test'"):
+    with pytest.raises(UserError, match="'test'"):
         Chairs(root, "test")

@@ -4,12 +4,24 @@ import pickle
 
 import numpy as np
 import pytest
-from maskflownet.errors import DataError
-from maskflownet.reader.dataset import FlowDataset, MissingFiles, Pair, list_folder, list_numbers
-from maskflownet.reader.formats import write_flo
-from maskflownet.reader.pictures import write_image
+from maskflownet.errors import UserError
+from maskflownet.reader.dataset import FlowDataset, MissingFiles, Pair, View, list_folder, list_numbers, read_split
+from maskflownet.reader.formats import write_flo, write_image
 
 from tests import trees
+
+
+class Listed(FlowDataset):
+    """Pairs that are given instead of listed."""
+
+    name = "listed"
+
+    def __init__(self, root, pairs):
+        self.pairs = pairs
+        super().__init__(root)
+
+    def list_pairs(self, root, split, version):
+        return self.pairs
 
 
 def make_pair(folder, **changes):
@@ -23,7 +35,7 @@ def make_pair(folder, **changes):
 
 
 def test_yields_the_documented_types(tmp_path):
-    sample = FlowDataset(tmp_path, [make_pair(tmp_path)])[0]
+    sample = Listed(tmp_path, [make_pair(tmp_path)])[0]
     assert sample.img1.shape == sample.img2.shape == (8, 12, 3)
     assert sample.img1.dtype == sample.img2.dtype == np.uint8
     assert sample.flow.shape == (8, 12, 2)
@@ -36,14 +48,14 @@ def test_yields_the_documented_types(tmp_path):
     assert sample.name == "one"
 
 
-def test_lesson_02_an_empty_set_is_an_error(tmp_path):
-    with pytest.raises(DataError, match=str(tmp_path)):
-        FlowDataset(tmp_path, [])
+def test_an_empty_set_is_an_error(tmp_path):
+    with pytest.raises(UserError, match=str(tmp_path)):
+        Listed(tmp_path, [])
 
 
-def test_lesson_02_nothing_is_dropped_and_the_end_is_an_end(tmp_path):
+def test_nothing_is_dropped_and_the_end_is_an_end(tmp_path):
     pair = make_pair(tmp_path)
-    dataset = FlowDataset(tmp_path, [pair._replace(name=str(k)) for k in range(7)])
+    dataset = Listed(tmp_path, [pair._replace(name=str(k)) for k in range(7)])
     assert len(dataset) == 7
     assert [sample.name for sample in dataset] == list("0123456")
     assert dataset[-1].name == "6"
@@ -54,21 +66,21 @@ def test_lesson_02_nothing_is_dropped_and_the_end_is_an_end(tmp_path):
 def test_missing_partners_are_all_named(tmp_path):
     pair = make_pair(tmp_path, img2=tmp_path / "gone.png", flow=tmp_path / "no" / "gone.flo")
     with pytest.raises(MissingFiles, match=r"gone\.png is missing .* 1 more") as caught:
-        FlowDataset(tmp_path, [pair])
+        Listed(tmp_path, [pair])
     assert caught.value.paths == [str(tmp_path / "gone.png"), str(tmp_path / "no" / "gone.flo")]
-    assert isinstance(caught.value, DataError)
+    assert isinstance(caught.value, UserError)
 
 
 def test_nothing_is_decoded_before_it_is_needed(tmp_path):
     pair = make_pair(tmp_path)
     (tmp_path / "2.png").write_bytes(b"not a picture")
-    dataset = FlowDataset(tmp_path, [pair])
-    with pytest.raises(DataError, match=r"2\.png"):
+    dataset = Listed(tmp_path, [pair])
+    with pytest.raises(UserError, match=r"2\.png"):
         dataset[0]
 
 
-def test_lesson_10_nothing_is_kept_between_reads(tmp_path):
-    dataset = FlowDataset(tmp_path, [make_pair(tmp_path)])
+def test_nothing_is_kept_between_reads(tmp_path):
+    dataset = Listed(tmp_path, [make_pair(tmp_path)])
     before = pickle.dumps(dataset)
     dataset[0]
     assert pickle.dumps(dataset) == before
@@ -76,19 +88,19 @@ def test_lesson_10_nothing_is_kept_between_reads(tmp_path):
     assert tuple(dataset[0].flow[0, 0]) == trees.label(4)
 
 
-def test_lesson_10_labels_above_1e9_or_not_finite_are_masked(tmp_path):
+def test_labels_above_1e9_or_not_finite_are_masked(tmp_path):
     pair = make_pair(tmp_path)
     field = trees.flow(3, (8, 12))
     # u of these pixels: above the limit of both signs, not a number, infinite, and just below it.
     field[0, :5, 0] = [2e9, -2e9, np.nan, np.inf, 5e8]
     raw = (tmp_path / "flow.flo").read_bytes()[:12] + field.tobytes()
     (tmp_path / "flow.flo").write_bytes(raw)
-    sample = FlowDataset(tmp_path, [pair])[0]
+    sample = Listed(tmp_path, [pair])[0]
     assert sample.mask[0, :6, 0].tolist() == [0, 0, 0, 0, 255, 255]
     assert sample.flow.dtype == np.float32
 
 
-def test_lesson_09_a_file_is_read_by_its_role(tmp_path):
+def test_a_file_is_read_by_its_role(tmp_path):
     mask = np.zeros((8, 12, 1), np.uint8)
     mask[:, :4] = 255
     write_image(tmp_path / "grey.png", mask)  # one channel
@@ -96,7 +108,7 @@ def test_lesson_09_a_file_is_read_by_its_role(tmp_path):
     pair = make_pair(tmp_path, img1=tmp_path / "grey.png", img2=tmp_path / "grey.png")
     for name in ("grey.png", "colour.png"):
         path = str(tmp_path / name)
-        dataset = FlowDataset(tmp_path, [pair._replace(invalid=path, occlusion=path)])
+        dataset = Listed(tmp_path, [pair._replace(invalid=path, occlusion=path)])
         sample = dataset[0]
         assert sample.img1.shape == (8, 12, 3)  # a grey picture has three channels
         np.testing.assert_array_equal(sample.mask, 255 - mask)
@@ -111,7 +123,7 @@ def test_invalid_pixels_come_on_top_of_the_labels_own(tmp_path):
     pair = make_pair(tmp_path, invalid=tmp_path / "invalid.png")
     write_image(tmp_path / "invalid.png", invalid)
     write_flo(tmp_path / "flow.flo", trees.flow(0, (8, 12)), own)
-    mask = FlowDataset(tmp_path, [pair])[0].mask
+    mask = Listed(tmp_path, [pair])[0].mask
     assert (mask == 255).sum() == 7 * 11
     assert not mask[0].any()
     assert not mask[:, 0].any()
@@ -125,13 +137,13 @@ def test_files_of_different_size_are_an_error(tmp_path, role):
         writer.label(path, 0)
     else:
         writer.picture(path, 0)
-    dataset = FlowDataset(tmp_path, [make_pair(tmp_path, **{role: path})])
-    with pytest.raises(DataError, match=r"other.* 12x8 .*8x12"):
+    dataset = Listed(tmp_path, [make_pair(tmp_path, **{role: path})])
+    with pytest.raises(UserError, match=r"other.* 12x8 .*8x12"):
         dataset[0]
 
 
 def test_a_set_without_occlusions_says_none(tmp_path):
-    dataset = FlowDataset(tmp_path, [make_pair(tmp_path)])
+    dataset = Listed(tmp_path, [make_pair(tmp_path)])
     assert dataset.occlusion(0) is None
     assert dataset.noc(0) is None
 
@@ -143,7 +155,7 @@ def test_list_numbers_sorts_by_number_and_skips_other_names(tmp_path):
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(DataError, match="nowhere"):
+    with pytest.raises(UserError, match="nowhere"):
         list_folder(str(tmp_path / "nowhere"))
 
 
@@ -170,10 +182,50 @@ def test_a_damaged_file_is_named(tmp_path, case):
     writer.label(tmp_path / "4.pfm", 4)
     pair = make_pair(tmp_path, **({"img2": tmp_path / "3.ppm"} if name == "3.ppm" else {}))
     pair = pair._replace(flow=str(tmp_path / "4.pfm")) if name == "4.pfm" else pair
-    dataset = FlowDataset(tmp_path, [pair])
+    dataset = Listed(tmp_path, [pair])
     assert dataset[0].flow is not None
     damaged = damage((tmp_path / name).read_bytes())
     assert damaged != (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(damaged)
-    with pytest.raises(DataError, match=name.replace(".", r"\.")):
+    with pytest.raises(UserError, match=name.replace(".", r"\.")):
         dataset[0]
+
+
+def test_a_view_shows_the_given_samples_and_their_masks(tmp_path):
+    write_image(tmp_path / "occlusion.png", trees.holes((8, 12)))
+    pair = make_pair(tmp_path, occlusion=tmp_path / "occlusion.png", noc=tmp_path / "flow.flo")
+    view = View(
+        Listed(tmp_path, [pair._replace(name="0", occlusion=None, noc=None), pair._replace(name="1")]), [1, 0, 1]
+    )
+    assert [view[k].name for k in range(len(view))] == ["1", "0", "1"]
+    np.testing.assert_array_equal(view.occlusion(0), trees.holes((8, 12)))
+    assert (view.noc(2) == 255).all()
+    assert view.occlusion(1) is view.noc(1) is None
+
+
+def test_split_lines_of_either_line_end(tmp_path):
+    path = tmp_path / "split.txt"
+    for content in (b"1\n2\n1\n", b"1\r\n2\r\n1", b"1\n2\n1\n\n"):
+        path.write_bytes(content)
+        assert read_split(path, 3) == ["1", "2", "1"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"1\n2\n", "describes 2 pairs where the data set holds 3"),
+        (b"1\n2\n1\n1\n", "describes 4 pairs"),
+        (b"1\n2\n0\n", "'0'"),
+        (b"121\n", "'121'"),
+        (b"", "describes 0 pairs"),
+        (b"\xff\n", "cannot be read"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_wrong_split_file_is_named(tmp_path, content, message):
+    path = tmp_path / "split.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        read_split(path, 3)
+    assert str(path) in str(caught.value)

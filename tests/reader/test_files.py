@@ -1,6 +1,6 @@
 import pytest
-from maskflownet.errors import DataError
-from maskflownet.reader.files import atomic_path, check_file, read_bytes, write_bytes
+from maskflownet.errors import UserError
+from maskflownet.reader.files import atomic_path, check_file, natural, read_bytes, write_bytes
 
 
 def test_the_file_appears_at_the_end_only(tmp_path):
@@ -42,27 +42,32 @@ def test_two_writers_of_one_file_do_not_share_a_name(tmp_path):
 
 def test_a_missing_folder(tmp_path):
     path = tmp_path / "no" / "out.png"
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(UserError) as caught:
         write_bytes(path, b"")
     assert str(caught.value) == f"cannot write {path}: its folder {path.parent} does not exist"
 
 
 def test_a_folder_in_the_way(tmp_path):
-    with pytest.raises(DataError, match="it is a folder"):
+    with pytest.raises(UserError, match="it is a folder"):
         write_bytes(tmp_path, b"")
 
 
 def test_a_name_the_system_refuses(tmp_path):
-    with pytest.raises(DataError, match="cannot write .*: File name too long"):
+    with pytest.raises(UserError, match="cannot write .*: File name too long"):
         write_bytes(tmp_path / ("x" * 300), b"")
 
 
 def test_what_cannot_be_read(tmp_path):
     empty = tmp_path / "empty"
     empty.touch()
-    with pytest.raises(DataError, match=f"cannot read {empty}: the file is empty"):
+    with pytest.raises(UserError, match=f"cannot read {empty}: the file is empty"):
         check_file(empty)
-    with pytest.raises(DataError, match="there is no such file"):
+    with pytest.raises(UserError, match="there is no such file"):
         read_bytes(tmp_path / "missing")
-    with pytest.raises(DataError, match="it is a folder"):
+    with pytest.raises(UserError, match="it is a folder"):
         read_bytes(tmp_path)
+
+
+def test_names_are_sorted_by_their_numbers():
+    names = ["b1", "frame_10.png", "frame_2.png", "2", "10", "frame_2b.png"]
+    assert sorted(names, key=natural) == ["2", "10", "b1", "frame_2.png", "frame_2b.png", "frame_10.png"]

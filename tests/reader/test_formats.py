@@ -5,7 +5,7 @@ import struct
 import cv2
 import numpy as np
 import pytest
-from maskflownet.errors import DataError
+from maskflownet.errors import UserError
 from maskflownet.reader.formats import (
     FLOW_SUFFIXES,
     read_flo,
@@ -108,7 +108,7 @@ def test_pfm_byte_orders_and_rows(tmp_path, order, scale, end):
 def test_pfm_of_one_channel(tmp_path):
     path = put(tmp_path / "x.pfm", b"Pf\n3 1\n-1\n" + struct.pack("<3f", 1, 2, 3))
     np.testing.assert_array_equal(read_pfm(path), [[1, 2, 3]])
-    with pytest.raises(DataError, match="it has one channel"):
+    with pytest.raises(UserError, match="it has one channel"):
         read_flow(path)
 
 
@@ -199,7 +199,7 @@ def test_float64_beyond_float32_is_unknown(tmp_path):
 )
 def test_unreadable(tmp_path, capfd, name, data, reason):
     path = put(tmp_path / name, data)
-    with pytest.raises(DataError, match=reason) as caught:
+    with pytest.raises(UserError, match=reason) as caught:
         read_flow(path)
     assert str(caught.value).startswith(f"cannot read {path}: ")
     assert "\n" not in str(caught.value)
@@ -214,7 +214,7 @@ def test_a_cut_or_lying_npy(tmp_path):
     unclosed = data.replace(b"), }", b",   ")
     for wrong in (data[:-5], data[:100], huge.getvalue() + bytes(16), unclosed):
         assert wrong != data
-        with pytest.raises(DataError, match="damaged"):
+        with pytest.raises(UserError, match="damaged"):
             read_flow(put(tmp_path / "wrong.npy", wrong))
 
 
@@ -222,15 +222,15 @@ def test_a_damaged_npz(tmp_path):
     write_flow(tmp_path / "x.npz", np.zeros((99, 99, 2), np.float32))
     data = bytearray((tmp_path / "x.npz").read_bytes())
     data[60:90] = b"\xff" * 30
-    with pytest.raises(DataError, match="damaged"):
+    with pytest.raises(UserError, match="damaged"):
         read_flow(put(tmp_path / "wrong.npz", bytes(data)))
 
 
 @pytest.mark.parametrize("suffix", FLOW_SUFFIXES)
 def test_missing(tmp_path, flow, suffix):
-    with pytest.raises(DataError, match="there is no such file"):
+    with pytest.raises(UserError, match="there is no such file"):
         read_flow(tmp_path / f"x{suffix}")
-    with pytest.raises(DataError, match="does not exist"):
+    with pytest.raises(UserError, match="does not exist"):
         write_flow(tmp_path / "no" / f"x{suffix}", flow)
     for wrong, mask in ((flow[..., :1], None), (flow[0], None), (flow[:0], None), (flow, flow)):
         with pytest.raises(ValueError, match="flow"):
@@ -239,7 +239,7 @@ def test_missing(tmp_path, flow, suffix):
 
 
 def test_unknown_suffix_on_writing(tmp_path, flow):
-    with pytest.raises(DataError, match="suffix is one of .flo, "):
+    with pytest.raises(UserError, match="suffix is one of .flo, "):
         write_flow(tmp_path / "x.tiff", flow)
 
 

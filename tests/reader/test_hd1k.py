@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from maskflownet.errors import DataError
+from maskflownet.errors import UserError
 from maskflownet.reader.dataset import MissingFiles
 from maskflownet.reader.hd1k import HD1K
 
@@ -15,7 +15,7 @@ def names(dataset):
     return [pair.name for pair in dataset.pairs]
 
 
-def test_lesson_08_pairs_are_neighbours_inside_a_sequence(tmp_path):
+def test_pairs_are_neighbours_inside_a_sequence(tmp_path):
     dataset = HD1K(trees.make_hd1k(tmp_path, FRAMES), "all")
     assert names(dataset) == [
         *("000000_0000", "000000_0001", "000000_0002"),
@@ -30,7 +30,7 @@ def test_lesson_08_pairs_are_neighbours_inside_a_sequence(tmp_path):
         assert tuple(sample.flow[-1, -1]) == trees.label(sequence + frame)
 
 
-def test_lesson_08_the_validation_sequence_is_not_in_training(tmp_path):
+def test_the_validation_sequence_is_not_in_training(tmp_path):
     root = trees.make_hd1k(tmp_path, FRAMES)
     train, val = HD1K(root, "train"), HD1K(root, "val")
     assert names(val) == ["000005_0000", "000005_0001"]
@@ -56,10 +56,10 @@ def test_a_hole_is_a_missing_partner(tmp_path, name):
 
 
 def test_wrong_arguments_and_roots_are_errors(tmp_path):
-    with pytest.raises(DataError, match="nowhere"):
+    with pytest.raises(UserError, match="nowhere"):
         HD1K(tmp_path / "nowhere")
     root = trees.make_hd1k(tmp_path, {0: 2})
-    with pytest.raises(DataError, match="'test'"):
+    with pytest.raises(UserError, match="'test'"):
         HD1K(root, "test")
-    with pytest.raises(DataError, match="no image pair"):
+    with pytest.raises(UserError, match="no image pair"):
         HD1K(root, "val")

@@ -4,14 +4,14 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from maskflownet.errors import DataError
+from maskflownet.errors import UserError
 from maskflownet.reader.chairs import Chairs
 from maskflownet.reader.dataset import View
+from maskflownet.reader.formats import write_image
 from maskflownet.reader.hd1k import HD1K
 from maskflownet.reader.kitti import Kitti
 from maskflownet.reader.loader import MOST_DAMAGED, TrainLoader, ordered
 from maskflownet.reader.pairs import Pairs
-from maskflownet.reader.pictures import write_image
 from maskflownet.reader.sintel import Sintel
 from maskflownet.scenes.synthetic import Synthetic
 
@@ -31,8 +31,8 @@ def mix(tmp_path_factory):
     root = tmp_path_factory.mktemp("mix")
     few = {name: SINTEL_FRAMES[name] for name in ("alley_1", "bamboo_1")}
     return [
-        (Sintel(make_sintel(root / "sintel", few, {}), split="all"), 2),
-        (Kitti(make_kitti(root / "kitti", {2012: 1, 2015: 5}, test=0), 2015), 1),
+        (Sintel(make_sintel(root / "sintel", few, {}), "all"), 2),
+        (Kitti(make_kitti(root / "kitti", {2012: 1, 2015: 5}, test=0), "all", (2015,)), 1),
         (HD1K(make_hd1k(root / "hd1k")), 1),
     ]
 
@@ -174,7 +174,7 @@ def test_shares_are_slices_of_one_batch(mix):
 def test_damaged_sample_is_an_error_with_its_path(tmp_path):
     dataset = damaged(tmp_path, [3])
     for workers in (0, 1):
-        with pytest.raises(DataError, match="00003_flow.flo"):
+        with pytest.raises(UserError, match="00003_flow.flo"):
             take([(dataset, 4)], 2, workers=workers)
 
 
@@ -195,7 +195,7 @@ def test_skip_damaged_takes_the_next_sample_and_counts(tmp_path):
 
 def test_skip_damaged_gives_up_where_the_whole_folder_is_damaged(tmp_path):
     dataset = damaged(tmp_path, range(1, 41), train=40)
-    with pytest.raises(DataError, match=f"{MOST_DAMAGED} damaged samples in a row"):
+    with pytest.raises(UserError, match=f"{MOST_DAMAGED} damaged samples in a row"):
         take([(dataset, 4)], 1, skip_damaged=True)
 
 
@@ -211,22 +211,22 @@ def damaged(root, numbers, train=8):
 
 def test_lesson_11_smaller_than_the_crop_is_an_error_even_where_damage_is_skipped(chairs):
     for workers in (0, 1):
-        with pytest.raises(DataError, match="64x128 .* crop of 65x96"):
+        with pytest.raises(UserError, match="64x128 .* crop of 65x96"):
             take([(chairs, 2)], 1, original=(65, 96), skip_damaged=True, workers=workers)
 
 
 def test_lesson_02_empty_set_is_an_error(chairs):
-    with pytest.raises(DataError, match="no samples"):
+    with pytest.raises(UserError, match="no samples"):
         take([(chairs, 2), (View(chairs, []), 1)], 1)
-    with pytest.raises(DataError, match="no samples"):
+    with pytest.raises(UserError, match="no samples"):
         next(ordered(View(chairs, [])))
 
 
 def test_without_label_is_an_error(tmp_path):
     for k in (1, 2):
         write_image(tmp_path / f"a_img{k}.png", picture(k))
-    with pytest.raises(DataError, match="a has no label"):
-        take([(Pairs(tmp_path), 1)], 1)
+    with pytest.raises(UserError, match="a has no label"):
+        take([(Pairs(tmp_path, "test"), 1)], 1)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_ordered_damaged(tmp_path):
     dataset = damaged(tmp_path, [3])
     samples = ordered(dataset, workers=1)
     assert [next(samples)[1].name for _ in range(2)] == ["00001", "00002"]
-    with pytest.raises(DataError, match="00003_flow.flo"):
+    with pytest.raises(UserError, match="00003_flow.flo"):
         next(samples)
 
 

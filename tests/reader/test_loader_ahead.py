@@ -4,7 +4,7 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from maskflownet.errors import DataError
+from maskflownet.errors import UserError
 from maskflownet.reader.chairs import Chairs
 from maskflownet.reader.loader import IN_USE, BatchesAhead, TrainLoader
 
@@ -64,7 +64,7 @@ def test_an_error_comes_with_the_batch_that_has_it(root):
     loader = TrainLoader([(Chairs(root), 1)], CROP, seed=3)
     ahead = BatchesAhead(loader)
     seen = []
-    with pytest.raises(DataError, match="00002_flow.flo"):
+    with pytest.raises(UserError, match="00002_flow.flo"):
         for batch in ahead:
             seen += batch.names
     ahead.close()

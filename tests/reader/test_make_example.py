@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from maskflownet.reader.formats import read_kitti_png
-from maskflownet.reader.pictures import read_image, read_mask
+from maskflownet.reader.formats import read_image, read_kitti_png, read_mask
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from maskflownet.errors import DataError
+from maskflownet.errors import UserError
 from maskflownet.reader.pairs import Pairs
 
 from tests import trees
@@ -11,7 +11,7 @@ NAMES = ["flat/a", "flat/b", "kitti", "middlebury/Grove2", "middlebury/Venus", "
 
 
 def test_every_kind_of_folder(tmp_path):
-    dataset = Pairs(trees.make_pairs(tmp_path))
+    dataset = Pairs(trees.make_pairs(tmp_path), "test")
     assert [pair.name for pair in dataset.pairs] == NAMES
     for k, sample in enumerate(dataset):
         np.testing.assert_array_equal(sample.img1, trees.picture(2 * k))
@@ -24,29 +24,29 @@ def test_every_kind_of_folder(tmp_path):
 
 
 def test_pictures_are_in_the_order_of_their_numbers(tmp_path):
-    pair = Pairs(trees.make_pairs(tmp_path)).pairs[-1]
+    pair = Pairs(trees.make_pairs(tmp_path), "test").pairs[-1]
     assert (pair.img1[-9:], pair.img2[-10:]) == ("shot9.png", "shot10.png")
 
 
 def test_a_root_may_be_one_pair(tmp_path):
     folder = trees.make_pairs(tmp_path) / "middlebury" / "Venus"
-    assert [pair.name for pair in Pairs(folder).pairs] == ["Venus"]
+    assert [pair.name for pair in Pairs(folder, "test").pairs] == ["Venus"]
 
 
 def test_middlebury_sequences_of_eight_frames(tmp_path):
     folder = trees.make_pairs(tmp_path) / "middlebury" / "Venus"
     for number in (7, 8, 9, 12, 13, 14):
         trees.Writer().picture(folder / f"frame{number:02d}.png", number)
-    pair = Pairs(folder).pairs[0]
+    pair = Pairs(folder, "test").pairs[0]
     assert (pair.img1[-11:], pair.img2[-11:]) == ("frame10.png", "frame11.png")
 
 
 def test_labels_can_be_required(tmp_path):
     trees.make_pairs(tmp_path / "with", unlabelled=False)
-    assert all(sample.flow is not None for sample in Pairs(tmp_path / "with", need_flow=True))
+    assert all(sample.flow is not None for sample in Pairs(tmp_path / "with"))
     trees.make_pairs(tmp_path / "without")
-    with pytest.raises(DataError, match="shot9"):
-        Pairs(tmp_path / "without", need_flow=True)
+    with pytest.raises(UserError, match="shot9"):
+        Pairs(tmp_path / "without")
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,8 @@ def test_a_folder_that_follows_no_rule_is_named(tmp_path, name, message):
     path = trees.make_pairs(tmp_path) / name
     path.parent.mkdir(exist_ok=True)
     path.touch()
-    with pytest.raises(DataError, match=message) as caught:
-        Pairs(tmp_path)
+    with pytest.raises(UserError, match=message) as caught:
+        Pairs(tmp_path, "test")
     assert str(path.parent) in str(caught.value)
 
 
@@ -74,18 +74,18 @@ def test_other_and_hidden_files_do_not_matter(tmp_path):
     (tmp_path / ".cache").mkdir()
     for name in ("README.md", ".hidden.png", "own/notes.txt", "own/._shot9.png", ".cache/one.png"):
         (tmp_path / name).touch()
-    assert [pair.name for pair in Pairs(tmp_path).pairs] == NAMES
+    assert [pair.name for pair in Pairs(tmp_path, "test").pairs] == NAMES
 
 
-def test_lesson_02_an_empty_and_a_missing_root_are_errors(tmp_path):
-    with pytest.raises(DataError, match="no image pair"):
-        Pairs(tmp_path)
-    with pytest.raises(DataError, match="nowhere"):
+def test_an_empty_and_a_missing_root_are_errors(tmp_path):
+    with pytest.raises(UserError, match="no image pair"):
+        Pairs(tmp_path, "test")
+    with pytest.raises(UserError, match="nowhere"):
         Pairs(tmp_path / "nowhere")
 
 
 def test_the_real_pairs(shared):
-    dataset = Pairs(shared / "data" / "pairs", need_flow=True)
+    dataset = Pairs(shared / "data" / "pairs")
     samples = {sample.name: sample for sample in dataset}
     names = list(samples)
     assert [name.split("/")[0] for name in names] == [
@@ -114,11 +114,11 @@ def test_zero_flow_has_the_documented_error_on_the_real_pairs(shared):
         assert length.mean() == pytest.approx(wanted[sample.name], abs=6e-4)
 
 
-def test_lesson_07_red_is_where_red_is(tmp_path):
+def test_red_is_where_red_is(tmp_path):
     red = np.zeros((4, 6, 3), np.uint8)
     red[..., 0] = 255
     for name in ("1.ppm", "2.ppm"):
         (tmp_path / name).write_bytes(b"P6\n6 4\n255\n" + red.tobytes())
-    sample = Pairs(tmp_path)[0]
+    sample = Pairs(tmp_path, "test")[0]
     np.testing.assert_array_equal(sample.img1, red)
     np.testing.assert_array_equal(sample.img2, red)

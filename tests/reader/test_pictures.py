@@ -4,8 +4,8 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-from maskflownet.errors import DataError
-from maskflownet.reader.pictures import WRITABLE_SUFFIXES, read_image, read_mask, write_image
+from maskflownet.errors import UserError
+from maskflownet.reader.formats import WRITABLE_SUFFIXES, read_image, read_mask, write_image
 
 RED = (200, 40, 10)
 
@@ -116,7 +116,7 @@ def test_a_cut_picture(tmp_path, capfd, suffix, kept):
     end = int(len(data) * kept) if kept > 0 else len(data) + kept
     path = put(tmp_path / f"cut{suffix}", data[:end])
     for read in (read_image, read_mask):
-        with pytest.raises(DataError, match=f"cannot read {path}: "):
+        with pytest.raises(UserError, match=f"cannot read {path}: "):
             read(path)
     if hasattr(cv2, "utils") and hasattr(cv2.utils, "logging"):
         assert capfd.readouterr().err == ""
@@ -128,7 +128,7 @@ def test_a_cut_jpeg_with_a_thumbnail(tmp_path):
     segment = b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 2) + thumbnail
     whole = data[:2] + segment + data[2:]
     assert read_image(put(tmp_path / "whole.jpg", whole)).shape == (60, 80, 3)
-    with pytest.raises(DataError, match="the JPEG ends early"):
+    with pytest.raises(UserError, match="the JPEG ends early"):
         read_image(put(tmp_path / "cut.jpg", whole[:-300]))
 
 
@@ -143,7 +143,7 @@ def test_what_follows_a_complete_picture_is_ignored(tmp_path):
 def test_a_png_with_a_wrong_checksum(tmp_path, capfd):
     data = bytearray(encode(".png", smooth()))
     data[len(data) // 2] ^= 0xFF
-    with pytest.raises(DataError, match="the PNG is damaged"):
+    with pytest.raises(UserError, match="the PNG is damaged"):
         read_image(put(tmp_path / "x.png", bytes(data)))
     assert capfd.readouterr().err == ""
 
@@ -162,37 +162,37 @@ def test_a_png_remark_with_a_wrong_checksum_is_no_fault(tmp_path):
 )
 def test_no_picture(tmp_path, capfd, data):
     path = put(tmp_path / "x.png", data)
-    with pytest.raises(DataError, match=f"cannot read {path}: "):
+    with pytest.raises(UserError, match=f"cannot read {path}: "):
         read_image(path)
     if hasattr(cv2, "utils") and hasattr(cv2.utils, "logging"):
         assert capfd.readouterr().err == ""
 
 
 def test_missing_empty_and_gif(tmp_path):
-    with pytest.raises(DataError, match="there is no such file"):
+    with pytest.raises(UserError, match="there is no such file"):
         read_image(tmp_path / "missing.png")
-    with pytest.raises(DataError, match="the file is empty"):
+    with pytest.raises(UserError, match="the file is empty"):
         read_image(put(tmp_path / "empty.png", b""))
-    with pytest.raises(DataError, match="a GIF is read as a video"):
+    with pytest.raises(UserError, match="a GIF is read as a video"):
         read_image(put(tmp_path / "x.gif", b"GIF89a......"))
 
 
 def test_floating_point_samples_are_refused(tmp_path):
     path = put(tmp_path / "x.hdr", encode(".hdr", np.full((4, 5, 3), 0.5, np.float32)))
-    with pytest.raises(DataError, match="its samples are float32"):
+    with pytest.raises(UserError, match="its samples are float32"):
         read_image(path)
 
 
 def test_what_cannot_be_written(tmp_path):
     image = np.zeros((4, 5, 3), np.uint8)
-    with pytest.raises(DataError, match="suffix is one of .png, "):
+    with pytest.raises(UserError, match="suffix is one of .png, "):
         write_image(tmp_path / "x.xyz", image)
-    with pytest.raises(DataError, match="does not exist"):
+    with pytest.raises(UserError, match="does not exist"):
         write_image(tmp_path / "no" / "x.png", image)
     for wrong in (image.astype(float), image[:, :0], np.zeros((4, 5, 4), np.uint8), image[0, 0]):
         with pytest.raises(ValueError, match="a picture is"):
             write_image(tmp_path / "x.png", wrong)
-    with pytest.raises(DataError, match="OpenCV cannot encode"):
+    with pytest.raises(UserError, match="OpenCV cannot encode"):
         write_image(tmp_path / "x.webp", np.zeros((4, 20000, 3), np.uint8))
     assert not list(tmp_path.iterdir())
 
@@ -213,3 +213,17 @@ def test_real_pictures(shared):
     invalid = read_mask(pairs / "sintel" / "alley_1_0002_clean" / "invalid.png")
     assert invalid.shape == (436, 1024, 1)
     assert set(np.unique(invalid)) <= {0, 255}
+
+
+def test_arrays_become_what_files_become():
+    colour = smooth()
+    assert read_image(colour) is not None and (read_image(colour) == colour).all()
+    rgba = np.dstack([colour, np.zeros((60, 80), np.uint8)])
+    assert (read_image(rgba) == colour).all()
+    for grey in (colour[..., 0], colour[..., :1], colour[..., 0].astype(np.uint16) * 257):
+        read = read_image(grey)
+        assert read.dtype == np.uint8 and read.flags.c_contiguous
+        assert (read == colour[..., :1]).all()
+    for wrong in (colour.astype(np.float32), colour[None], colour[..., :2], colour[:0]):
+        with pytest.raises(UserError, match="a picture is"):
+            read_image(wrong)

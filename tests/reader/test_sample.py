@@ -1,9 +1,25 @@
-"""The sample is a plain tuple that workers can send."""
+"""The sample: a plain tuple that workers can send; crops, flips and resizing of it."""
 
 import pickle
+from collections import Counter
 
 import numpy as np
-from maskflownet.reader.sample import Sample
+import pytest
+from maskflownet.errors import UserError
+from maskflownet.reader.pairs import Pairs
+from maskflownet.reader.sample import (
+    LEAST_WEIGHT,
+    Sample,
+    batches,
+    random_crop,
+    random_flip,
+    resize_flow,
+    resize_image,
+    resize_sample,
+)
+
+SIZES = [(24, 40), (48, 80), (31, 77), (13, 19), (12, 20), (24, 55), (11, 40), (60, 15)]
+STORED = [0.0, np.nan, np.inf, -np.inf, 1e10, -1e10, 3e38]
 
 
 def test_sample_is_a_picklable_tuple():
@@ -14,3 +30,228 @@ def test_sample_is_a_picklable_tuple():
     assert copy.name == "a/b"
     assert copy.flow is None
     np.testing.assert_array_equal(copy.img1, image)
+
+
+def test_batches_hold_neighbours_of_equal_size():
+    items = ["aa", "bb", "cc", "d", "ee", "ff"]
+    assert list(batches(items, 2, len)) == [["aa", "bb"], ["cc"], ["d"], ["ee", "ff"]]
+    assert list(batches([], 2, len)) == []
+
+
+def make_sample(height, width):
+    """Make a sample whose every array holds the pixel's own position."""
+    y, x = np.mgrid[:height, :width]
+    image = np.stack([y, x, y + x], -1).astype(np.uint8)
+    flow = np.stack([x, y], -1).astype(np.float32)
+    mask = np.where((x + y) % 2, 255, 0).astype(np.uint8)[..., None]
+    return Sample(image, image + 100, flow, mask, "the/name")
+
+
+def test_every_offset_is_reached_equally_often_and_no_other():
+    sample = make_sample(7, 9)
+    rng = np.random.default_rng(0)
+    offsets = Counter()
+    for _ in range(2400):
+        crop = random_crop(sample, 5, 6, rng)
+        assert crop.img1.shape == (5, 6, 3)
+        offsets[tuple(crop.img1[0, 0, :2].tolist())] += 1
+    assert set(offsets) == {(y, x) for y in range(3) for x in range(4)}
+    assert min(offsets.values()) > 140  # 200 expected, a deviation of 14
+    assert max(offsets.values()) < 260
+
+
+def test_the_arrays_are_cut_alike():
+    rng = np.random.default_rng(1)
+    crop = random_crop(make_sample(20, 30), 8, 9, rng)
+    y, x = crop.img1[0, 0, :2].astype(int)
+    whole = make_sample(20, 30)
+    for part, array in zip(crop[:4], whole[:4]):
+        np.testing.assert_array_equal(part, array[y : y + 8, x : x + 9])
+    assert crop.name == "the/name"
+
+
+def test_a_sample_smaller_than_the_crop_is_an_error():
+    sample = make_sample(7, 9)
+    rng = np.random.default_rng(0)
+    np.testing.assert_array_equal(random_crop(sample, 7, 9, rng).img1, sample.img1)
+    for height, width in ((8, 9), (7, 10)):
+        with pytest.raises(UserError, match=rf"the/name is 7x9 .*{height}x{width}"):
+            random_crop(sample, height, width, rng)
+
+
+def test_a_crop_is_height_then_width():
+    crop = random_crop(make_sample(10, 40), 4, 30, np.random.default_rng(0))
+    assert crop.flow.shape == (4, 30, 2)
+
+
+def test_a_flip_mirrors_everything_and_negates_u():
+    sample = make_sample(4, 6)
+    rng = np.random.default_rng(0)
+    results = [random_flip(sample, rng) for _ in range(400)]
+    flipped = [result for result in results if result is not sample]
+    assert 150 < len(flipped) < 250
+    result = flipped[0]
+    np.testing.assert_array_equal(result.img1, sample.img1[:, ::-1])
+    np.testing.assert_array_equal(result.img2, sample.img2[:, ::-1])
+    np.testing.assert_array_equal(result.mask, sample.mask[:, ::-1])
+    np.testing.assert_array_equal(result.flow[..., 0], -sample.flow[:, ::-1, 0])
+    np.testing.assert_array_equal(result.flow[..., 1], sample.flow[:, ::-1, 1])
+    assert result.flow.dtype == np.float32
+    assert result.name == sample.name
+
+
+def test_the_flipped_label_still_matches_the_pictures():
+    img1 = np.random.default_rng(0).integers(0, 256, (5, 12, 3), dtype=np.uint8)
+    img2 = np.roll(img1, 3, axis=1)  # everything moves 3 px to the right
+    flow = np.full((5, 12, 2), (3, 0), np.float32)
+    sample = Sample(img1, img2, flow, None, "name")
+    rng = np.random.default_rng(0)
+    flipped = next(s for s in (random_flip(sample, rng) for _ in range(50)) if s is not sample)
+    u = int(flipped.flow[0, 0, 0])
+    np.testing.assert_array_equal(np.roll(flipped.img1, u, axis=1), flipped.img2)
+    assert flipped.mask is None
+
+
+def test_samples_without_label_and_equal_seeds():
+    sample = make_sample(9, 9)._replace(flow=None, mask=None)
+
+    def draw(seed):
+        rng = np.random.default_rng(seed)
+        return [random_flip(random_crop(sample, 5, 5, rng), rng).img1.tobytes() for _ in range(8)]
+
+    assert draw(3) == draw(3)
+    assert draw(3) != draw(4)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
+def test_a_constant_flow_stays_constant_through_holes(size, share):
+    rng = np.random.default_rng(7)
+    mask = np.where(rng.random((24, 40, 1)) < share, 255, 0).astype(np.uint8)
+    flow = np.full((24, 40, 2), (30.0, -7.0), np.float32)
+    flow[mask[..., 0] == 0] = rng.choice(np.float32(STORED), ((mask == 0).sum(), 2))
+    new_flow, new_mask = resize_flow(flow, mask, *size)
+    assert new_flow.shape == (*size, 2)
+    assert new_flow.dtype == np.float32
+    assert new_mask.shape == (*size, 1)
+    assert set(np.unique(new_mask)) <= {0, 255}
+    assert (new_mask > 0).any()
+    valid = new_mask[..., 0] > 0
+    wanted = (30.0 * size[1] / 40, -7.0 * size[0] / 24)
+    np.testing.assert_allclose(new_flow[valid], np.broadcast_to(wanted, (valid.sum(), 2)), rtol=1e-5)
+    assert (new_flow[~valid] == 0).all()
+
+
+def test_what_an_invalid_pixel_stores_changes_nothing():
+    rng = np.random.default_rng(3)
+    mask = np.where(rng.random((24, 40, 1)) < 0.6, 255, 0).astype(np.uint8)
+    clean = rng.normal(0, 20, (24, 40, 2)).astype(np.float32) * (mask > 0)
+    results = []
+    for value in STORED:
+        results.append(resize_flow(np.where(mask > 0, clean, np.float32(value)), mask, 31, 77))
+    for flow, new_mask in results[1:]:
+        np.testing.assert_array_equal(flow, results[0][0])
+        np.testing.assert_array_equal(new_mask, results[0][1])
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_pixel_whose_nearest_label_is_valid_stays_valid(size):
+    rng = np.random.default_rng(5)
+    mask = np.where(rng.random((24, 40, 1)) < 0.3, 255, 0).astype(np.uint8)
+    new_mask = resize_flow(np.zeros((24, 40, 2), np.float32), mask, *size)[1]
+    rows = ((np.arange(size[0]) + 0.5) * 24 / size[0]).astype(int)
+    columns = ((np.arange(size[1]) + 0.5) * 40 / size[1]).astype(int)
+    nearest = mask[np.ix_(rows, columns)]
+    assert not (new_mask < nearest).any()
+
+
+def test_worked_out_by_hand():
+    # Twice as wide: new pixels lie at old x = -0.25, 0.25, 0.75, 1.25 of centres 0 and 1, so the
+    # weights of the left pixel are 1, 0.75, 0.25, 0.
+    flow = np.array([[[4, 2], [8, 6]]], np.float32)  # (1, 2, 2)
+    new_flow, mask = resize_flow(flow, None, 1, 4)
+    assert mask is None
+    np.testing.assert_allclose(new_flow[0, :, 0], [8, 10, 14, 16])  # u doubles
+    np.testing.assert_allclose(new_flow[0, :, 1], [2, 3, 5, 6])  # v does not
+    left = np.array([[[255], [0]]], np.uint8)
+    new_flow, mask = resize_flow(flow, left, 1, 4)
+    assert LEAST_WEIGHT == 0.25
+    assert mask[0, :, 0].tolist() == [255, 255, 255, 0]
+    np.testing.assert_allclose(new_flow[0, :, 0], [8, 8, 8, 0])
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_an_affine_flow_stays_exact(size):
+    def field(height, width):
+        y = (np.arange(height)[:, None] + 0.5) / height * np.ones((1, width))
+        x = (np.arange(width)[None] + 0.5) / width * np.ones((height, 1))
+        return np.stack([(3 + 5 * x - 4 * y) * width, (2 * x + y) * height], -1)
+
+    new_flow, _ = resize_flow(field(24, 40).astype(np.float32), None, *size)
+    inner = tuple(slice(n // 10 + 1, n - n // 10 - 1) for n in size)  # beyond it the edge is held
+    np.testing.assert_allclose(new_flow[inner], field(*size)[inner], atol=0.02)
+
+
+def test_sizes_are_height_then_width():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (10, 30, 3), dtype=np.uint8)
+    mask = np.full((10, 30, 1), 255, np.uint8)
+    flow = np.ones((10, 30, 2), np.float32)
+    sample = resize_sample(Sample(image, image, flow, mask, "name"), 20, 90)
+    assert sample.img1.shape == sample.img2.shape == (20, 90, 3)
+    assert sample.flow.shape == (20, 90, 2)
+    assert sample.mask.shape == (20, 90, 1)
+    assert sample.name == "name"
+    np.testing.assert_allclose(sample.flow[5, 5], (3, 2), rtol=1e-6)
+
+
+def test_a_sample_of_the_size_or_without_label_passes():
+    image = np.zeros((6, 8, 3), np.uint8)
+    sample = Sample(image, image, None, None, "name")
+    assert resize_sample(sample, 6, 8) is sample
+    resized = resize_sample(sample, 3, 4)
+    assert resized.img1.shape == (3, 4, 3)
+    assert resized.flow is None
+    assert resized.mask is None
+
+
+def test_pictures_shrink_by_area_and_grow_smoothly():
+    stripes = np.zeros((8, 40, 3), np.uint8)
+    stripes[:, ::2] = 200
+    assert (resize_image(stripes, 8, 20) == 100).all()  # every pixel counts
+    assert resize_image(stripes, 8, 20).dtype == np.uint8
+    ramp = np.repeat(np.arange(0, 240, 8, dtype=np.uint8)[:, None, None], 3, axis=2)  # (30, 1, 3)
+    grown = resize_image(np.repeat(ramp, 8, axis=1), 60, 4)  # rows grow while columns shrink
+    assert grown.shape == (60, 4, 3)
+    steps = np.diff(grown[2:-2, 0, 0].astype(int))
+    assert set(steps) == {4}
+
+
+def reference(flow, mask, height, width):
+    """Compute sum(mask x flow) / sum(mask) and sum(mask) over four pixels, in float64."""
+    total, weights = np.zeros((height, width, 2)), np.zeros((height, width, 1))
+    axes = []
+    for new, old in ((height, flow.shape[0]), (width, flow.shape[1])):
+        position = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+        low = np.floor(position).astype(int)
+        axes.append(((low, low + 1 - position), (np.minimum(low + 1, old - 1), position - low)))
+    for rows, row_weights in axes[0]:
+        for columns, column_weights in axes[1]:
+            share = row_weights[:, None, None] * column_weights[None, :, None]
+            share = share * (mask[np.ix_(rows, columns)] > 0)
+            total += share * flow[np.ix_(rows, columns)]
+            weights += share
+    ratio = (width / flow.shape[1], height / flow.shape[0])
+    return total / np.maximum(weights, 1e-9) * ratio, weights
+
+
+def test_the_real_sparse_pair(shared):
+    sample = Pairs(shared / "data" / "pairs" / "kitti")[0]
+    resized = resize_sample(sample, 576, 1280)
+    assert resized.img1.shape == (576, 1280, 3)
+    wanted, weights = reference(sample.flow, sample.mask, 576, 1280)
+    clear = np.abs(weights - LEAST_WEIGHT) > 1e-3  # OpenCV's weights are rounded
+    np.testing.assert_array_equal((resized.mask > 0)[clear], (weights > LEAST_WEIGHT)[clear])
+    valid = resized.mask[..., 0] > 0
+    assert 0.2 < valid.mean() < 0.5
+    np.testing.assert_allclose(resized.flow[valid], wanted[valid], atol=0.01)

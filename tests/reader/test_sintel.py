@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from maskflownet.errors import DataError
+from maskflownet.errors import UserError
 from maskflownet.reader.dataset import MissingFiles
 from maskflownet.reader.sintel import SPLIT_FILE, Sintel
 
@@ -22,7 +22,7 @@ def sequences(dataset):
     return Counter(pair.name.split("/")[1] for pair in dataset.pairs)
 
 
-def test_lesson_01_the_split_file_is_its_rule():
+def test_the_split_file_is_its_rule():
     rule = []
     for sequence in sorted(trees.SINTEL_FRAMES):
         pairs = trees.SINTEL_FRAMES[sequence] - 1
@@ -32,16 +32,16 @@ def test_lesson_01_the_split_file_is_its_rule():
 
 
 @pytest.mark.parametrize("render", ["clean", "final"])
-def test_lesson_01_val_is_the_six_documented_sequences(root, render):
-    train, val = Sintel(root, (render,), "train"), Sintel(root, (render,), "val")
+def test_val_is_the_six_documented_sequences(root, render):
+    train, val = Sintel(root, "train", (render,)), Sintel(root, "val", (render,))
     assert (len(train), len(val)) == (816, 225)
     pairs = {name: count - 1 for name, count in trees.SINTEL_FRAMES.items()}
     assert sequences(val) == {name: pairs[name] for name in VAL}
     assert sequences(train) == {name: n for name, n in pairs.items() if name not in VAL}
 
 
-def test_lesson_01_pairs_are_sorted(root):
-    names = [pair.name for pair in Sintel(root, ("clean",), "all").pairs]
+def test_pairs_are_sorted(root):
+    names = [pair.name for pair in Sintel(root, "all", ("clean",)).pairs]
     assert len(names) == 1041
     assert names == sorted(names)
     assert names[0] == "clean/alley_1/frame_0001"
@@ -52,12 +52,12 @@ def test_both_passes_are_the_default(root):
     dataset = Sintel(root)
     assert len(dataset) == 2 * 816
     assert Counter(pair.name.split("/")[0] for pair in dataset.pairs) == {"clean": 816, "final": 816}
-    assert len(Sintel(root, split="all")) == 2 * 1041
+    assert len(Sintel(root, "all")) == 2 * 1041
 
 
 def test_reads_the_pictures_and_the_label_of_the_pair(root):
     order = sorted(trees.SINTEL_FRAMES)
-    dataset = Sintel(root, ("clean", "final"), "all")
+    dataset = Sintel(root, "all")
     for index in range(0, len(dataset), 97):
         sample = dataset[index]
         render, sequence, frame = sample.name.split("/")
@@ -69,7 +69,7 @@ def test_reads_the_pictures_and_the_label_of_the_pair(root):
 
 
 def test_invalid_and_occlusion_masks_are_told_apart(root):
-    dataset = Sintel(root, ("final",), "val")
+    dataset = Sintel(root, "val", ("final",))
     height = trees.SIZE[0]
     mask, occlusion = dataset[3].mask, dataset.occlusion(3)
     np.testing.assert_array_equal(mask, trees.holes())
@@ -79,7 +79,7 @@ def test_invalid_and_occlusion_masks_are_told_apart(root):
 
 
 def test_test_images_come_from_test_and_have_no_label(root):
-    dataset = Sintel(root, split="test")
+    dataset = Sintel(root, "test")
     names = ["ambush_1/frame_0001", "ambush_1/frame_0002", "wall/frame_0001"]
     assert [pair.name for pair in dataset.pairs] == [
         f"{render}/{name}" for render in ("clean", "final") for name in names
@@ -94,11 +94,11 @@ def test_test_images_come_from_test_and_have_no_label(root):
 def test_a_missing_invalid_mask_is_an_error_and_missing_occlusions_are_not(tmp_path):
     frames = {"alley_1": 3, "cave_4": 3}
     root = trees.make_sintel(tmp_path, frames, occlusions=False)
-    assert Sintel(root, split="all").occlusion(0) is None
+    assert Sintel(root, "all").occlusion(0) is None
     lost = root / "training" / "invalid" / "cave_4" / "frame_0002.png"
     lost.unlink()
     with pytest.raises(MissingFiles) as caught:
-        Sintel(root, split="all")
+        Sintel(root, "all")
     assert caught.value.paths == [str(lost)]
 
 
@@ -109,7 +109,7 @@ def test_a_missing_picture_is_named_wherever_it_is(tmp_path, kind, number):
     lost = root / "training" / kind / "alley_1" / f"frame_{number:04d}.png"
     lost.unlink()
     with pytest.raises(MissingFiles) as caught:
-        Sintel(root, (kind,), "all")
+        Sintel(root, "all", (kind,))
     assert caught.value.paths == [str(lost)]
 
 
@@ -118,25 +118,25 @@ def test_a_missing_label_is_named(tmp_path):
     lost = root / "training" / "flow" / "alley_1" / "frame_0002.flo"
     lost.unlink()
     with pytest.raises(MissingFiles) as caught:
-        Sintel(root, split="all")
+        Sintel(root, "all")
     assert caught.value.paths == [str(lost)]
 
 
 def test_the_split_of_another_listing_is_an_error(tmp_path):
     root = trees.make_sintel(tmp_path, {"alley_1": 5})
-    assert len(Sintel(root, split="all")) == 8
-    with pytest.raises(DataError, match="1041 pairs where the data set holds 4"):
-        Sintel(root, split="train")
+    assert len(Sintel(root, "all")) == 8
+    with pytest.raises(UserError, match="1041 pairs where the data set holds 4"):
+        Sintel(root, "train")
 
 
 def test_wrong_arguments_and_roots_are_errors(tmp_path, root):
-    with pytest.raises(DataError, match="'albedo'"):
-        Sintel(root, ("albedo",))
-    with pytest.raises(DataError, match="'dev'"):
-        Sintel(root, split="dev")
-    with pytest.raises(DataError, match="nowhere"):
+    with pytest.raises(UserError, match="'albedo'"):
+        Sintel(root, "all", ("albedo",))
+    with pytest.raises(UserError, match="'dev'"):
+        Sintel(root, "dev")
+    with pytest.raises(UserError, match="nowhere"):
         Sintel(tmp_path / "nowhere")
     for folder in ("clean", "flow"):
         (tmp_path / "training" / folder).mkdir(parents=True)
-    with pytest.raises(DataError, match="no image pair"):
-        Sintel(tmp_path, ("clean",), "all")
+    with pytest.raises(UserError, match="no image pair"):
+        Sintel(tmp_path, "all", ("clean",))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from maskflownet.errors import DataError
+from maskflownet.errors import UserError
 from maskflownet.reader.dataset import MissingFiles
 from maskflownet.reader.things3d import Things3D
 
@@ -14,8 +14,7 @@ MAKE = {"subset": trees.make_things3d_subset, "full": trees.make_things3d_full}
 @pytest.mark.parametrize("layout", MAKE)
 def test_partner_and_label_follow_view_direction_and_pass(tmp_path, layout):
     MAKE[layout](tmp_path, sequences=2, frames=3, final=True)
-    dataset = Things3D(tmp_path, ("clean", "final"))
-    assert dataset.layout == layout
+    dataset = Things3D(tmp_path, "all", ("clean", "final"))
     assert len(dataset) == 2 * 2 * 2 * 2 * 2  # passes, sequences, views, directions, pairs
     assert len({pair.name for pair in dataset.pairs}) == len(dataset)
     for sample in dataset:
@@ -29,7 +28,7 @@ def test_partner_and_label_follow_view_direction_and_pass(tmp_path, layout):
         np.testing.assert_array_equal(sample.flow, trees.flow(label))
 
 
-def test_lesson_02_labels_at_a_sequences_end_are_left_out_and_counted(tmp_path):
+def test_labels_at_a_sequences_end_are_left_out_and_counted(tmp_path):
     full = Things3D(trees.make_things3d_full(tmp_path / "full", sequences=3, frames=4))
     assert (len(full), full.left_out) == (3 * 4 * 3, 3 * 4)
     subset = Things3D(trees.make_things3d_subset(tmp_path / "subset", sequences=3, frames=4))
@@ -67,36 +66,32 @@ def test_a_missing_sequence_of_labels_is_named(tmp_path):
     for label in folder.iterdir():
         label.unlink()
     folder.rmdir()
-    with pytest.raises(DataError, match=str(folder)):
+    with pytest.raises(UserError, match=str(folder)):
         Things3D(tmp_path)
 
 
-def test_a_layout_can_be_asked_for_where_the_root_holds_both(tmp_path):
+def test_a_root_with_both_layouts_is_an_error(tmp_path):
     trees.make_things3d_full(tmp_path)
     trees.make_things3d_subset(tmp_path)
-    with pytest.raises(DataError, match="both layouts"):
+    with pytest.raises(UserError, match="both layouts"):
         Things3D(tmp_path)
-    assert Things3D(tmp_path, layout="full").layout == "full"
-    assert Things3D(tmp_path, layout="subset").pairs[0].flow.endswith(".flo")
 
 
 def test_wrong_roots_passes_and_layouts_are_errors(tmp_path):
-    with pytest.raises(DataError, match="neither layout"):
+    with pytest.raises(UserError, match="neither layout"):
         Things3D(tmp_path)
-    with pytest.raises(DataError, match="nowhere"):
+    with pytest.raises(UserError, match="nowhere"):
         Things3D(tmp_path / "nowhere")
     trees.make_things3d_subset(tmp_path)
-    with pytest.raises(DataError, match="'dirty'"):
-        Things3D(tmp_path, ("dirty",))
-    with pytest.raises(DataError, match="'half'"):
-        Things3D(tmp_path, layout="half")
-    with pytest.raises(DataError, match="image_final"):
-        Things3D(tmp_path, ("final",))
+    with pytest.raises(UserError, match="'dirty'"):
+        Things3D(tmp_path, "all", ("dirty",))
+    with pytest.raises(UserError, match="image_final"):
+        Things3D(tmp_path, "all", ("final",))
 
 
-def test_lesson_02_an_empty_set_is_an_error(tmp_path):
+def test_an_empty_set_is_an_error(tmp_path):
     trees.make_things3d_subset(tmp_path)
     for file in [*tmp_path.rglob("*.png"), *tmp_path.rglob("*.flo")]:
         file.unlink()
-    with pytest.raises(DataError, match="no image pair"):
+    with pytest.raises(UserError, match="no image pair"):
         Things3D(tmp_path)

@@ -6,7 +6,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from maskflownet.errors import DataError
+from maskflownet.errors import UserError
 from maskflownet.reader.video import VideoReader
 
 from tests.videos import cut, encode, frames, index_first, make
@@ -22,7 +22,7 @@ CLIPS = {  # name: (H, W), frames, rate
 
 def fails(path):
     """Return the one sentence with which a file is refused, at the latest by `count`."""
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(UserError) as caught:
         VideoReader(path).count()
     sentence = str(caught.value)
     assert sentence.startswith(f"cannot read {path}") and "\n" not in sentence
@@ -58,7 +58,7 @@ def test_cut_clips_that_have_their_index_in_front(shared, tmp_path, share):
     assert VideoReader(whole).count() == 36
     path = cut(whole, tmp_path / "cut.mp4", share)
     assert "cut short" in fails(path)
-    with pytest.raises(DataError, match="cut short"):
+    with pytest.raises(UserError, match="cut short"):
         list(VideoReader(path))
 
 
@@ -144,7 +144,7 @@ def test_frames_that_change_their_size(tmp_path):
     path = tmp_path / "both.h264"
     path.write_bytes(small.read_bytes() + large.read_bytes())
     assert "its frames change their size" in fails(path)
-    with pytest.raises(DataError, match="change their size"):
+    with pytest.raises(UserError, match="change their size"):
         list(VideoReader(path))
 
 

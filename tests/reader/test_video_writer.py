@@ -4,7 +4,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from maskflownet.errors import DataError
+from maskflownet.errors import UserError
 from maskflownet.reader.video import VideoReader, VideoWriter
 
 from tests.videos import NTSC, frames, make
@@ -110,11 +110,11 @@ def test_a_wrong_frame(tmp_path, frame):
 
 
 def test_what_cannot_be_written(tmp_path):
-    with pytest.raises(DataError, match="suffix is one of .mp4, .avi, .gif"):
+    with pytest.raises(UserError, match="suffix is one of .mp4, .avi, .gif"):
         VideoWriter(tmp_path / "x.png", NTSC, 48, 64)
-    with pytest.raises(DataError, match="does not exist"):
+    with pytest.raises(UserError, match="does not exist"):
         make(tmp_path / "no" / "x.mp4")
-    with pytest.raises(DataError, match="cannot write"):
+    with pytest.raises(UserError, match="cannot write"):
         make(tmp_path / "x.mp4", height=4, width=40000)
     for rate, height, width in ((0, 4, 4), (-1, 4, 4), (1, 0, 4), (1, 4, -4)):
         with pytest.raises(ValueError, match="no video has"):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from maskflownet.errors import UserError
 from maskflownet.inference.metrics import log_line
-from maskflownet.reader.pictures import read_image
+from maskflownet.reader.formats import read_image
 from maskflownet.report import plot as plot_runs
 from maskflownet.report.curves import (
     find_log,

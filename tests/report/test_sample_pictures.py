@@ -8,7 +8,7 @@ from maskflownet.engine.contract import Labelled, Prediction
 from maskflownet.errors import UserError
 from maskflownet.inference.metrics import Measured
 from maskflownet.reader.colour import flow_to_colour
-from maskflownet.reader.pictures import read_image
+from maskflownet.reader.formats import read_image
 from maskflownet.reader.sample import Sample
 from maskflownet.report.pictures import SamplePictures, choose, draw_strip
 from maskflownet.settings.configs import load_data_config

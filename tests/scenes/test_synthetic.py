@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from maskflownet.errors import DataError
 from maskflownet.reader.chairs import Chairs
-from maskflownet.reader.pictures import read_mask
+from maskflownet.reader.formats import read_mask
 from maskflownet.scenes.options import SceneOptions
 from maskflownet.scenes.synthetic import Synthetic, main, write_chairs
 

@@ -1,69 +1,69 @@
 """Where the roots of data sets come from."""
 
-from pathlib import Path
-
 import pytest
 from maskflownet.errors import UserError
-from maskflownet.settings.datasets import NAMES, TEXTURES, find_root, parse_roots, read_paths
+from maskflownet.settings.datasets import Roots, parse_roots, root_names
+
+NAMES = root_names()
 
 
 @pytest.fixture
 def folders(tmp_path, monkeypatch):
     """Make three folders, and an environment that knows of no data set."""
-    for name in (*NAMES, TEXTURES):
+    for name in NAMES:
         monkeypatch.delenv(f"MASKFLOWNET_{name.upper()}", raising=False)
     for name in ("one", "two", "three"):
         (tmp_path / name).mkdir()
     return tmp_path
 
 
+def find(name, given, paths_file):
+    return Roots(given, paths_file).look_up(name)
+
+
+def test_names():
+    assert NAMES == ["chairs", "things3d", "sintel", "kitti", "hd1k", "textures", "pairs"]
+
+
 def test_command_line_before_environment_before_file(folders, monkeypatch):
     paths = folders / "paths.yaml"
     paths.write_text("chairs: three\n")
-    assert find_root("chairs", {}, paths) == folders / "three"
+    assert find("chairs", {}, paths) == folders / "three"
     monkeypatch.setenv("MASKFLOWNET_CHAIRS", str(folders / "two"))
-    assert find_root("chairs", {}, paths) == folders / "two"
-    assert find_root("chairs", {"chairs": str(folders / "one")}, paths) == folders / "one"
+    assert find("chairs", {}, paths) == folders / "two"
+    assert find("chairs", {"chairs": str(folders / "one")}, paths) == folders / "one"
 
 
-def test_nothing_said_is_none(folders, monkeypatch):
+@pytest.mark.parametrize("content", ["", "# nothing yet\n"])
+def test_nothing_said_is_none(folders, monkeypatch, content):
     paths = folders / "paths.yaml"
-    paths.write_text("# nothing yet\n")
-    assert find_root("kitti", {"chairs": str(folders / "one")}, paths) is None
+    paths.write_text(content)
+    assert find("kitti", {"chairs": str(folders / "one")}, paths) is None
     monkeypatch.setenv("MASKFLOWNET_KITTI", "")
-    assert find_root("kitti", {}) is None
+    assert find("kitti", {}, paths) is None
 
 
-@pytest.mark.parametrize("name", [*NAMES, TEXTURES])
+@pytest.mark.parametrize("name", NAMES)
 def test_every_name_has_its_variable(folders, monkeypatch, name):
     monkeypatch.setenv(f"MASKFLOWNET_{name.upper()}", str(folders / "two"))
-    assert find_root(name, {}) == folders / "two"
+    assert find(name, {}, None) == folders / "two"
 
 
 def test_home_and_absolute_folders_in_a_file(folders, monkeypatch):
     monkeypatch.setenv("HOME", str(folders))
     paths = folders / "one" / "paths.yaml"
     paths.write_text(f"sintel: {folders / 'two'}\nhd1k: ~/three\n")
-    assert find_root("sintel", {}, paths) == folders / "two"
-    assert find_root("hd1k", {}, paths) == folders / "three"
-    assert find_root("hd1k", {"hd1k": "~/one"}) == folders / "one"
+    assert find("sintel", {}, paths) == folders / "two"
+    assert find("hd1k", {}, paths) == folders / "three"
+    assert find("hd1k", {"hd1k": "~/one"}, paths) == folders / "one"
 
 
 def test_a_root_that_does_not_exist_is_an_error(folders, monkeypatch):
     with pytest.raises(UserError, match="nowhere.*sintel.*command line"):
-        find_root("sintel", {"sintel": str(folders / "nowhere")})
+        find("sintel", {"sintel": str(folders / "nowhere")}, None)
     monkeypatch.setenv("MASKFLOWNET_SINTEL", str(folders / "nowhere"))
     with pytest.raises(UserError, match="nowhere.*MASKFLOWNET_SINTEL"):
-        find_root("sintel", {})
-
-
-def test_unknown_names_are_errors(folders):
-    with pytest.raises(UserError, match="'chair'"):
-        find_root("chair", {})
-    with pytest.raises(UserError, match="'chair'.*command line"):
-        find_root("chairs", {"chair": str(folders / "one")})
-    with pytest.raises(UserError, match="'chair'.*command line"):
-        parse_roots(["chair=/somewhere"])
+        find("sintel", {}, None)
 
 
 @pytest.mark.parametrize(
@@ -73,30 +73,31 @@ def test_unknown_names_are_errors(folders):
         ("chairs: 3\n", "chairs"),
         ("chairs:\n", "chairs"),
         ("- chairs\n", "does not hold keys and values"),
-        ("chairs: [one\n", "not valid YAML"),
+        ("chairs: [one\n", "is not valid YAML"),
         ("chairs: one\nchairs: two\n", "chairs stands twice"),
-        ("chairs: !!python/object/apply:os.getcwd []\n", "not valid YAML"),
-        ("[1, 2]: one\n", "no data set"),
+        ("chairs: !!python/object/apply:os.getcwd []\n", "is not valid YAML"),
+        ("[1, 2]: one\n", "is not valid YAML|no data set"),
     ],
 )
 def test_a_wrong_file_is_named(folders, content, message):
     paths = folders / "paths.yaml"
     paths.write_text(content)
     with pytest.raises(UserError, match=message) as caught:
-        read_paths(paths)
+        find("chairs", {}, paths)
     assert str(paths) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_file_is_named(folders):
     with pytest.raises(UserError, match=r"absent\.yaml"):
-        find_root("chairs", {}, folders / "absent.yaml")
+        find("chairs", {}, folders / "absent.yaml")
 
 
 def test_arguments():
-    roots = parse_roots(["chairs=/a", "sintel=b=c"])
-    assert roots == {"chairs": "/a", "sintel": "b=c"}
-    assert isinstance(find_root("chairs", {"chairs": "."}), Path)
+    assert parse_roots(["chairs=/a", "sintel=b=c"]) == {"chairs": "/a", "sintel": "b=c"}
     for wrong in (["chairs"], ["chairs="], ["=/a"], ["chairs=/a", "chairs=/b"]):
         with pytest.raises(UserError):
             parse_roots(wrong)
+    for unknown in (lambda: parse_roots(["chair=/somewhere"]), lambda: Roots({"chair": "/somewhere"})):
+        with pytest.raises(UserError, match="'chair' from the command line is no data set"):
+            unknown()

@@ -14,8 +14,7 @@ from maskflownet.engine.graphs import graph_of
 from maskflownet.engine.load import load_engine
 from maskflownet.errors import UserError
 from maskflownet.inference.predictor import Predictor
-from maskflownet.reader.formats import read_flow
-from maskflownet.reader.pictures import read_image, write_image
+from maskflownet.reader.formats import read_flow, read_image, write_image
 from maskflownet.settings.cli import run
 from maskflownet.settings.configs import load_network_config
 from maskflownet.tools.onnx_export import export_onnx
