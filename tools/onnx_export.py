@@ -1,10 +1,13 @@
-"""A checkpoint as an ONNX file, for programs that know neither this code nor its engines."""
+"""A checkpoint as an ONNX file, for programs that know neither this code nor its engines.
 
-from __future__ import annotations
+PyTorch's exporter traces the network. Height and width are constants of the model, the batch need not be.
+"""
 
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from maskflownet.checkpoints.checkpoint import Checkpoint, check_multiplier, match_network
 from maskflownet.checkpoints.records import sha256
 from maskflownet.engine.contract import Sizing
@@ -13,8 +16,22 @@ from maskflownet.errors import UserError
 from maskflownet.reader.files import atomic_path
 from maskflownet.settings.configs import NetworkConfig
 
-SIZE = (448, 1024)  # Sintel's 436x1024 at the next multiples of 64
+SIZE = (448, 1024)  # (H, W) px: Sintel's 436x1024 at the next multiples of 64
+OPSET = 17  # new enough for GridSample, old enough for every runtime of the last years
 SUFFIX = ".onnx"
+DESCRIPTION = "Optical flow with a learnable occlusion mask: MaskFlownet (Zhao et al., CVPR 2020, arXiv 2003.10955)."
+INPUT = (
+    "(N, 3, H, W) float32, RGB in [0, 1] (8-bit values / 255). Images of another size are resized "
+    "to H x W bilinearly with aligned corners; their flow is that of the model resized back, u "
+    "times width / W and v times height / H."
+)
+OUTPUTS = {
+    "flow": "(N, 2, H, W) float32, px, (u, v) = (right, down): the content of pixel (x, y) of img1 "
+    "is found at (x + u, y + v) in img2.",
+    "mask": "(N, 1, H, W) float32 in [0, 1]: 1 = the pixel of img1 is visible in img2, 0 = occluded.",
+}
+TILE = 32  # pixels of a row that are matched in one matrix product, at most
+FAR = -9.0  # a coordinate of grid_sample outside every picture
 
 
 class Exported(NamedTuple):
@@ -23,17 +40,16 @@ class Exported(NamedTuple):
     path: Path
     network: str
     size: tuple[int, int]  # (H, W) px
-    batch: int | None
-    opset: int
+    batch: int | None  # None: any
 
     def describe(self) -> str:
         """Three lines: the file, what it takes and gives, and how to run it."""
         height, width = self.size
-        count = "N" if self.batch is None else self.batch
-        pairs = "any number of pairs" if self.batch is None else f"{self.batch} pair(s)"
+        count = self.batch or "N"
+        pairs = f"{self.batch} pair(s)" if self.batch else "any number of pairs"
         return (
             f"wrote {self.path}: {self.network} for {pairs} of {height}x{width} px at a time, "
-            f"opset {self.opset}, {self.path.stat().st_size / 1e6:.1f} MB\n"
+            f"opset {OPSET}, {self.path.stat().st_size / 1e6:.1f} MB\n"
             f"inputs img1 and img2 ({count}, 3, {height}, {width}), float32 RGB in [0, 1]; outputs "
             f"flow ({count}, 2, {height}, {width}), px (u, v), and mask ({count}, 1, {height}, "
             f"{width}), 1 = visible\n"
@@ -43,29 +59,19 @@ class Exported(NamedTuple):
 
 
 def import_onnx():
-    """The package onnx.
-
-    Raises
-    ------
-    UserError
-        It cannot be imported.
-    """
+    """The packages torch and onnx. UserError: one cannot be imported."""
     try:
         import onnx  # noqa: PLC0415
-        import onnx.reference  # noqa: PLC0415 - since onnx 1.13
+        import torch  # noqa: PLC0415
     except (ImportError, OSError) as error:
-        raise UserError(f"--export_onnx needs the package onnx ({error}): pip install onnx onnxruntime") from error
-    return onnx
+        raise UserError(
+            f"--export_onnx needs PyTorch and the package onnx ({error}): pip install torch onnx onnxruntime"
+        ) from error
+    return torch, onnx
 
 
 def check_target(path, sizing: Sizing) -> Path:
-    """Check what can be checked of an export before a checkpoint is read.
-
-    Raises
-    ------
-    UserError
-        The name or the folder of the file cannot be, or the sizing is no fixed size.
-    """
+    """Check what can be checked before a checkpoint is read. UserError: the name, the folder or the sizing."""
     path = Path(path)
     if path.suffix.lower() != SUFFIX:
         raise UserError(f"cannot write {path}: the name of an ONNX model ends in {SUFFIX}")
@@ -79,11 +85,7 @@ def check_target(path, sizing: Sizing) -> Path:
 
 
 def export_onnx(
-    path,
-    config: NetworkConfig,
-    checkpoint: Checkpoint,
-    sizing: Sizing = Sizing(),  # noqa: B008 - frozen
-    batch: int | None = None,
+    path, config: NetworkConfig, checkpoint: Checkpoint, sizing: Sizing | None = None, batch: int | None = None
 ) -> Exported:
     """Write a checkpoint, or its head, as an ONNX model with float32 weights inside.
 
@@ -93,8 +95,7 @@ def export_onnx(
         The file; it appears when it is complete.
     config : NetworkConfig
         The network to export: that of the checkpoint, or its head.
-    checkpoint : Checkpoint
-    sizing : Sizing
+    sizing : Sizing, optional
         `resize` is the size of the model's images and flow, by default 448x1024.
     batch : int, optional
         Pairs of each call; by default any number.
@@ -102,27 +103,172 @@ def export_onnx(
     Raises
     ------
     UserError
-        The package onnx is missing, the checkpoint does not fit, or the file cannot be written.
+        A package is missing, the checkpoint does not fit, or the file cannot be written.
     """
+    sizing = sizing or Sizing()
     path = check_target(path, sizing)
-    onnx = import_onnx()
-    from maskflownet.tools.onnx_graph.builder import OPSET  # noqa: PLC0415 - they need onnx
-    from maskflownet.tools.onnx_graph.model import build_model  # noqa: PLC0415
-
-    network, record = config.network.class_, checkpoint.record
-    settings = {"flow_multiplier": record.flow_multiplier, "pyramid": record.pyramid}
-    graph = graph_of("network", network=network, **settings)
+    torch, onnx = import_onnx()
+    network, size, record = config.network.class_, sizing.resize or SIZE, checkpoint.record
+    graph = graph_of("network", network=network, flow_multiplier=record.flow_multiplier, pyramid=record.pyramid)
     checkpoint = match_network(checkpoint, network, graph.parameters)
     check_multiplier(checkpoint, config)
     record = checkpoint.record
-    metadata = {
+    facts = {
+        "network": network,
+        "pyramid": record.pyramid,
+        "flow_multiplier": str(record.flow_multiplier),
+        "height": str(size[0]),
+        "width": str(size[1]),
+        "batch": str(batch or "any"),
+        "img1, img2": INPUT,
+        **OUTPUTS,
         "checkpoint": checkpoint.path.name,
         "checkpoint_sha256": sha256(checkpoint.path),
         "run": record.run or "",
         "step": "" if record.step is None else str(record.step),
     }
-    size = sizing.resize or SIZE
-    model = build_model(record, checkpoint.parameters, size, batch, metadata)
-    with atomic_path(path) as temporary:
+    names = {"input_names": ["img1", "img2"], "output_names": list(OUTPUTS)}
+    free = {} if batch else {name: {0: "N"} for names_ in names.values() for name in names_}
+    with atomic_path(path) as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the tracer: sizes become constants, which is wanted
+        module = _module(torch, graph, checkpoint)
+        images = torch.zeros(batch or 1, 3, *size)
+        settings = {"opset_version": OPSET, "dynamo": False, "dynamic_axes": free, **names}
+        torch.onnx.export(module, (images, images), str(temporary), **settings)
+        model = onnx.load_model(str(temporary))
+        del model.graph.value_info[:]  # the tracer's shapes, some of which onnxruntime warns of
+        model.producer_name, model.doc_string = "MaskFlownet", DESCRIPTION
+        model.graph.name, model.graph.doc_string = network, DESCRIPTION
+        for value in (*model.graph.input, *model.graph.output):
+            value.doc_string = OUTPUTS.get(value.name, INPUT)
+            for axis, length in ((2, size[0]), (3, size[1])):
+                value.type.tensor_type.shape.dim[axis].dim_value = length  # the tracer loses those of the outputs
+        onnx.helper.set_model_props(model, facts)
+        onnx.checker.check_model(model)
         onnx.save_model(model, str(temporary))
-    return Exported(path, network, size, batch, OPSET)
+    return Exported(path, network, size, batch)
+
+
+def _module(torch, graph, checkpoint: Checkpoint):
+    """img1, img2 (N, 3, H, W) -> flow (N, 2, H, W), mask (N, 1, H, W), as `INPUT` and `OUTPUTS` say."""
+    from maskflownet.engine.torch.module import GraphModule  # noqa: PLC0415 - they need PyTorch
+    from maskflownet.engine.torch.operators import OPERATORS  # noqa: PLC0415
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = GraphModule(graph, {**OPERATORS, **_OPERATORS})
+            parameters = {n: torch.from_numpy(np.array(a, np.float32)) for n, a in checkpoint.parameters.items()}
+            self.network.load_state_dict(parameters)
+            self.upsample = [GraphModule(graph_of("upsample", factor=4, channels=channels)) for channels in (2, 1)]
+
+        def forward(self, *images):
+            if checkpoint.record.colour == "BGR":
+                images = [image[:, [2, 1, 0]] for image in images]
+            # Axis after axis: onnxruntime's sum of a whole picture is inexact.
+            mean = torch.cat(list(images), 2).mean(3, keepdim=True).mean(2, keepdim=True)
+            *_, flow, mask = self.network(*(image - mean for image in images))
+            (flow,), (mask,) = self.upsample[0](flow), self.upsample[1](mask)
+            return flow[:, [1, 0]], mask  # (y, x) -> (u, v)
+
+    return Model()
+
+
+def _correlation(inputs, attrs):
+    """Cost volume, (N, C, H, W) twice -> (N, (2 md + 1)^2, H, W), zero outside the second.
+
+    The pixels of a row's tile are multiplied with all that any of them is matched with, as one
+    matrix product, of which the displacements are taken out: onnxruntime needs a quarter of the
+    time of a sum for each displacement, which reads and writes features (2 md + 1)^2 times.
+    """
+    import torch  # noqa: PLC0415
+
+    a, b = inputs
+    reach = attrs["max_displacement"]
+    side = 2 * reach + 1
+    channels, height, width = (int(size) for size in a.shape[1:])
+    tile = max(size for size in range(1, TILE + 1) if width % size == 0)
+    tiles, columns = width // tile, tile + side - 1  # columns that the pixels of a tile are matched with
+
+    row = np.arange(height)[:, None, None, None] + np.arange(side)[:, None]
+    column = np.arange(tiles)[:, None, None] * tile + np.arange(columns)
+    wanted = torch.from_numpy((row * (width + side - 1) + column).astype(np.int32).reshape(-1))
+    padded = torch.nn.functional.pad(b / channels, [reach] * 4)
+    pixels = padded.permute(0, 2, 3, 1).reshape(-1, padded.shape[2] * padded.shape[3], channels)
+    others = pixels.index_select(1, wanted).reshape(-1, height, tiles, side * columns, channels)
+    own = a.reshape(-1, channels, height, tiles, tile).permute(0, 2, 3, 1, 4)
+    products = (others @ own).reshape(-1, height, tiles, side * columns * tile)
+
+    down, right, pixel = np.ogrid[:side, :side, :tile]
+    wanted = torch.from_numpy(((down * columns + right + pixel) * tile + pixel).astype(np.int32).reshape(-1))
+    matches = products.index_select(3, wanted).reshape(-1, height, tiles, side**2, tile)
+    return matches.permute(0, 3, 1, 2, 4).reshape(-1, side**2, height, width)
+
+
+def _deformable_convolution(inputs, attrs):
+    """Convolution all of whose taps sample (N, C, H, W) at their place + one offset, (y, x).
+
+    A sample with a coordinate < 0 or >= size is 0; inside bilinear, the last row and column held.
+
+    ONNX's DeformConv fades at the borders, and few runtimes have it. As the taps move together, the
+    result is bilinear between whole pixels. It is computed there first, for the taps' neighbours
+    on both sides where a border makes them differ, see `_cells`, and then sampled once.
+    """
+    import torch  # noqa: PLC0415
+    import torch.nn.functional as F  # noqa: PLC0415
+
+    x, offset, weight, *bias = inputs
+    kernel, stride, pad = attrs["kernel"], attrs.get("stride", (1, 1)), attrs.get("pad", (0, 0))
+    dilate = attrs.get("dilate", (1, 1))
+    whole = F.pad(x, [0, 1, 0, 1])  # the row and the column of zeros that taps outside take
+    grid = []
+    for i in (0, 1):
+        size = int(x.shape[2 + i])
+        first, left, windows = _cells(size, [tap * dilate[i] - pad[i] for tap in range(kernel[i])])
+        whole = whole.index_select(2 + i, torch.tensor(windows).flatten())
+        pixels = torch.arange(int(offset.shape[2 + i]), dtype=torch.float32) * stride[i]
+        position = offset[:, i] + (pixels[:, None] if i == 0 else pixels)
+        inside = (position >= first) & (position < first + len(left))  # false of NaN, too
+        position = torch.where(inside, position, float(first))
+        start = position.floor()
+        cell = torch.tensor(left)[(start - first).long()]
+        place = (cell + position - start) * (2 / (len(windows) - 1)) - 1
+        grid.append(torch.where(inside, place, FAR))
+    whole = F.conv2d(whole, weight, stride=tuple(kernel))
+    out = F.grid_sample(whole, torch.stack(grid[::-1], 3), padding_mode="zeros", align_corners=True)
+    return out + bias[0][:, None, None] if bias else out
+
+
+def _cells(size: int, taps: list[int]) -> tuple[int, list[float], list[list[int]]]:
+    """The intervals [i, i + 1) of positions between which the taps along an axis take two pixels each.
+
+    The pixels on the right of a cell are those on the left of the next one and stored once, but
+    not at the borders: a tap at -0.1 takes nothing, one at 0 takes pixel 0.
+
+    Returns
+    -------
+    first : int
+        Start of the first cell: the lowest position at which a tap is inside.
+    left : list of float
+        By cell c the row of `windows` at its start; the next row is that at its end.
+    windows : list of list of int
+        The taps' pixels, `size` = outside.
+    """
+    first, last = -max(taps), size - 1 - min(taps)
+    left, windows = [], []
+    for cell in range(first, last + 1):
+        at = [tap + cell for tap in taps]
+        low = [place if 0 <= place < size else size for place in at]
+        high = [min(place + 1, size - 1) if 0 <= place < size else size for place in at]
+        if windows[-1:] != [low]:
+            windows.append(low)
+        left.append(len(windows) - 1.0)
+        windows.append(high)
+    return first, left, windows
+
+
+_OPERATORS = {
+    "Correlation": _correlation,
+    "_contrib_DeformableConvolution": _deformable_convolution,
+    "SliceChannel": lambda inputs, attrs: inputs[0].chunk(attrs["num_outputs"], attrs.get("axis", 1)),
+}

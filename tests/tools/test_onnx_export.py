@@ -17,12 +17,15 @@ from maskflownet.inference.predictor import Predictor
 from maskflownet.reader.formats import read_flow, read_image, write_image
 from maskflownet.settings.cli import run
 from maskflownet.settings.configs import load_network_config
+from maskflownet.tools import onnx_export
 from maskflownet.tools.onnx_export import export_onnx
 
 import main
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
+torch = pytest.importorskip("torch")
+from maskflownet.engine.torch.operators import OPERATORS  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = (64, 128)
@@ -170,7 +173,7 @@ def test_the_command_says_how_to_run_it(checkpoints, tmp_path, capsys):
         (["--export_onnx", "x.pb", "-c", "x"], "the name of an ONNX model ends in .onnx"),
         (["--export_onnx", "no/x.onnx", "-c", "x"], "its folder no does not exist"),
         (["--export_onnx", "x.onnx", "-c", "x", "--pad"], "--pad is not for --export_onnx"),
-        (["--export_onnx", "x.onnx", "-c", "x", "-g", "0"], "--gpus is not for --export_onnx"),
+        (["--export_onnx", "x.onnx", "-c", "x", "-g", "0"], "-g is not for --export_onnx"),
         (["--export_onnx", "x.onnx", "-c", "x", "--steps", "1"], "--steps is not for"),
         (["--export_onnx", "x.onnx", "-c", "x", "--dataset_cfg", "a"], "--dataset_cfg is not for"),
         (["--export_onnx", "x.onnx", "-c", "x", "--precision", "bf16"], "--precision is not for"),
@@ -198,31 +201,48 @@ def test_a_checkpoint_that_does_not_fit_is_refused(checkpoints, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_without_onnx_the_error_says_what_to_install(checkpoints, tmp_path):
-    """The package is hidden from a fresh interpreter; neither it nor an engine is imported."""
+@pytest.mark.parametrize("missing", ["onnx", "torch"])
+def test_a_missing_package_is_one_sentence_that_says_what_to_install(missing, checkpoints, tmp_path):
     code = (
-        "import sys; sys.modules['onnx'] = sys.modules['torch'] = sys.modules['mxnet'] = None; "
-        "import main; from engine.cli import run; sys.exit(run(main.main))"
+        f"import sys; sys.modules['{missing}'] = sys.modules['mxnet'] = None; "
+        "import main; from maskflownet.settings.cli import run; sys.exit(run(main.main))"
     )
     line = ["MaskFlownet_S", "-c", str(checkpoints["MaskFlownet_S"]), "--export_onnx"]
     line = [sys.executable, "-c", code, *line, str(tmp_path / "x.onnx")]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert "pip install onnx" in done.stderr
+    assert "pip install torch onnx onnxruntime" in done.stderr
     assert not list(tmp_path.iterdir())
 
 
-def test_neither_engine_is_needed(checkpoints, tmp_path):
-    code = (
-        "import sys; sys.modules['torch'] = sys.modules['mxnet'] = None; "
-        "import main; from engine.cli import run; sys.exit(run(main.main))"
+def agree(op, inputs, attrs, bound):
+    """The export's operator computes what the torch engine's does."""
+    inputs = [torch.from_numpy(x) for x in inputs]
+    exported, expected = onnx_export._OPERATORS[op](inputs, attrs), OPERATORS[op](inputs, attrs)
+    assert exported.shape == expected.shape
+    np.testing.assert_allclose(exported, expected, rtol=0, atol=bound)
+
+
+@pytest.mark.parametrize(("reach", "shape"), [(4, (2, 3, 3, 40)), (2, (2, 5, 7, 37)), (2, (1, 5, 1, 2))])
+def test_the_correlation_is_that_of_the_engine(reach, shape):
+    features = np.random.default_rng(0).standard_normal((2, *shape), np.float32)
+    agree("Correlation", features, {"max_displacement": reach, "pad_size": reach}, 1e-5)
+
+
+@pytest.mark.parametrize("size", [(1, 2), (2, 4), (3, 5), (9, 12)])
+@pytest.mark.parametrize("reach", [1, 4, 50])
+def test_the_deformable_convolution_keeps_the_border_rule(size, reach):
+    """Offsets in and out of the picture, whole pixels, where the rule jumps, and what is no number."""
+    random = np.random.default_rng(reach)
+    x, weight, bias, offset = (
+        random.standard_normal(shape, np.float32) for shape in ((3, 5, *size), (4, 5, 3, 3), (4,), (3, 2, *size))
     )
-    line = ["MaskFlownet_S", "-c", str(checkpoints["MaskFlownet_S"]), "--resize", "64,64"]
-    line = [sys.executable, "-c", code, *line, "--export_onnx", str(tmp_path / "x.onnx")]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "x.onnx").is_file()
+    offset = np.where(random.random((3, 1, *size)) > 0.7, np.rint(offset * reach), offset * reach)
+    offset[:, :, 0, :2] = random.choice([np.nan, np.inf, -np.inf, 1e9, 0.0], (3, 2, min(2, size[1])))
+    inputs = x, np.tile(offset, (1, 9, 1, 1)), weight, bias
+    attrs = {"kernel": (3, 3), "num_filter": 4, "pad": (1, 1)}
+    agree("_contrib_DeformableConvolution", inputs, attrs, 1e-4)
 
 
 def test_the_example_runs_with_no_other_code(checkpoints, models, tmp_path):
