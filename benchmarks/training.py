@@ -15,19 +15,22 @@ import numpy as np
 import torch
 from maskflownet.benchmarks.arithmetic import multiply_accumulates
 from maskflownet.engine.contract import TrainingSettings
+from maskflownet.engine.load import make_engine
 from maskflownet.engine.torch.devices import devices
-from maskflownet.engine.torch.engine import TorchEngine
 from maskflownet.errors import UserError
+from maskflownet.network import import_mxnet
 from maskflownet.reader.loader import Batch
 from maskflownet.settings.cli import Parser, count, run
 from maskflownet.settings.configs import load_data_config, load_network_config
 
 RATE = 1e-5
 SAMPLES, TARGET = (384, 512), (320, 448)
+WARM_UP = 3  # steps
 
 
-def settings_of(config, original, augmentation) -> TrainingSettings:
-    return TrainingSettings(config.optimizer, config.network.mw, original, TARGET, augmentation, seed=0)
+def training_of(engine, original, target, augmentation=None):
+    config = engine.config
+    return engine.training(TrainingSettings(config.optimizer, config.network.mw, original, target, augmentation, 0))
 
 
 def batch_of(size: int, shape) -> Batch:
@@ -38,26 +41,10 @@ def batch_of(size: int, shape) -> Batch:
     return Batch(*images, flow, mask, tuple(f"sample {i}" for i in range(size)))
 
 
-def pipelined(training, batch, steps: int) -> float:
-    """Milliseconds a step as a run has them: each is started before the last one's loss is read."""
-    arrays = []
-    for array in batch[:4]:  # where a run's loader would put them
-        memory = training.host_memory(array.nbytes).view(array.dtype)
-        arrays.append(memory.reshape(array.shape))
-        arrays[-1][...] = array
-    batch = Batch(*arrays, batch.names)
-    for step in range(3):
-        training.step(batch, step, RATE)
-    started = time.perf_counter()
-    waiting = None
-    for step in range(3, 3 + steps):
-        begun = training.start(batch, step)
-        if waiting is not None:
-            waiting.result()
-        begun.finish(RATE)
-        waiting = begun
-    waiting.result()
-    return 1000 * (time.perf_counter() - started) / steps
+def train(training, batch, steps: range) -> None:
+    for step in steps:
+        losses = training.train_batch(batch, step, RATE)
+    _ = losses.loss  # waits
 
 
 def on_gpu(args) -> None:
@@ -73,32 +60,22 @@ def on_gpu(args) -> None:
     augmentation = load_data_config("chairs").augmentation
     for case in args.cases.split(","):
         name, size = case.split(":")
-        config = load_network_config(name)
-        flop = 2 * int(size) * training_macs(name)
+        config, size = load_network_config(name), int(size)
         for precision in args.precisions.split(","):
             gpu.forget_memory()
-            engine = TorchEngine(config, [device], 0, precision)
-            training = engine.training(settings_of(config, TARGET, None))
-            batch = batch_of(int(size), TARGET)
-            for step in range(3):
-                training.step(batch, step, RATE)
-            # What was captured, without what comes from the host.
-            captured = training._captured
-
-            def replay(captured=captured):
-                captured._gradient_graph.replay()
-                captured._update_graph.replay()
-
-            taken = gpu.milliseconds(replay, args.repeats)
+            training = training_of(make_engine(config, args.gpus, 0, False, "torch", precision), TARGET, TARGET)
+            train(training, batch_of(size, TARGET), range(WARM_UP))
+            taken = gpu.milliseconds(training._captured.replay, args.repeats)
             memory = gpu.peak_memory()
-            rate = 1e-9 * flop / taken
-            share = ""
-            if precision in peaks:
-                share = f" ({100 * rate / peaks[precision]:.0f} % of the matrix product)"
-            del training, captured, replay, engine
-            engine = TorchEngine(config, [device], 0, precision)
-            training = engine.training(settings_of(config, SAMPLES, augmentation))
-            whole = pipelined(training, batch_of(int(size), SAMPLES), args.repeats)
+            rate = 2e-9 * size * training_macs(name) / taken
+            share = f" ({100 * rate / peaks[precision]:.0f} % of the matrix product)" if precision in peaks else ""
+            del training
+            engine = make_engine(config, args.gpus, 0, False, "torch", precision)
+            training, batch = training_of(engine, SAMPLES, TARGET, augmentation), batch_of(size, SAMPLES)
+            train(training, batch, range(WARM_UP))
+            started = time.perf_counter()
+            train(training, batch, range(WARM_UP, WARM_UP + args.repeats))
+            whole = 1000 * (time.perf_counter() - started) / args.repeats
             print(f"{name} {precision} {size} x {TARGET[0]}x{TARGET[1]}: network {taken:.2f} ms, "
                   f"{rate:.1f} TFLOP/s{share}, {memory}; whole {whole:.2f} ms",
                   flush=True)  # fmt: skip
@@ -112,34 +89,23 @@ def training_macs(name: str) -> float:
     return 3 * macs if name == "MaskFlownet_S" else 3 * (macs - head) + head
 
 
-def wait_for_mxnet() -> None:
-    """A step of MXNet returns while its backward pass still runs."""
-    from maskflownet.network.compat import mx  # noqa: PLC0415
-
-    mx.nd.waitall()
-
-
 def on_cpu(args) -> None:
-    from maskflownet.engine.load import make_engine  # noqa: PLC0415 - imports MXNet
-
-    config = load_network_config("MaskFlownet_S")
-    height, width = args.crop, args.crop
-    batch = batch_of(args.batch, (height, width))
-    settings = TrainingSettings(config.optimizer, config.network.mw, (height, width), (height, width), None, seed=0)
-    made = [make_engine(config, "", 0, engine=name)[0] for name in args.engines.split(",")]
-    trainings = {engine.name: engine.training(settings) for engine in made}
+    config, size = load_network_config("MaskFlownet_S"), (args.crop, args.crop)
+    batch = batch_of(args.batch, size)
+    engines = {name: make_engine(config, engine=name) for name in args.engines.split(",")}
+    trainings = {name: training_of(engine, size, size) for name, engine in engines.items()}
     times: dict = {name: [] for name in trainings}
     for step in range(args.repeats + 1):
         for name, training in trainings.items():
             started = time.perf_counter()
-            training.step(batch, step, RATE)
-            if name == "mxnet":
-                wait_for_mxnet()
+            train(training, batch, range(step, step + 1))
+            if name == "mxnet":  # whose backward pass still runs when the loss is there
+                import_mxnet("").nd.waitall()
             if step:
                 times[name].append(1000 * (time.perf_counter() - started))
     typical = {name: median(taken) for name, taken in times.items()}
     for name, taken in typical.items():
-        print(f"MaskFlownet_S {name}, {args.batch} x {height}x{width}: {taken:.0f} ms a step")
+        print(f"MaskFlownet_S {name}, {args.batch} x {args.crop}x{args.crop}: {taken:.0f} ms a step")
     if len(typical) > 1:
         print(f"torch is {typical['mxnet'] / typical['torch']:.2f} times as fast")
 

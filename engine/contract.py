@@ -51,6 +51,12 @@ def singles(prediction: Prediction) -> Iterator[Prediction]:
         yield type(prediction)(*(None if array is None else array[i] for array in prediction))
 
 
+def shares(count: int, devices: int) -> list[slice]:
+    """Which of N pairs each device predicts; fewer shares where there are fewer pairs."""
+    bounds = [round(i * count / devices) for i in range(devices + 1)]
+    return [slice(a, b) for a, b in zip(bounds, bounds[1:]) if a < b]
+
+
 LARGEST = 16384  # px a side
 
 
@@ -100,6 +106,19 @@ class Sizing:
         size = self.network_size(height, width)
         factors = height / size[0], width / size[1]
         return lambda x: resize(x, *size), lambda x: (resize(x, height, width), factors)
+
+
+def device_ids(gpus: str) -> list[int]:
+    """The numbers in `-g 0,1`; none for the CPU. It is a UserError if they are malformed or repeated."""
+    if not gpus.strip():
+        return []
+    try:
+        ids = [int(part) for part in gpus.split(",")]
+    except ValueError:
+        ids = [-1]
+    if min(ids) < 0 or len(set(ids)) != len(ids):
+        raise UserError(f"-g {gpus} is no list of device ids: write them as in -g 0,1")
+    return ids
 
 
 # Of what `torchrun` sets, the names that say where a process stands.
@@ -234,21 +253,13 @@ class Training(ABC):
 
     @abstractmethod
     def train_batch(self, batch, step: int, learning_rate: float) -> Losses:
-        """Train on one batch; returns before the device is done, at most two steps ahead of it.
+        """Train on one batch, and return before the device is done, at most two steps ahead of it.
 
-        Parameters
-        ----------
-        batch : reader.loader.Batch
-            Its arrays may be overwritten when this returns. Instead of NumPy arrays they may be
-            PyTorch tensors on the torch engine's device, which are used where they are.
-        step : int
-            Steps done before; with the seed it decides all random draws.
-        learning_rate : float
+        The arrays of `batch`, a reader.loader.Batch, may be overwritten when this returns. They may
+        be PyTorch tensors on the torch engine's device, too. `step`, the number of steps done
+        before, decides with the seed about all random draws.
 
-        Raises
-        ------
-        PeerLost
-            Another process has ended; `Losses` tell which steps are done.
+        It raises PeerLost if another process has ended; the Losses tell which steps are done.
         """
 
     @abstractmethod
@@ -294,16 +305,6 @@ class Engine(ABC):
         """Overwrite the parameters of these names."""
 
     @abstractmethod
-    def predict(
-        self,
-        image_1: np.ndarray,
-        image_2: np.ndarray,
-        sizing: Sizing | None = None,
-        mask: bool = True,
-        warped: bool = True,
-    ) -> Prediction:
-        """Predict the flow of N pairs (N, H, W, 3) uint8, RGB; mask and warped image if wanted."""
-
     def submit(
         self,
         image_1: np.ndarray,
@@ -312,9 +313,11 @@ class Engine(ABC):
         mask: bool = True,
         warped: bool = True,
     ) -> Callable[[], Prediction]:
-        """As `predict`, but gives a function that waits for the prediction, to be called once."""
-        prediction = self.predict(image_1, image_2, sizing, mask, warped)
-        return lambda: prediction
+        """Begin to predict N pairs (N, H, W, 3) uint8, RGB; the function waits for it, and is called once."""
+
+    def predict(self, image_1, image_2, sizing: Sizing | None = None, mask=True, warped=True) -> Prediction:
+        """As `submit`, at once."""
+        return self.submit(image_1, image_2, sizing, mask, warped)()
 
     @abstractmethod
     def training(self, settings: TrainingSettings) -> Training:

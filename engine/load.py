@@ -21,24 +21,10 @@ def make_engine(
 ) -> Engine:
     """An engine with fresh parameters; its `processes` are those that train together.
 
-    Parameters
-    ----------
-    config : NetworkConfig
-    gpus : str
-        Comma-separated device ids; the CPU without any.
-    seed : int
-        Of the fresh parameters.
-    distributed : bool
-        Join the processes that the environment names: MXNet's parameter server (`DMLC_*`), or
-        those that `torchrun` started, each of which takes one of the devices.
-    engine : {"mxnet", "torch"}
-    precision : {"float32", "tf32", "bf16"}, optional
-        Of the torch engine's networks; by default float32 on the CPU, tf32 on GPUs.
-
-    Raises
-    ------
-    UserError
-        The engine is not installed, or cannot have these devices or this precision.
+    With `distributed` it joins those that the environment names: MXNet's parameter server (`DMLC_*`),
+    or the processes of `torchrun`, each of which takes one of the devices. `precision` is that of the
+    torch engine's networks, by default float32 on the CPU and tf32 on GPUs. It is a UserError if the
+    engine is not installed, or cannot have these devices or this precision.
     """
     # The engines are imported only here: bad arguments are told without waiting for MXNet's import.
     if engine == "torch":
@@ -95,12 +81,8 @@ def load_engine(
 def load_into(engine: Engine, checkpoint: Checkpoint, as_head: bool = False) -> None:
     """Give a checkpoint to an engine, or its head where the engine has the head's network.
 
-    With `as_head` a MaskFlownet_S checkpoint becomes the frozen head of a MaskFlownet.
-
-    Raises
-    ------
-    UserError
-        It is of the other network, or was trained with another flow_multiplier.
+    With `as_head` a MaskFlownet_S checkpoint becomes the frozen head of a MaskFlownet. It is a
+    UserError if it is of the other network, or was trained with another flow_multiplier.
     """
     network, prefix = engine.config.network.class_, ""
     if as_head and network == "MaskFlownet" and checkpoint.record.network == "MaskFlownet_S":

@@ -1,12 +1,22 @@
 """The engine that executes the networks with MXNet, and the devices of `-g` for it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from maskflownet.checkpoints.records import Record
-from maskflownet.engine.contract import ALONE, Engine, Prediction, Processes, Sizing, TrainingSettings
-from maskflownet.engine.mxnet.training import MXNetTraining, centred
+from maskflownet.engine.contract import (
+    ALONE,
+    Engine,
+    Prediction,
+    Processes,
+    Sizing,
+    TrainingSettings,
+    device_ids,
+    shares,
+)
+from maskflownet.engine.mxnet.training import MXNetTraining, centred, channels_first
 from maskflownet.errors import UserError
 from maskflownet.network.architecture import SLOPE
 from maskflownet.network.compat import mx
@@ -20,19 +30,11 @@ nd = mx.nd
 def contexts(gpus: str) -> list:
     """MXNet contexts of comma-separated device ids; the CPU without any.
 
-    Raises
-    ------
-    UserError
-        The ids are malformed or repeated, this MXNet has no CUDA, or there is no such device.
+    It is a UserError if this MXNet has no CUDA, or there is no such device.
     """
-    if not gpus.strip():
+    ids = device_ids(gpus)
+    if not ids:
         return [mx.cpu()]
-    try:
-        ids = [int(part) for part in gpus.split(",")]
-    except ValueError:
-        ids = [-1]
-    if min(ids) < 0 or len(set(ids)) != len(ids):
-        raise UserError(f"-g {gpus} is no list of device ids: write them as in -g 0,1")
     if not mx.runtime.Features().is_enabled("CUDA"):
         raise UserError(
             f"-g {gpus} needs an MXNet with CUDA, but this one ({mx.__version__}) is for CPUs: "
@@ -79,9 +81,7 @@ class Workers(Processes):
 
 def build_network(name: str, flow_multiplier: float, pyramid: str):
     """One of the two networks, its parameters without values."""
-    if name == "MaskFlownet_S":
-        return MaskFlownet_S(flow_multiplier)
-    return MaskFlownet(flow_multiplier, pyramid)
+    return MaskFlownet_S(flow_multiplier) if name == "MaskFlownet_S" else MaskFlownet(flow_multiplier, pyramid)
 
 
 class MXNetEngine(Engine):
@@ -126,37 +126,31 @@ class MXNetEngine(Engine):
     def parameters(self) -> dict[str, np.ndarray]:
         return {name: parameter.list_data()[0].asnumpy() for name, parameter in self._structural_parameters().items()}
 
-    def predict(self, image_1, image_2, sizing=None, mask=True, warped=True):
+    def submit(self, image_1, image_2, sizing=None, mask=True, warped=True) -> Callable[[], Prediction]:
         try:
-            return self._predict(image_1, image_2, sizing or Sizing(), mask, warped)
+            prediction = self._predict(image_1, image_2, sizing or Sizing(), mask, warped)
         except mx.MXNetError as error:
             height, width = image_1.shape[1:3]
             reason = str(error).strip().splitlines()[-1].strip()
             raise UserError(f"MXNet cannot predict {len(image_1)} pairs of {height}x{width}: {reason}") from error
+        return lambda: prediction
 
     def _predict(self, image_1, image_2, sizing, mask, warped) -> Prediction:
-        shares = np.array_split(np.arange(len(image_1)), len(self.contexts))
         parts = []
-        for context, share in zip(self.contexts, shares):
-            if len(share):
-                part = slice(share[0], share[-1] + 1)
-                images = (nd.array(i[part], context, np.uint8) for i in (image_1, image_2))
-                parts.append(self._predict_on_device(*images, sizing, mask, warped))
+        for context, part in zip(self.contexts, shares(len(image_1), self.devices)):
+            images = (nd.array(image[part], context, np.uint8) for image in (image_1, image_2))
+            parts.append(self._predict_on_device(*images, sizing, mask, warped))
         # MXNet computes asynchronously: only here are the devices waited for.
-        joined = (
-            None if outputs[0] is None else np.concatenate([to_host(o) for o in outputs]) for outputs in zip(*parts)
-        )
-        return Prediction(*joined)
+        return Prediction(*(None if outputs[0] is None else to_host(outputs) for outputs in zip(*parts)))
 
     def _predict_on_device(self, image_1, image_2, sizing, with_mask, with_warped):
         """(N, H, W, 3) uint8 on one device -> flow (N, 2, H, W), mask and warped on that device."""
-        image_1, image_2 = (i.transpose((0, 3, 1, 2)).astype("float32") / 255 for i in (image_1, image_2))
-        height, width = image_1.shape[2:]
-        fit, unfit = sizing.fitting(height, width, pad, resize)
-        outputs = self.network(*(fit(image) for image in centred([image_1, image_2], self.record.colour)))
-        flow, factors = unfit(self._upsample_flow(outputs[0][-1]))
+        image_1, image_2 = (channels_first(image) / 255 for image in (image_1, image_2))
+        fit, unfit = sizing.fitting(*image_1.shape[2:], pad, resize)
+        flows, mask, *_ = self.network(*(fit(image) for image in centred([image_1, image_2], self.record.colour)))
+        flow, factors = unfit(self._upsample_flow(flows[-1]))
         flow = nd.broadcast_mul(flow, nd.array(factors, flow.context).reshape((1, 2, 1, 1)))
-        visible = unfit(self._upsample_mask(outputs[1]))[0] if with_mask else None
+        visible = unfit(self._upsample_mask(mask))[0] if with_mask else None
         warped = self._warp(image_2, flow) if with_warped else None
         return flow.flip(axis=1), visible, warped
 
@@ -172,6 +166,6 @@ def resize(x, height: int, width: int):
     return nd.contrib.BilinearResize2D(x, height=height, width=width)
 
 
-def to_host(x) -> np.ndarray:
-    """(N, C, H, W) on a device -> (N, H, W, C) in host memory."""
-    return x.transpose((0, 2, 3, 1)).asnumpy()
+def to_host(parts) -> np.ndarray:
+    """Arrays (n, C, H, W) on their devices -> one (N, H, W, C) in host memory."""
+    return np.concatenate([part.transpose((0, 2, 3, 1)).asnumpy() for part in parts])

@@ -1,7 +1,7 @@
 """Training with MXNet: augmentation, loss and Adam on one or several contexts."""
 
 import numpy as np
-from maskflownet.engine.contract import Losses, NotFinite, Training, TrainingSettings, check_state
+from maskflownet.engine.contract import Losses, NotFinite, Training, TrainingSettings, check_state, shares
 from maskflownet.network.architecture import HEAD
 from maskflownet.network.augmentation import ColourAugmentation, GeometryAugmentation
 from maskflownet.network.compat import mx
@@ -9,6 +9,11 @@ from maskflownet.network.draws import Draws, draw_noise, draw_step
 from maskflownet.network.losses import EndPointError, MultiscaleEPE
 
 nd = mx.nd
+
+
+def channels_first(x):
+    """(N, H, W, C) -> (N, C, H, W) float32."""
+    return x.transpose((0, 3, 1, 2)).astype("float32")
 
 
 def centred(images: list, colour: str) -> list:
@@ -61,10 +66,8 @@ class MXNetTraining(Training):
     def train_batch(self, batch, step: int, learning_rate: float) -> Losses:
         count, processes = len(batch.names), self.processes
         draws = draw_step(self.settings, count, step, processes.rank, processes.world_size)
-        share = count // len(self.contexts)
         losses, errors = [], []
-        for i, context in enumerate(self.contexts):
-            part = slice(i * share, (i + 1) * share)
+        for context, part in zip(self.contexts, shares(count, len(self.contexts))):
             images, label, mask = self._prepare(batch, draws, part, context)
             with mx.autograd.record():
                 flows = self.network(*images)[0]
@@ -82,12 +85,14 @@ class MXNetTraining(Training):
             mx.autograd.backward(losses)
             self.trainer.set_learning_rate(learning_rate)
             self.trainer.step(count * processes.world_size)
-        return Losses(lambda: self._report(loss, epe))
+        failed = self._failed
 
-    def _report(self, loss: float, epe: float) -> tuple[float, float]:
-        if self._failed is not None:
-            raise self._failed
-        return loss, epe
+        def read() -> tuple[float, float]:
+            if failed is not None:
+                raise failed
+            return loss, epe
+
+        return Losses(read)
 
     def _prepare(self, batch, draws: Draws | None, part: slice, context):
         """One device's share: two centred images (n, 3, H, W), label (n, 2, H, W) (y, x), mask."""
@@ -95,18 +100,13 @@ class MXNetTraining(Training):
         def send(array):
             return nd.array(array[part], context, array.dtype)
 
-        def send_channels_first(array):
-            return send(array).transpose((0, 3, 1, 2)).astype("float32")
-
-        images = [send_channels_first(image) / 255 for image in (batch.img1, batch.img2)]
-        flow = send_channels_first(batch.flow)  # (u, v)
-        mask = send_channels_first(batch.mask) / 255
+        images = [channels_first(send(image)) / 255 for image in (batch.img1, batch.img2)]
+        flow, mask = channels_first(send(batch.flow)), channels_first(send(batch.mask)) / 255  # (u, v)
         if draws:
             *images, flow, mask = self.geometry(*images, flow, mask, send(draws.geometry))
             if draws.noise_seeds:
-                noise = draw_noise(draws.noise_seeds[part], self.settings.target)
-                noise = nd.array(noise, context)  # (n, 2, 3, H, W)
-                noises = [noise[:, 0], noise[:, 1]]
+                noise = nd.array(draw_noise(draws.noise_seeds[part], self.settings.target), context)
+                noises = [noise[:, i] for i in range(2)]  # (n, 3, H, W)
             else:
                 noises = [nd.zeros_like(image) for image in images]
             images = self.colour(*images, *noises, send(draws.colour))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from maskflownet.engine.contract import device_ids
 from maskflownet.errors import UserError
 
 CPU = torch.device("cpu")
@@ -18,19 +19,11 @@ POLL = 5e-5  # s between two looks at a device, far below a step's time
 def devices(gpus: str) -> list[torch.device]:
     """PyTorch devices of comma-separated ids; the CPU without any.
 
-    Raises
-    ------
-    UserError
-        The ids are malformed or repeated, this PyTorch has no CUDA, or there is no such device.
+    It is a UserError if this PyTorch has no CUDA, or there is no such device.
     """
-    if not gpus.strip():
+    ids = device_ids(gpus)
+    if not ids:
         return [CPU]
-    try:
-        ids = [int(part) for part in gpus.split(",")]
-    except ValueError:
-        ids = [-1]
-    if min(ids) < 0 or len(set(ids)) != len(ids):
-        raise UserError(f"-g {gpus} is no list of device ids: write them as in -g 0,1")
     if not torch.backends.cuda.is_built():
         raise UserError(
             f"-g {gpus} needs a PyTorch with CUDA, but this one ({torch.__version__}) has none: "
@@ -45,10 +38,7 @@ def devices(gpus: str) -> list[torch.device]:
 def check_precision(precision: str | None, devices: Sequence[torch.device]) -> str:
     """The precision of the networks on these devices: tf32 on GPUs, float32 on the CPU by default.
 
-    Raises
-    ------
-    UserError
-        The devices cannot have the one that is asked for.
+    It is a UserError if they cannot have the one that is asked for.
     """
     if devices[0].type == "cpu":
         if precision not in {None, "float32"}:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from maskflownet.checkpoints.records import Record
-from maskflownet.engine.contract import ALONE, Engine, Prediction, Processes, Sizing, TrainingSettings
+from maskflownet.engine.contract import ALONE, Engine, Prediction, Processes, Sizing, TrainingSettings, shares
 from maskflownet.engine.graphs import graph_of
 from maskflownet.engine.torch.devices import Streams, enough_memory
 from maskflownet.engine.torch.fused import computing, executor, module_of
@@ -83,17 +83,13 @@ class TorchEngine(Engine):
             name: parameter.detach().cpu().numpy().copy() for name, parameter in self.networks[0].named_parameters()
         }
 
-    def predict(self, image_1, image_2, sizing=None, mask=True, warped=True) -> Prediction:
-        return self.submit(image_1, image_2, sizing, mask, warped)()
-
     def submit(self, image_1, image_2, sizing=None, mask=True, warped=True) -> Callable[[], Prediction]:
         if not self._runners:
             self._runners = [self._runner(network) for network in self.networks]
         if self._changed:
             self._tell_networks()
         wanted = (sizing or Sizing(), mask, warped)
-        shares = np.array_split(np.arange(len(image_1)), self.devices)
-        parts = [slice(share[0], share[-1] + 1) for share in shares if len(share)]
+        parts = shares(len(image_1), self.devices)
 
         def submit_parts() -> list[Arrays]:
             return [runner((image_1[part], image_2[part]), *wanted) for runner, part in zip(self._runners, parts)]

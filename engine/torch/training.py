@@ -317,3 +317,8 @@ class CapturedStep:
     def update(self) -> None:
         """Queue the update."""
         self._update.replay()
+
+    def replay(self) -> None:
+        """Queue both for the last batch once more, without what comes from the host."""
+        self._gradients.replay()
+        self._update.replay()
