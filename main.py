@@ -24,8 +24,8 @@ from maskflownet.settings.cli import (
     count,
     run,
 )
-from maskflownet.settings.configs import load_data_config, load_network_config
-from maskflownet.settings.datasets import Roots, parse_roots, validation_sets
+from maskflownet.settings.configs import load_network_config
+from maskflownet.settings.datasets import Roots, load_data_config, parse_roots, validation_sets
 from maskflownet.tools.onnx_export import check_target, export_onnx, import_onnx
 from maskflownet.training.launch import train_on
 from maskflownet.training.plan import Options

@@ -17,8 +17,7 @@ import cv2
 from maskflownet.reader.loader import TrainLoader, sample_generator
 from maskflownet.reader.sample import random_crop, random_flip, resize_sample
 from maskflownet.settings.cli import Parser, count, run
-from maskflownet.settings.configs import load_data_config
-from maskflownet.settings.datasets import Roots, parse_roots, training_parts
+from maskflownet.settings.datasets import Roots, load_data_config, parse_roots, training_parts
 
 from tests import trees
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from maskflownet.errors import UserError
 from maskflownet.settings.cli import Parser, count, run
-from maskflownet.settings.configs import load_data_config
+from maskflownet.settings.datasets import load_data_config
 from maskflownet.settings.folders import ROOT
 from maskflownet.settings.schema import yaml_text
 

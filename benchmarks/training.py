@@ -21,7 +21,8 @@ from maskflownet.errors import UserError
 from maskflownet.network import import_mxnet
 from maskflownet.reader.loader import Batch
 from maskflownet.settings.cli import Parser, count, run
-from maskflownet.settings.configs import load_data_config, load_network_config
+from maskflownet.settings.configs import load_network_config
+from maskflownet.settings.datasets import load_data_config
 
 RATE = 1e-5
 SAMPLES, TARGET = (384, 512), (320, 448)

@@ -1,7 +1,7 @@
 """Network configs: which network, its loss and its learning-rate schedule.
 
 Dataset configs: what is trained and validated on, in which shapes, with which augmentation.
-Schedules: which of both in which order. `load_network_config`, `load_data_config` and `load_schedule` read them.
+Schedules: which of both in which order. `load_network_config`, `read_data_config` and `load_schedule` read them.
 """
 
 from collections.abc import Iterable
@@ -90,19 +90,6 @@ class NetworkConfig:
     content: Annotated[dict | None, INTERNAL] = None  # of the file and its bases
 
 
-# The parts of every data set; the first is the one that is trained on unless a config says more.
-SPLITS = {
-    "chairs": ("train", "val", "all"),
-    "things3d": ("all",),
-    "sintel": ("train", "val", "all"),
-    "kitti": ("train", "val", "all"),  # 2012 and 2015 together
-    "kitti2012": ("train", "val", "all"),
-    "kitti2015": ("train", "val", "all"),
-    "hd1k": ("train", "val", "all"),
-    "synthetic": ("train", "val"),
-    "pairs": ("all",),
-}
-PASSES = {"sintel": ("clean", "final"), "things3d": ("clean",)}  # unless a config says otherwise
 STRIDE = 64  # px; the networks take sizes that are multiples of it
 
 
@@ -112,13 +99,6 @@ def _multiples(shape: tuple) -> tuple:
     return shape
 
 
-def _exist(splits: dict[str, str]) -> dict[str, str]:
-    for name, split in splits.items():
-        if split not in SPLITS[name]:
-            raise ValueError(f"must be one of {', '.join(SPLITS[name])} for {name}, not {split!r}")
-    return splits
-
-
 def _once(names: tuple) -> tuple:
     for name in names:
         if names.count(name) > 1:
@@ -126,18 +106,10 @@ def _once(names: tuple) -> tuple:
     return names
 
 
-def _no_training_data(names: tuple) -> tuple:
-    if "things3d" in names:
-        raise ValueError("cannot have things3d, all of which is training data")
-    return names
-
-
-_Set = Literal[tuple(SPLITS)]
 _Shape = Annotated[tuple[Whole, Whole], described("[height, width] in px")]
-_Splits = Annotated[dict[_Set, str], AfterValidator(_exist)]
-_Passes = Annotated[tuple[Literal["clean", "final"], ...], Field(min_length=1), AfterValidator(_once)]
+_Passes = Annotated[tuple[str | int, ...], Field(min_length=1), AfterValidator(_once)]
 _Mix = Annotated[  # {name: samples per batch}; a name alone fills the batch
-    dict[_Set, Whole | None],
+    dict[Text, Whole | None],
     Field(min_length=1),
     BeforeValidator(lambda value: {value: None} if isinstance(value, str) else value),
 ]
@@ -157,6 +129,8 @@ class SyntheticSet:
 
 @checked
 class DataConfig:
+    """What a file says; which data sets and parts there are, `maskflownet.settings.datasets` knows."""
+
     dataset: _Mix  # once read, {name: samples per batch} in the order of the batch
     batch_size: Whole
     orig_shape: _Shape  # of the random crop, the augmentation's input
@@ -164,10 +138,10 @@ class DataConfig:
     augmentation: AugmentationRanges | None  # None = off
     resize: _Shape | None = None  # before the crop
     echo: Whole = 1  # steps that get the same batch, each augmented anew
-    training_split: _Splits = Field(default_factory=dict)
-    passes: dict[Literal[tuple(PASSES)], _Passes] = Field(default_factory=dict)
-    validation: Annotated[tuple[_Set, ...], AfterValidator(_once), AfterValidator(_no_training_data)] = ()
-    validation_split: _Splits = Field(default_factory=dict)
+    training_split: dict[Text, Text] = Field(default_factory=dict)
+    passes: dict[Text, _Passes] = Field(default_factory=dict)
+    validation: Annotated[tuple[Text, ...], AfterValidator(_once)] = ()
+    validation_split: dict[Text, Text] = Field(default_factory=dict)
     validation_steps: Whole = 2500
     validation_samples: WholeOrZero = 4  # pairs drawn at each; 0 = off
     checkpoint_steps: Whole = 5000
@@ -190,24 +164,6 @@ class DataConfig:
             for name in getattr(self, key):
                 if name not in names:
                     raise ValueError(f"{key} has {name}, which the config does not use for that")
-
-    def passes_of(self, name: str) -> tuple[str, ...]:
-        """The renderings of a data set that are read."""
-        return self.passes.get(name, PASSES[name])
-
-    def training_split_of(self, name: str) -> str:
-        return self.training_split.get(name, SPLITS[name][0])
-
-    def validation_split_of(self, name: str, network_class: str) -> str:
-        """What to validate on: `val` where there is one, but all of Sintel for MaskFlownet_S.
-
-        The first stages of MaskFlownet_S do not train on Sintel; the third says `val`.
-        """
-        if name in self.validation_split:
-            return self.validation_split[name]
-        if name == "sintel" and network_class == "MaskFlownet_S":
-            return "all"
-        return "val" if "val" in SPLITS[name] else SPLITS[name][0]
 
     @property
     def synthetic_size(self) -> tuple[int, int]:
@@ -288,8 +244,8 @@ def load_network_config(name) -> NetworkConfig:
     return _load(NetworkConfig, name, "network", "network config")
 
 
-def load_data_config(name) -> DataConfig:
-    """Read and check a dataset config, by name in `config_folder/` or path."""
+def read_data_config(name) -> DataConfig:
+    """Read a dataset config; `maskflownet.settings.datasets.load_data_config` checks its data sets, too."""
     return _load(DataConfig, name, "dataset", "dataset config")
 
 
@@ -302,5 +258,5 @@ def load_schedule(name) -> tuple[Path, tuple[Stage, ...]]:
     stages = parse(Schedule, content, path).stages
     for stage in stages:
         load_network_config(stage.network)
-        load_data_config(stage.dataset)
+        read_data_config(stage.dataset)
     return path, stages

@@ -2,11 +2,11 @@
 
 import itertools
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from maskflownet.errors import UserError
+from maskflownet.errors import UserError, nearest
 from maskflownet.reader.chairs import Chairs
 from maskflownet.reader.dataset import FlowDataset, View
 from maskflownet.reader.hd1k import HD1K
@@ -15,12 +15,13 @@ from maskflownet.reader.pairs import Pairs
 from maskflownet.reader.sintel import Sintel
 from maskflownet.reader.things3d import Things3D
 from maskflownet.scenes.synthetic import Synthetic
-from maskflownet.settings.configs import DataConfig
+from maskflownet.settings.configs import DataConfig, read_data_config
 from maskflownet.settings.folders import ROOT
 from maskflownet.settings.schema import read_yaml
 
 PATHS_FILE = ROOT / "paths.yaml"
 DEBUG_SAMPLES = 32
+SPLIT_KEYS = ("training_split", "validation_split")
 
 
 class SyntheticScenes(FlowDataset):
@@ -45,6 +46,39 @@ class SyntheticScenes(FlowDataset):
 SETS: dict[str, type[FlowDataset]] = {
     cls.name: cls for cls in (Chairs, Things3D, Sintel, Kitti, Kitti2012, Kitti2015, HD1K, SyntheticScenes, Pairs)
 }
+
+
+def load_data_config(name) -> DataConfig:
+    """Read a dataset config by name or path, and check that its data sets have the parts it names.
+
+    Raises
+    ------
+    UserError
+        The file cannot be read, a key is unknown or missing, or a value is wrong.
+    """
+    config = read_data_config(name)
+    for mistake in _mistakes(config):
+        raise UserError(f"{config.path}: {mistake}")
+    return config
+
+
+def _mistakes(config: DataConfig) -> Iterator[str]:
+    for key in ("dataset", "training_split", "validation", "validation_split", "passes"):
+        for name in getattr(config, key):
+            if name not in SETS:
+                yield f"{key} has no data set {name!r}{nearest(name, SETS)}, only {', '.join(SETS)}"
+    chosen = [(key, name, [split]) for key in SPLIT_KEYS for name, split in getattr(config, key).items()]
+    chosen += [("passes", name, passes) for name, passes in config.passes.items()]
+    for key, name, values in chosen:
+        known = SETS[name].versions if key == "passes" else [split for split in SETS[name].splits if split != "test"]
+        if known == (None,):
+            yield f"passes cannot name passes of {name}, which has none"
+        for value in values:
+            if value not in known:
+                yield f"{key} of {name} must be one of {', '.join(map(str, known))}, not {value!r}"
+    for name in config.validation:
+        if SETS[name].validation is None:
+            yield f"validation cannot have {name}, all of which is training data"
 
 
 def root_names() -> list[str]:

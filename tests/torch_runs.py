@@ -25,7 +25,8 @@ from maskflownet.engine.load import make_engine
 from maskflownet.engine.torch.engine import TorchEngine
 from maskflownet.engine.torch.training import TorchTraining
 from maskflownet.settings.cli import run
-from maskflownet.settings.configs import load_data_config, load_network_config
+from maskflownet.settings.configs import load_network_config
+from maskflownet.settings.datasets import load_data_config
 from maskflownet.training.loop import train
 from maskflownet.training.snapshots import state_path
 from maskflownet.training.torch_launch import train_on_devices

@@ -14,7 +14,8 @@ import sys
 from pathlib import Path
 
 import yaml
-from maskflownet.settings.configs import load_data_config, load_network_config
+from maskflownet.settings.configs import load_network_config
+from maskflownet.settings.datasets import load_data_config
 from maskflownet.training.loop import train
 from maskflownet.training.plan import Options
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from maskflownet.engine.graphs import GRAPHS, graph_path, graph_text, write_sources
 from maskflownet.network.architecture import PYRAMIDS
 from maskflownet.settings.cli import Parser, run
-from maskflownet.settings.configs import DataConfig, NetworkConfig, load_data_config, load_network_config, read_config
+from maskflownet.settings.configs import DataConfig, NetworkConfig, load_network_config, read_config
+from maskflownet.settings.datasets import load_data_config
 from maskflownet.settings.folders import CONFIGS
 
 # What every run needs, as graph kind and settings.

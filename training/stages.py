@@ -13,7 +13,8 @@ from maskflownet.checkpoints.checkpoint import new_run_id, read_checkpoint
 from maskflownet.engine.contract import refuse_torchrun
 from maskflownet.errors import UserError
 from maskflownet.reader.files import atomic_path
-from maskflownet.settings.configs import ENGINES, Stage, load_data_config, load_network_config, load_schedule
+from maskflownet.settings.configs import ENGINES, Stage, load_network_config, load_schedule
+from maskflownet.settings.datasets import load_data_config
 from maskflownet.settings.schema import read_yaml, yaml_text
 from maskflownet.training.launch import train_on
 from maskflownet.training.plan import Options, end_of
@@ -61,6 +62,8 @@ def run_stages(
     """
     refuse_torchrun("a schedule of stages")
     path, stages = load_schedule(name)
+    for stage in stages:  # before days of training
+        load_data_config(stage.dataset)
     if begin > len(stages):
         raise UserError(f"{path} has {len(stages)} stages: there is no stage {begin} to begin with")
     if begin > 1 and checkpoint is None:

@@ -197,7 +197,7 @@ def test_a_captured_step_that_fails_leaves_everything_as_it_was(tmp_path):
 
 def train_on_gpus(folder, gpus, **changes):
     """As `main.py --engine torch -g` does."""
-    from maskflownet.settings.configs import load_data_config  # noqa: PLC0415
+    from maskflownet.settings.datasets import load_data_config  # noqa: PLC0415
     from maskflownet.training.launch import train_on  # noqa: PLC0415
 
     from tests.training_runs import options  # noqa: PLC0415

@@ -19,7 +19,8 @@ from maskflownet.errors import UserError
 from maskflownet.network.architecture import HEAD
 from maskflownet.network.draws import draw_noise, draw_step
 from maskflownet.reader.pool import Batch
-from maskflownet.settings.configs import load_data_config, load_network_config
+from maskflownet.settings.configs import load_network_config
+from maskflownet.settings.datasets import load_data_config
 from maskflownet.training.snapshots import state_path
 
 from tests.torch_runs import RUN, largest_difference, start, train_torch_in, training_differences

@@ -11,7 +11,7 @@ from maskflownet.reader.colour import flow_to_colour
 from maskflownet.reader.formats import read_image
 from maskflownet.reader.sample import Sample
 from maskflownet.report.pictures import SamplePictures, choose, draw_strip
-from maskflownet.settings.configs import load_data_config
+from maskflownet.settings.datasets import load_data_config
 from tensorboardX.proto.event_pb2 import Event
 
 from tests.known_engine import KnownEngine, validated

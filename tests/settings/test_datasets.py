@@ -6,12 +6,22 @@ from itertools import islice
 import numpy as np
 import pytest
 from maskflownet.errors import UserError
+from maskflownet.reader.dataset import FlowDataset, list_numbers
+from maskflownet.reader.dataset import Pair as DiskPair
 from maskflownet.reader.formats import write_image
 from maskflownet.reader.loader import TrainLoader
-from maskflownet.settings.configs import load_data_config
-from maskflownet.settings.datasets import Roots, root_names, training_parts, validation_sets
+from maskflownet.settings.datasets import (
+    SETS,
+    Roots,
+    load_data_config,
+    parse_roots,
+    root_names,
+    training_parts,
+    validation_sets,
+)
+from maskflownet.tools.check import check
 
-from tests.trees import make_chairs, make_hd1k, make_kitti, make_pairs, make_sintel, make_things3d_subset
+from tests.trees import Writer, make_chairs, make_hd1k, make_kitti, make_pairs, make_sintel, make_things3d_subset
 
 NAMES = ("chairs", "things3d", "sintel", "kitti", "hd1k", "pairs")
 
@@ -129,6 +139,16 @@ def test_validation_of_sintel_follows_the_network(roots, network, part, count):
     assert (found.skipped, found.unions) == ({}, {})
 
 
+@pytest.mark.parametrize("network", ["MaskFlownet_S", "MaskFlownet"])
+@pytest.mark.parametrize("name", ["sintel", "sintel_kitti2015_hd1k", "kitti"])
+def test_what_is_trained_on_is_validated_on_its_validation_part(roots, name, network):
+    found = validation_sets(load_data_config(name), roots, network).sets
+    counts = {"sintel": 225, "kitti.2012": 39, "kitti.2015": 40, "hd1k": 2}
+    assert found
+    for title, dataset in found.items():
+        assert len(dataset) == next(count for start, count in counts.items() if title.startswith(start))
+
+
 def test_every_labelled_set(roots):
     found = validation_sets(None, roots, "MaskFlownet")
     assert {title: len(dataset) for title, dataset in found.sets.items()} == {
@@ -227,3 +247,57 @@ def test_the_pictures_of_synthetic_scenes_have_a_root_of_their_own(folders, monk
     missing = Roots({"textures": tmp_path / "none"})
     with pytest.raises(UserError, match="none"):
         training_parts(config, missing)
+
+
+class Numbered(FlowDataset):
+    """A data set of somebody's own: all that it takes is this class and an entry in SETS."""
+
+    name = "numbered"
+    versions = ("day", "night")
+    default_versions = ("day",)
+    measured = ("val",)
+    counts = {("all", "day"): 5}
+
+    def list_pairs(self, root, split, version):
+        for (number,) in list_numbers(f"{root}/{version}", r"(\d+)_1\.png"):
+            if split == "all" or (number == 0) == (split == "val"):
+                stem = f"{root}/{version}/{number}"
+                yield DiskPair(f"{version}/{number}", f"{stem}_1.png", f"{stem}_2.png", f"{stem}.flo")
+
+
+def test_a_new_data_set_is_one_class_and_one_entry(folders, monkeypatch, tmp_path):
+    """It trains, is validated by a config and without one, is checked, and has a root of its own."""
+    writer = Writer()
+    for version in Numbered.versions:
+        folder = writer.folder(tmp_path / "own" / version)
+        for k in range(4):
+            writer.picture(folder / f"{k}_1.png", 2 * k)
+            writer.picture(folder / f"{k}_2.png", 2 * k + 1)
+            writer.label(folder / f"{k}.flo", k)
+    monkeypatch.setitem(SETS, Numbered.name, Numbered)
+    only(folders, monkeypatch, tmp_path)
+    roots = Roots(parse_roots([f"numbered={tmp_path / 'own'}"]), tmp_path / "paths.yaml")
+
+    path = tmp_path / "own.yaml"
+    path.write_text(
+        "dataset: numbered\nbatch_size: 2\norig_shape: [64, 128]\ntarget_shape: [64, 128]\naugmentation:\n"
+        "passes: {numbered: [day, night]}\nvalidation: [numbered]\nvalidation_split: {numbered: all}\n"
+    )
+    config = load_data_config(path)
+    parts = training_parts(config, roots)
+    assert lengths(parts) == [(6, 2)]
+    with TrainLoader(parts, config.orig_shape) as loader:
+        (batch,) = islice(loader.batches(), 1)
+    assert all(name.split("/")[0] in Numbered.versions for name in batch.names)
+
+    found = validation_sets(config, roots, "MaskFlownet").sets
+    assert {title: len(part) for title, part in found.items()} == {"numbered.day.all": 4, "numbered.night.all": 4}
+    assert list(validation_sets(None, roots, "MaskFlownet").sets) == ["numbered.day.val"]
+
+    (report,) = check(roots.given)
+    assert (report.name, report.count) == ("numbered/day", "4 pairs")
+    assert report.problems == [f"{tmp_path / 'own'} has 4 pairs where 5 are expected"]
+
+    path.write_text(path.read_text().replace("all}", "test}"))
+    with pytest.raises(UserError, match="validation_split of numbered must be one of train, val, all"):
+        load_data_config(path)

@@ -18,8 +18,8 @@ from maskflownet.engine.contract import NotFinite
 from maskflownet.errors import DataError, UserError
 from maskflownet.reader.formats import write_flo
 from maskflownet.scenes.synthetic import Synthetic
-from maskflownet.settings.configs import load_data_config, load_network_config
-from maskflownet.settings.datasets import Roots
+from maskflownet.settings.configs import load_network_config
+from maskflownet.settings.datasets import Roots, load_data_config
 from maskflownet.training.launch import train_on
 from maskflownet.training.plan import Options, rate_at, scaled
 from maskflownet.training.snapshots import Snapshots, state_path
