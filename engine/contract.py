@@ -30,14 +30,6 @@ class ConfidentPrediction(NamedTuple):
     confidence: np.ndarray  # (N, H, W, 1) float32 in [0, 1], above 1/2 = consistent
 
 
-class Labelled(NamedTuple):
-    """A sample whose flow is to be measured; None where its data set has no such array."""
-
-    sample: Any  # reader.sample.Sample
-    occlusion: np.ndarray | None = None  # (H, W, 1) uint8, above 0 = not visible in image 2
-    noc: np.ndarray | None = None  # (H, W, 1) uint8, above 0 = valid and visible in image 2
-
-
 def equal_sizes(items: Iterable, most: int, shape: Callable) -> Iterator[list]:
     """Consecutive items of equal shape, at most `most` at a time: what an engine takes as one batch."""
     for _, group in groupby(items, shape):

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from maskflownet.engine.contract import ConfidentPrediction, Prediction
 from maskflownet.reader.files import atomic_path
+from maskflownet.reader.sample import Sample
 
 SPEEDS = {"s0-10": (0, 10), "s10-40": (10, 40), "s40+": (40, np.inf)}  # px of the label
 FL_PIXELS, FL_SHARE = 3.0, 0.05  # an outlier of KITTI is above both
@@ -26,6 +27,14 @@ WHOLE = ("ause_confidence", "ause_mask", "ap_confidence", "ap_mask")
 HEADLINES = ("epe", "fl", "epe_noc", "fl_noc", "consistent", *WHOLE)  # what the log's line holds
 
 Measures = dict[str, tuple[float, int]]
+
+
+class Labelled(NamedTuple):
+    """A sample whose flow is to be measured; None where its data set has no such array."""
+
+    sample: Sample
+    occlusion: np.ndarray | None = None  # (H, W, 1) uint8, above 0 = not visible in image 2
+    noc: np.ndarray | None = None  # (H, W, 1) uint8, above 0 = valid and visible in image 2
 
 
 class Measured(NamedTuple):

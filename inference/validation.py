@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from maskflownet.engine.contract import Engine, Labelled, Sizing, equal_sizes, singles
+from maskflownet.engine.contract import Engine, Sizing, equal_sizes, singles
 from maskflownet.errors import UserError
 from maskflownet.inference.confidence import measure_confidence, submit_both_ways
 from maskflownet.inference.metrics import (
     ImageResult,
+    Labelled,
     Measured,
     append_log,
     log_line,

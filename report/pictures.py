@@ -16,8 +16,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from maskflownet.engine.contract import Labelled
-from maskflownet.inference.metrics import Measured, end_point_error, means, plane, valid_pixels
+from maskflownet.inference.metrics import Labelled, Measured, end_point_error, means, plane, valid_pixels
 from maskflownet.reader.colour import flow_to_colour
 from maskflownet.reader.files import write_bytes
 from PIL import Image, ImageDraw, ImageFont

@@ -30,9 +30,8 @@ from string import Template
 from typing import NamedTuple
 
 import numpy as np
-from maskflownet.engine.contract import Labelled
 from maskflownet.errors import UserError
-from maskflownet.inference.metrics import POOLED, ImageResult, Measured, means
+from maskflownet.inference.metrics import POOLED, ImageResult, Labelled, Measured, means
 from maskflownet.reader.colour import colour_wheel
 from maskflownet.reader.files import atomic_path
 from maskflownet.report.pictures import ERROR_TICKS, TITLES, draw_views, encode, error_colours, error_level

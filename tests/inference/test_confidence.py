@@ -104,17 +104,6 @@ def test_what_a_moving_square_covers_is_found_exactly():
     assert (consistency(backward, forward).consistent == ~uncovered).all()
 
 
-def test_the_confidence_falls_as_the_error_grows():
-    backward = np.zeros((1, 50, 2), np.float32)
-    backward[0, :, 0] = -np.linspace(3, 4000, 50)
-    confidence = consistency(np.full_like(backward, 0), backward).confidence[0]
-    assert (np.diff(confidence) <= 0).all()
-    field = constant(2, 0, 1, 50)
-    field[0, :, 0] += np.linspace(0, 1.5, 50)
-    same_length = consistency(constant(0, 0, 1, 50), field).confidence[0]
-    assert (np.diff(same_length) < 0).all()
-
-
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
 @pytest.mark.parametrize("where", ["forward", "backward"])
 def test_what_is_no_number_has_no_confidence(value, where):
@@ -125,10 +114,6 @@ def test_what_is_no_number_has_no_confidence(value, where):
     assert not found.consistent[2, 3]
     assert found.confidence.sum() == 53
     assert np.isfinite(found.tolerance).all()
-
-
-def test_a_picture_of_one_pixel():
-    assert consistency(constant(0, 0, 1, 1), constant(0, 0, 1, 1)).confidence == [[1]]
 
 
 @pytest.mark.parametrize("shape", [(6, 9), (6, 8, 2), (6, 9, 3)])

@@ -27,28 +27,20 @@ def image(seed, height=64, width=80):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
-def test_a_pair_and_a_batch(predictor):
-    flow, mask, warped = predictor(image(0), image(1))
-    assert (flow.shape, mask.shape, warped.shape) == ((64, 80, 2), (64, 80, 1), (64, 80, 3))
-    many = predictor(np.stack([image(0), image(2)]), np.stack([image(1), image(3)]))
-    assert many.flow.shape == (2, 64, 80, 2)
-    assert_allclose(many.flow[0], flow, rtol=0, atol=1e-3)
-
-
-def test_confidence_compares_both_directions(predictor):
+def test_a_pair_and_a_batch_with_and_without_confidence(predictor):
     images = image(0), image(1)
     plain, backward = predictor(*images), predictor(*images[::-1])
+    assert [array.shape for array in plain] == [(64, 80, 2), (64, 80, 1), (64, 80, 3)]
     found = predictor(*images, confidence=True)
-    for array, expected in zip(found, plain):
-        assert_allclose(array, expected, rtol=0, atol=1e-3)
-    flow, _, _, confidence = found
-    assert (confidence.shape, confidence.dtype) == ((64, 80, 1), np.float32)
-    expected = consistency(plain.flow, backward.flow).confidence
-    assert expected.std() > 0.05
-    assert_allclose(confidence[..., 0], expected, rtol=0, atol=5e-3)
     many = predictor(*(np.stack([i, image(s)]) for s, i in enumerate(images, 2)), confidence=True)
-    assert [array.shape[-1] for array in many] == [2, 1, 3, 1]
-    assert_allclose(many.confidence[0], confidence, rtol=0, atol=5e-3)
+    assert [array.shape for array in many] == [(2, 64, 80, channels) for channels in (2, 1, 3, 1)]
+    for array, expected, of_batch in zip(found, plain, many):
+        assert_allclose(array, expected, rtol=0, atol=1e-3)
+        assert_allclose(of_batch[0], expected, rtol=0, atol=1e-3)
+    expected = consistency(plain.flow, backward.flow).confidence
+    assert found.confidence.dtype == np.float32 and expected.std() > 0.05
+    assert_allclose(found.confidence[..., 0], expected, rtol=0, atol=5e-3)
+    assert_allclose(many.confidence[0], found.confidence, rtol=0, atol=5e-3)
 
 
 def test_a_stream_keeps_the_order_across_sizes(predictor):

@@ -83,29 +83,21 @@ def test_sintel_has_clean_and_final(sintel, tmp_path):
     assert done.count == 6
 
 
-def test_kitti_test_images_come_from_testing(kitti, tmp_path):
-    done = submitted(KnownEngine(corner), tmp_path / "flows", batch=2, kitti=kitti)
+def test_kitti_has_its_test_images_zipped_as_each_server_wants_them(kitti, tmp_path):
+    done = submitted(KnownEngine(corner), tmp_path, batch=2, kitti=kitti)
     assert [submission.name for submission in done] == ["kitti.2012", "kitti.2015"]
-    assert files_of(tmp_path / "flows" / "8ca_kitti") == [
-        f"{year}/{k:06d}_10.png" for year in (2012, 2015) for k in range(2)
-    ]
-    for submission, year in zip(done, (2012, 2015)):
-        assert submission.folder == tmp_path / "flows" / "8ca_kitti" / str(year)
-        for k in range(2):
-            seed = k + 200 + 400 * (year == 2015)
-            flow, _ = read_kitti_png(submission.folder / f"{k:06d}_10.png")
-            np.testing.assert_array_equal(flow[0, 0], expected(seed, seed + 100, flow.shape[:2]))
-
-
-def test_the_zips_are_laid_out_as_kitti_wants_them(kitti, tmp_path):
-    done = submitted(KnownEngine(corner), tmp_path, kitti=kitti)
+    assert files_of(tmp_path / "8ca_kitti") == [f"{year}/{k:06d}_10.png" for year in (2012, 2015) for k in range(2)]
     for submission, year, top in zip(done, (2012, 2015), ("", "flow/")):
+        assert submission.folder == tmp_path / "8ca_kitti" / str(year)
         assert submission.archive == tmp_path / f"8ca_kitti_{year}.zip"
         with zipfile.ZipFile(submission.archive) as archive:
             assert archive.namelist() == [f"{top}{k:06d}_10.png" for k in range(2)]
             for k in range(2):
                 file = submission.folder / f"{k:06d}_10.png"
-                assert archive.read(f"{top}{k:06d}_10.png") == file.read_bytes()
+                assert archive.read(f"{top}{file.name}") == file.read_bytes()
+                seed = k + 200 + 400 * (year == 2015)  # of the pictures in testing/
+                flow, _ = read_kitti_png(file)
+                np.testing.assert_array_equal(flow[0, 0], expected(seed, seed + 100, flow.shape[:2]))
 
 
 def test_sizes_are_kept_and_values_rounded_and_clipped(kitti, tmp_path):

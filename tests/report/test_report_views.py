@@ -4,8 +4,8 @@ import io
 
 import numpy as np
 import pytest
-from maskflownet.engine.contract import ConfidentPrediction, Labelled, Prediction
-from maskflownet.inference.metrics import Measured
+from maskflownet.engine.contract import ConfidentPrediction, Prediction
+from maskflownet.inference.metrics import Labelled, Measured
 from maskflownet.reader.sample import Sample
 from maskflownet.report.pictures import (
     ERROR_TICKS,

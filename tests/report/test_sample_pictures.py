@@ -4,9 +4,9 @@ import struct
 
 import numpy as np
 import pytest
-from maskflownet.engine.contract import Labelled, Prediction
+from maskflownet.engine.contract import Prediction
 from maskflownet.errors import UserError
-from maskflownet.inference.metrics import Measured
+from maskflownet.inference.metrics import Labelled, Measured
 from maskflownet.reader.colour import flow_to_colour
 from maskflownet.reader.formats import read_image
 from maskflownet.reader.sample import Sample
