@@ -79,39 +79,23 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def add_checkpoint(parser: argparse.ArgumentParser, more: str = "", required: bool = False) -> None:
-    parser.add_argument(
-        "-c",
-        "--checkpoint",
-        required=required,
-        metavar="CHECKPOINT",
-        help="path of a .params file, run id, unique prefix of one, or prefix:steps; d43 are the shipped weights"
-        + more,
-    )
+    name = "path of a .params file, run id, unique prefix of one, or prefix:steps; d43 are the shipped weights" + more
+    parser.add_argument("-c", "--checkpoint", required=required, metavar="CHECKPOINT", help=name)
 
 
 def add_devices(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-g", "--gpus", default="", metavar="IDS", help="GPU ids such as 0,1; default: the CPU")
-    parser.add_argument(
-        "--engine",
-        choices=ENGINES,
-        default=ENGINES[0],
-        help="what executes the networks: MXNet, or PyTorch for today's GPUs (default mxnet)",
-    )
-    parser.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        help="of the torch engine's networks on GPUs, the rest is float32 (default tf32; on the CPU always float32)",
-    )
+    engine = "what executes the networks: MXNet, or PyTorch for today's GPUs (default mxnet)"
+    parser.add_argument("--engine", choices=ENGINES, default=ENGINES[0], help=engine)
+    precision = "of the torch engine's networks on GPUs, the rest is float32 (default tf32; on the CPU always float32)"
+    parser.add_argument("--precision", choices=PRECISIONS, help=precision)
 
 
 def add_sizing(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--resize",
-        type=height_width,
-        metavar="H,W",
-        help="size in px at which the network sees the images, multiples of 64; the output keeps "
-        "the images' size (default: the next multiples of 64)",
+    size = (
+        "size in px at which the network sees the images, multiples of 64 (default: the next ones); the output keeps "
     )
+    parser.add_argument("--resize", type=height_width, metavar="H,W", help=size + "the images' size")
     parser.add_argument("--pad", action="store_true", help="repeat the edges up to multiples of 64, do not scale")
 
 
@@ -120,56 +104,26 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
 
 
 def add_output_root(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--output_root",
-        type=Path,
-        default=ROOT,
-        metavar="DIR",
-        help="folder of weights/, logs/ and flows/ (default: the checkout, or the working folder if MaskFlownet "
-        "is installed without one)",
-    )
+    root = "folder of weights/, logs/ and flows/ (default: this checkout; without a checkout, the working folder)"
+    parser.add_argument("--output_root", type=Path, default=ROOT, metavar="DIR", help=root)
 
 
 def add_training(parser: argparse.ArgumentParser) -> None:
     """The arguments that training has in every program; `training.plan.Options.of_arguments` reads them."""
     add = parser.add_argument
     add("--seed", type=whole_number, metavar="N", help="of all random numbers (default 0, or the resumed run's)")
-    add(
-        "--debug",
-        action="store_true",
-        help="read the first 32 samples of everything and end after 4 steps unless --steps says "
-        "otherwise: checks the set-up",
-    )
-    add(
-        "-s",
-        "--shard",
-        type=count,
-        default=1,
-        metavar="N",
-        help="train on every N-th training sample; validation stays whole",
-    )
+    debug = "check the set-up: read the first 32 samples of everything, end after 4 steps unless --steps says otherwise"
+    add("--debug", action="store_true", help=debug)
+    shard = "train on every N-th training sample; validation stays whole"
+    add("-s", "--shard", type=count, default=1, metavar="N", help=shard)
     add("--skip_damaged", action="store_true", help="replace training samples that cannot be read, and count them")
-    add(
-        "--scale",
-        type=factor,
-        default=1.0,
-        metavar="X",
-        help="factor of all numbers of steps, such as 0.001 for a rehearsal",
+    scale = "factor of all numbers of steps, such as 0.001 for a rehearsal"
+    add("--scale", type=factor, default=1.0, metavar="X", help=scale)
+    root = (
+        "root of a data set (chairs, things3d, sintel, kitti, hd1k, pairs), or textures=DIR for the pictures of "
+        "synthetic scenes; may be repeated; without it MASKFLOWNET_NAME in the environment or NAME in paths.yaml"
     )
-    add(
-        "--data_root",
-        action="append",
-        default=[],
-        metavar="NAME=DIR",
-        help="root of a data set (chairs, things3d, sintel, kitti, hd1k, pairs), or textures=DIR "
-        "for the pictures of synthetic scenes; may be repeated; without it MASKFLOWNET_NAME in the "
-        "environment or NAME in paths.yaml",
-    )
-    add(
-        "--workers",
-        type=whole_number,
-        default=0,
-        metavar="N",
-        help="processes that read data ahead (default 0: the program itself reads)",
-    )
+    add("--data_root", action="append", default=[], metavar="NAME=DIR", help=root)
+    workers = "processes that read data ahead (default 0: the program itself reads)"
+    add("--workers", type=whole_number, default=0, metavar="N", help=workers)
     add_output_root(parser)

@@ -93,12 +93,6 @@ class NetworkConfig:
 STRIDE = 64  # px; the networks take sizes that are multiples of it
 
 
-def _multiples(shape: tuple) -> tuple:
-    if any(side % STRIDE for side in shape):
-        raise ValueError(f"must be multiples of {STRIDE}, not {list(shape)}")
-    return shape
-
-
 def _once(names: tuple) -> tuple:
     for name in names:
         if names.count(name) > 1:
@@ -134,7 +128,7 @@ class DataConfig:
     dataset: _Mix  # once read, {name: samples per batch} in the order of the batch
     batch_size: Whole
     orig_shape: _Shape  # of the random crop, the augmentation's input
-    target_shape: Annotated[_Shape, AfterValidator(_multiples)]  # what the network sees
+    target_shape: _Shape  # what the network sees
     augmentation: AugmentationRanges | None  # None = off
     resize: _Shape | None = None  # before the crop
     echo: Whole = 1  # steps that get the same batch, each augmented anew
@@ -152,14 +146,19 @@ class DataConfig:
     def __post_init__(self) -> None:
         mix = {name: samples or self.batch_size for name, samples in self.dataset.items()}
         object.__setattr__(self, "dataset", mix)
-        if sum(mix.values()) != self.batch_size:
-            raise ValueError(f"batch_size is {self.batch_size} but dataset adds up to {sum(mix.values())}")
-        if self.augmentation is None and self.orig_shape != self.target_shape:
-            raise ValueError("without augmentation target_shape must be orig_shape")
-        if self.augmentation is None and self.echo > 1:
-            raise ValueError("echo repeats the very same step where there is no augmentation")
-        if self.resize and any(a < b for a, b in zip(self.resize, self.orig_shape)):
-            raise ValueError(f"orig_shape is larger than resize, {list(self.resize)}")
+        off, shape, target = self.augmentation is None, self.orig_shape, self.target_shape
+        for wrong, sentence in (
+            (
+                sum(mix.values()) != self.batch_size,
+                f"batch_size is {self.batch_size} but dataset adds up to {sum(mix.values())}",
+            ),
+            (any(side % STRIDE for side in target), f"target_shape must be multiples of {STRIDE}, not {target}"),
+            (off and shape != target, "without augmentation target_shape must be orig_shape"),
+            (off and self.echo > 1, "echo repeats the very same step where there is no augmentation"),
+            (any(a < b for a, b in zip(self.resize or (), shape)), f"orig_shape is larger than resize, {self.resize}"),
+        ):
+            if wrong:
+                raise ValueError(sentence)
         for key, names in (("training_split", mix), ("validation_split", self.validation)):
             for name in getattr(self, key):
                 if name not in names:
