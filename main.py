@@ -42,38 +42,27 @@ REFUSED = {  # arguments that would do nothing
 
 
 def parse(arguments):
-    parser = Parser(prog="main.py", description=__doc__)
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     add_config(parser)
-    add(
-        "--dataset_cfg",
-        metavar="DATASET_CONFIG",
-        help="dataset config: a name in config_folder/ or a path (default chairs.yaml; with "
-        "--valid: all sets with a root)",
+    data = (
+        "dataset config: a name in config_folder/ or a path (default chairs.yaml; with --valid: all sets with a root)"
     )
+    add("--dataset_cfg", metavar="DATASET_CONFIG", help=data)
     add_devices(parser)
     add_checkpoint(parser, "; training goes on where it stopped")
-    add(
-        "--clear_steps",
-        action="store_true",
-        help="count from step 0 in a new run that starts from the checkpoint's parameters",
-    )
+    clear = "count from step 0 in a new run that starts from the checkpoint's parameters"
+    add("--clear_steps", action="store_true", help=clear)
     add("--valid", action="store_true", help="validate the checkpoint, do not train")
-    add(
-        "--confidence",
-        action="store_true",
-        help="with --valid: predict the opposite direction, too, and measure how far the agreement "
-        "of both and the learned mask tell the true error and the occlusion; twice the time",
+    confidence = (
+        "with --valid: predict the opposite direction, too, and measure how far the agreement of both and the learned "
+        "mask tell the true error and the occlusion; twice the time"
     )
+    add("--confidence", action="store_true", help=confidence)
     add_report(parser)
     add("--predict", action="store_true", help="write Sintel's and KITTI's test predictions")
-    add(
-        "--export_onnx",
-        type=Path,
-        metavar="FILE",
-        help="write the checkpoint as an ONNX model of the size --resize (default 448,1024), for "
-        "--batch pairs at a time (default: any number)",
-    )
+    onnx = "write the checkpoint as an ONNX model of the size --resize (default 448,1024), for --batch pairs at a time"
+    add("--export_onnx", type=Path, metavar="FILE", help=onnx + " (default: any number)")
     add("--steps", type=count, metavar="N", help="end the run at its step N, with a checkpoint")
     add_training(parser)
     add_sizing(parser)

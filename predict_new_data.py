@@ -22,7 +22,7 @@ from maskflownet.settings.cli import (
 
 
 def parse(arguments):
-    parser = Parser(prog="predict_new_data.py", description=__doc__)
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     add(
         "output",
@@ -56,19 +56,13 @@ def parse(arguments):
     )
     add("--flow", metavar="FILE", help="also write the flow to a second file, such as a .flo")
     add("--kitti", action="store_true", help="OUTPUT is a .png in KITTI's 16-bit flow format")
-    add(
-        "--max_flow",
-        type=pixels,
-        metavar="PX",
-        help="motion in px that is drawn in full colour (default: the largest in the pair; in a "
-        "folder or video the 99th percentile in five pairs, one scale for all frames)",
+    scale = (
+        "motion in px that is drawn in full colour (default: the largest in the pair; in a folder or video the 99th "
+        "percentile in five pairs, one scale for all frames)"
     )
-    add(
-        "--fps",
-        type=frame_rate,
-        metavar="N",
-        help="frames per second of written videos (default: the video's own, 25 for a folder)",
-    )
+    add("--max_flow", type=pixels, metavar="PX", help=scale)
+    rate = "frames per second of written videos (default: the video's own, 25 for a folder)"
+    add("--fps", type=frame_rate, metavar="N", help=rate)
     return parser.parse_args(arguments)
 
 

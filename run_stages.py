@@ -8,7 +8,7 @@ from maskflownet.training.stages import run_stages
 
 
 def main(arguments):
-    parser = Parser(prog="run_stages.py", description=__doc__)
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     add(
         "schedule",
