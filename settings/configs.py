@@ -146,12 +146,10 @@ class DataConfig:
     def __post_init__(self) -> None:
         mix = {name: samples or self.batch_size for name, samples in self.dataset.items()}
         object.__setattr__(self, "dataset", mix)
-        off, shape, target = self.augmentation is None, self.orig_shape, self.target_shape
+        total, off = sum(mix.values()), self.augmentation is None
+        shape, target = self.orig_shape, self.target_shape
         for wrong, sentence in (
-            (
-                sum(mix.values()) != self.batch_size,
-                f"batch_size is {self.batch_size} but dataset adds up to {sum(mix.values())}",
-            ),
+            (total != self.batch_size, f"batch_size is {self.batch_size} but dataset adds up to {total}"),
             (any(side % STRIDE for side in target), f"target_shape must be multiples of {STRIDE}, not {target}"),
             (off and shape != target, "without augmentation target_shape must be orig_shape"),
             (off and self.echo > 1, "echo repeats the very same step where there is no augmentation"),

@@ -138,10 +138,7 @@ def test_a_dense_block(arithmetic, kernels):
 
 def test_a_transposed_convolution_is_a_convolution_before_a_shuffle():
     pytest.importorskip("triton")
-    from maskflownet.engine.torch.fused.gpu import (  # noqa: PLC0415
-        DOUBLING_TAPS,
-        as_convolution,
-    )
+    from maskflownet.engine.torch.fused.gpu import DOUBLING_TAPS, as_convolution  # noqa: PLC0415
 
     x, weight, bias = torch.randn(2, 5, 3, 4), torch.randn(5, 7, 4, 4), torch.randn(7)
     expected = F.conv_transpose2d(x, weight, bias, stride=2, padding=1)
