@@ -1,14 +1,12 @@
 """Flow fields as pictures, in the colour code of Baker et al. (IJCV 2011, figure 1)."""
 
-from __future__ import annotations
-
 import flow_vis
 import numpy as np
 
 _EPSILON = 1e-5  # px; keeps a flow at rest, whose scale is 0, drawable
 
 
-def flow_to_colour(flow: np.ndarray, max_flow: float | None = None, mask: np.ndarray | None = None) -> np.ndarray:
+def flow_to_colour(flow: np.ndarray, max_flow: float | None = None, valid: np.ndarray | None = None) -> np.ndarray:
     """Draw a flow field: hue is the direction, saturation the magnitude, white is rest.
 
     Parameters
@@ -18,18 +16,13 @@ def flow_to_colour(flow: np.ndarray, max_flow: float | None = None, mask: np.nda
     max_flow : float, optional
         Magnitude in px that is drawn fully saturated; what exceeds it is drawn darker. Default:
         the largest magnitude among the pixels drawn.
-    mask : np.ndarray, optional
+    valid : np.ndarray, optional
         (H, W) or (H, W, 1), 0 = unknown. Unknown pixels and values that are not finite are black.
 
     Returns
     -------
     np.ndarray
         (H, W, 3) uint8, RGB.
-
-    Raises
-    ------
-    ValueError
-        An array has another shape, or `max_flow` is not above 0.
     """
     if flow.ndim != 3 or flow.shape[2] != 2:
         raise ValueError(f"a flow is (H, W, 2), not {flow.shape}")
@@ -37,10 +30,10 @@ def flow_to_colour(flow: np.ndarray, max_flow: float | None = None, mask: np.nda
         raise ValueError(f"the largest flow drawn is a number of px above 0, not {max_flow}")
     flow = flow.astype(np.float32, copy=False)
     known = np.isfinite(flow).all(axis=2)  # (H, W)
-    if mask is not None:
-        if mask.shape not in (known.shape, (*known.shape, 1)):
-            raise ValueError(f"the mask {mask.shape} does not fit the flow {flow.shape}")
-        known &= mask.reshape(known.shape) != 0
+    if valid is not None:
+        if valid.shape not in (known.shape, (*known.shape, 1)):
+            raise ValueError(f"the mask {valid.shape} does not fit the flow {flow.shape}")
+        known &= valid.reshape(known.shape) != 0
     flow = np.where(known[:, :, None], flow, 0)
     if max_flow is None:
         max_flow = np.hypot(flow[:, :, 0], flow[:, :, 1]).max(initial=0)
@@ -54,15 +47,7 @@ def flow_to_colour(flow: np.ndarray, max_flow: float | None = None, mask: np.nda
 def colour_wheel(size: int) -> np.ndarray:
     """Draw the legend of `flow_to_colour`: the colour of every direction up to the full scale.
 
-    Parameters
-    ----------
-    size : int
-        Side of the picture, px.
-
-    Returns
-    -------
-    np.ndarray
-        (size, size, 3) uint8, RGB: a disc on white, rest in its centre, u to the right, v down.
+    Returns (size, size, 3) uint8 RGB: a disc on white, rest in its centre, u to the right, v down.
     """
     if size < 1:
         raise ValueError(f"the side of a picture is at least 1 px, not {size}")

@@ -41,21 +41,9 @@ class FlowDataset:
     A subclass says in its attributes all that programs have to know about its set, and lists the
     files in `list_pairs`. ``maskflownet.settings.datasets.SETS`` makes it known.
 
-    Parameters
-    ----------
-    root : path
-        The folder that the user named.
-    split : str, optional
-        One of `splits`; default: the first.
-    versions : sequence, optional
-        Some of `versions`, read one after the other; default: `default_versions`, else all.
-
-    Raises
-    ------
-    UserError
-        There is no such split or version, a folder is missing, or there is no pair at all.
-    MissingFiles
-        A file of a pair does not exist.
+    `split` is one of `splits`, by default the first. Of `versions`, `default_versions` or else all
+    are read by default, one after the other. Raises a UserError where there is no such split or
+    version, a folder is missing or there is no pair; MissingFiles where a file of a pair is missing.
     """
 
     name: ClassVar[str]  # in configs, on the command line and in results
@@ -76,10 +64,9 @@ class FlowDataset:
         self.left_out = 0  # labels without a partner
         split = split or self.splits[0]
         versions = versions or self.default_versions or self.versions
-        for kind, chosen, known in (("split", [split], self.splits), ("version", versions, self.versions)):
-            for value in chosen:
-                if value not in known:
-                    raise UserError(f"{root}: {self.name} has no {kind} {value!r}, only {', '.join(map(str, known))}")
+        for value, known in ((split, self.splits), *((version, self.versions) for version in versions)):
+            if value not in known:
+                raise UserError(f"{root}: {self.name} has no part {value!r}, only {', '.join(map(str, known))}")
         self.pairs = [pair for version in versions for pair in self.list_pairs(self.root, split, version)]
         if not self.pairs:
             raise UserError(f"{root} holds no image pair of {self.name}")
@@ -116,8 +103,7 @@ class FlowDataset:
         """Return those `counts` that apply to a root."""
         return {part: count for part, count in cls.counts.items() if cls.lacks(root, *part) is None}
 
-    def count(self) -> int:
-        """Return the number of `unit`."""
+    def count(self) -> int:  # of `unit`
         return len(self)
 
     def __len__(self) -> int:
@@ -190,13 +176,7 @@ def list_numbers(folder: str, pattern: str) -> list[tuple[int, ...]]:
 
 
 def read_split(path: str | os.PathLike, count: int) -> list[str]:
-    """Read a split file: one line per pair, "1" = training, "2" = validation.
-
-    Raises
-    ------
-    UserError
-        The file is missing, holds anything else, or has not `count` lines.
-    """
+    """Read a split file: `count` lines, one per pair, "1" = training, "2" = validation."""
     try:
         with open(path, encoding="ascii") as file:
             lines = file.read().split()

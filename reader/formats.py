@@ -12,7 +12,7 @@ import io
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,7 +23,6 @@ from maskflownet.reader.files import PathLike, read_bytes, write_bytes
 
 WRITABLE_SUFFIXES = (".png", ".jpg", ".jpeg", ".ppm", ".bmp", ".tif", ".tiff", ".webp")
 PICTURE_SUFFIXES = (*WRITABLE_SUFFIXES, ".pgm", ".pbm")
-FLOW_SUFFIXES = (".flo", ".pfm", ".png", ".npy", ".npz")
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _NETPBM_GAP = rb"(?:\s|#[^\r\n]*[\r\n])+"
@@ -63,22 +62,14 @@ def read_image(picture: PathLike | np.ndarray) -> np.ndarray:
 
 
 def read_mask(path: PathLike) -> np.ndarray:
-    """Read a file in the role of a mask, however many channels it has: its luminance, (H, W, 1) uint8.
-
-    Raises a UserError as `read_image`.
-    """
+    """Read a file in the role of a mask, whatever its channels: its luminance, (H, W, 1) uint8."""
     return _read_8bit(path, cv2.IMREAD_GRAYSCALE)[:, :, None]
 
 
 def write_image(path: PathLike, image: np.ndarray) -> None:
     """Write (H, W, 3) RGB, or (H, W) or (H, W, 1) grey, uint8, in the format of the path's suffix.
 
-    Raises
-    ------
-    UserError
-        The suffix is unknown, or the file cannot be written.
-    ValueError
-        The array has another shape or type.
+    Raises a UserError where that cannot be done, a ValueError for another shape or type.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in WRITABLE_SUFFIXES:
@@ -93,8 +84,8 @@ def write_image(path: PathLike, image: np.ndarray) -> None:
     try:
         with _quiet_opencv():
             done, data = cv2.imencode(suffix, image)
-    except cv2.error as error:
-        raise UserError(f"cannot write {path}: OpenCV cannot encode {image.shape}") from error
+    except cv2.error:
+        done = False
     if not done:
         raise UserError(f"cannot write {path}: OpenCV cannot encode {image.shape} as {suffix}")
     write_bytes(path, data.tobytes())
@@ -143,17 +134,14 @@ def _check_png(path: PathLike, data: bytes) -> None:
     position = len(_PNG_SIGNATURE)
     kind = b""
     while kind != b"IEND":
-        if position + 12 > len(data):
-            raise UserError(f"cannot read {path}: the PNG ends early")
-        length, kind = struct.unpack_from(">I4s", data, position)
-        end = position + 12 + length
-        if end > len(data):
+        length, kind = struct.unpack_from(">I4s", data, position) if position + 12 <= len(data) else (len(data), b"")
+        start, position = position, position + 12 + length
+        if position > len(data):
             raise UserError(f"cannot read {path}: the PNG ends early")
         critical = kind[:1].isupper()
-        (checksum,) = struct.unpack_from(">I", data, end - 4)
-        if critical and zlib.crc32(memoryview(data)[position + 4 : end - 4]) != checksum:
+        (checksum,) = struct.unpack_from(">I", data, position - 4)
+        if critical and zlib.crc32(memoryview(data)[start + 4 : position - 4]) != checksum:
             raise UserError(f"cannot read {path}: the PNG is damaged (checksum of {kind!r})")
-        position = end
 
 
 def _check_jpeg(path: PathLike, data: bytes) -> None:
@@ -193,33 +181,16 @@ def _quiet_opencv() -> Iterator[None]:
 
 
 def read_flow(path: PathLike) -> tuple[np.ndarray, np.ndarray]:
-    """Read a flow field in the format of the path's suffix.
+    """Read a flow field in the format of the path's suffix; ``.png`` means KITTI's.
 
-    Returns
-    -------
-    flow : np.ndarray
-        (H, W, 2) float32, px, (u, v); 0 where it is not valid.
-    valid : np.ndarray
-        (H, W, 1) uint8, 255 = valid, 0 = unknown.
+    Returns the flow, 0 where it is not valid, and where it is valid.
 
     Raises
     ------
     UserError
         The suffix is unknown, or the file is missing, empty, damaged or of another format.
     """
-    suffix = Path(path).suffix.lower()
-    if suffix == ".flo":
-        return read_flo(path)
-    if suffix == ".pfm":
-        pixels = read_pfm(path)
-        if pixels.ndim != 3:
-            raise UserError(f"cannot read {path}: it has one channel, where a flow has u and v")
-        return _known(pixels[:, :, :2])
-    if suffix == ".png":
-        return read_kitti_png(path)
-    if suffix in (".npy", ".npz"):
-        return _read_numpy(path)
-    raise UserError(f"cannot read {path}: a flow's suffix is one of {', '.join(FLOW_SUFFIXES)}")
+    return _format("read", path)[0](path)
 
 
 def write_flow(path: PathLike, flow: np.ndarray, valid: np.ndarray | None = None) -> None:
@@ -241,17 +212,14 @@ def write_flow(path: PathLike, flow: np.ndarray, valid: np.ndarray | None = None
     ValueError
         An array has another shape, or a valid value does not fit the format.
     """
+    _format("write", path)[1](path, flow, valid)
+
+
+def _format(verb: str, path: PathLike) -> tuple[Callable, Callable]:
     suffix = Path(path).suffix.lower()
-    if suffix == ".flo":
-        write_flo(path, flow, valid)
-    elif suffix == ".pfm":
-        write_pfm(path, flow, valid)
-    elif suffix == ".png":
-        write_kitti_png(path, flow, valid)
-    elif suffix in (".npy", ".npz"):
-        _write_numpy(path, flow, valid)
-    else:
-        raise UserError(f"cannot write {path}: a flow's suffix is one of {', '.join(FLOW_SUFFIXES)}")
+    if suffix not in _FORMATS:
+        raise UserError(f"cannot {verb} {path}: a flow's suffix is one of {', '.join(FLOW_SUFFIXES)}")
+    return _FORMATS[suffix]
 
 
 def read_flo(path: PathLike) -> tuple[np.ndarray, np.ndarray]:
@@ -278,11 +246,10 @@ def write_flo(path: PathLike, flow: np.ndarray, valid: np.ndarray | None = None)
 
 
 def read_pfm(path: PathLike) -> np.ndarray:
-    """Read a portable float map of either byte order: (H, W, 3) or (H, W) float32 as stored, top row first.
+    """Read a portable float map: (H, W, 3) or (H, W) float32 as stored, top row first; raises as `read_flow`.
 
     The header's lines are ``PF`` (three channels) or ``Pf`` (one), width and height, and a scale
-    whose sign is negative for little-endian; then rows from the bottom to the top. Raises as
-    `read_flow`.
+    whose sign is negative for little-endian; then rows from the bottom to the top.
     """
     data = read_bytes(path)
     header = _PFM_HEADER.match(data[:256])
@@ -292,29 +259,29 @@ def read_pfm(path: PathLike) -> np.ndarray:
         scale = 0.0
     if header is None or scale == 0:
         raise UserError(f"cannot read {path}: it does not start with the header of a .pfm file")
-    channels = 3 if header.group(1) == b"PF" else 1
     width, height = int(header.group(2)), int(header.group(3))
-    _check_size(path, height, width, 4 * channels, len(data) - header.end())
+    channels = (3,) if header.group(1) == b"PF" else ()
+    _check_size(path, height, width, 12 if channels else 4, len(data) - header.end())
     pixels = np.frombuffer(data, "<f4" if scale < 0 else ">f4", offset=header.end())
-    shape = (height, width, 3) if channels == 3 else (height, width)
-    return np.ascontiguousarray(pixels.reshape(shape)[::-1], dtype=np.float32)
+    return np.ascontiguousarray(pixels.reshape(height, width, *channels)[::-1], dtype=np.float32)
+
+
+def _read_pfm_flow(path: PathLike) -> tuple[np.ndarray, np.ndarray]:
+    pixels = read_pfm(path)
+    if pixels.ndim != 3:
+        raise UserError(f"cannot read {path}: it has one channel, where a flow has u and v")
+    return _known(pixels[:, :, :2])
 
 
 def write_pfm(path: PathLike, flow: np.ndarray, valid: np.ndarray | None = None) -> None:
-    """Write a flow as a ``.pfm`` whose third channel is 0, as FlyingThings3D has it.
-
-    Parameters and errors as `write_flow`.
-    """
+    """Write a flow as a ``.pfm`` whose third channel is 0, as FlyingThings3D has it; as `write_flow`."""
     flow, known = _checked(flow, valid)
     flow[~known] = _UNKNOWN
     _write_pfm(path, b"PF", np.dstack([flow, np.zeros(known.shape, np.float32)]))
 
 
 def write_float_map(path: PathLike, values: np.ndarray) -> None:
-    """Write (H, W) or (H, W, 1) as a ``.pfm`` of one channel, which `read_pfm` returns as (H, W).
-
-    Raises a UserError where the file cannot be written, a ValueError for another shape.
-    """
+    """Write (H, W) or (H, W, 1) as a ``.pfm`` of one channel, which `read_pfm` returns as (H, W)."""
     if values.ndim not in (2, 3) or values.shape[2:] not in ((), (1,)) or values.size == 0:
         raise ValueError(f"a map of one channel is (H, W), not {values.shape}")
     _write_pfm(path, b"Pf", values)
@@ -423,3 +390,13 @@ def _checked(flow: np.ndarray, valid: np.ndarray | None) -> tuple[np.ndarray, np
     else:
         raise ValueError(f"the mask {valid.shape} does not fit the flow {flow.shape}")
     return np.array(flow, dtype=np.float32, order="C"), known
+
+
+_FORMATS = {
+    ".flo": (read_flo, write_flo),
+    ".pfm": (_read_pfm_flow, write_pfm),
+    ".png": (read_kitti_png, write_kitti_png),
+    ".npy": (_read_numpy, _write_numpy),
+    ".npz": (_read_numpy, _write_numpy),
+}
+FLOW_SUFFIXES = tuple(_FORMATS)

@@ -81,12 +81,7 @@ def _year_folder(root: str | os.PathLike, year: int) -> str:
 def held_years(root: str | os.PathLike) -> list[int]:
     """Return which of 2012 and 2015 a root holds: as folders, or one year's pictures directly.
 
-    One root cannot hold both years' pictures directly, as their labels share folder and file names.
-
-    Raises
-    ------
-    UserError
-        It holds neither, or the pictures of both years without a folder for each.
+    A UserError where it holds neither, or both years' pictures directly: their labels share names.
     """
     years = [year for year in IMAGES if os.path.isdir(os.path.join(root, str(year)))]
     if years:

@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Iterator
+from pathlib import Path
 
 from maskflownet.errors import UserError
 from maskflownet.reader.dataset import FlowDataset, Pair
@@ -36,77 +38,64 @@ class Pairs(FlowDataset):
     def list_pairs(self, root, split, version):
         if not os.path.isdir(root):
             raise UserError(f"{root} is not a folder although image pairs are to be read from it")
-        for folder, subfolders, files in os.walk(root):
+        for folder, subfolders, names in os.walk(root):
             subfolders[:] = _visible(subfolders)
+            files = [Path(folder, name) for name in _visible(names)]
             title = os.path.relpath(folder, root).replace(os.sep, "/")
-            for pair in _pairs_of(folder, _visible(files), title):
+            many = any(re.search(r"_img[12]$", file.stem) and _is_picture(file) for file in files)
+            for pair in _many_pairs(files, title) if many else _one_pair(files, title):
                 if split == "all" and pair.flow is None:
                     raise UserError(f"{pair.img1} has no flow file beside it although labels are needed")
                 yield pair
 
 
-def _pairs_of(folder: str, names: list[str], title: str) -> list[Pair]:
-    """List the pairs of one folder."""
-    pictures = [name for name in names if _suffix(name) in PICTURE_SUFFIXES]
-    if any(re.search(r"_img[12]$", _stem(name)) for name in pictures):
-        return _many_pairs(folder, names, title)
-    roles = {"flow": [], "noc": [], "invalid": [], "occlusion": [], "picture": []}
-    for name in names:
-        role = _role(name)
-        if role:
-            roles[role].append(name)
-    frames = [name for name in roles["picture"] if _stem(name) in ("frame10", "frame11")]
-    found = frames if len(frames) == 2 else roles.pop("picture")
-    roles.pop("picture", None)
-    if not found:
-        return []
-    if len(found) != 2:
-        raise UserError(f"{folder} holds {len(found)} pictures where a folder of a pair has two")
-    for role, files in roles.items():
-        if len(files) > 1:
-            raise UserError(f"{folder} holds {' and '.join(files)} where one {role} file is allowed")
-    rest = {role: os.path.join(folder, files[0]) for role, files in roles.items() if files}
-    name = os.path.basename(os.path.abspath(folder)) if title == "." else title
-    return [Pair(name, *(os.path.join(folder, picture) for picture in found), **rest)]
+def _one_pair(files: list[Path], title: str) -> Iterator[Pair]:
+    roles: dict[str | None, list[Path]] = {}
+    for file in files:
+        roles.setdefault(_role(file), []).append(file)
+    pictures = roles.pop("picture", [])
+    frames = [file for file in pictures if file.stem in ("frame10", "frame11")]
+    if len(frames) == 2:
+        pictures = frames
+    if not pictures:
+        return
+    if len(pictures) != 2:
+        raise UserError(f"{files[0].parent} holds {len(pictures)} pictures where a folder of a pair has two")
+    roles.pop(None, None)
+    for role, found in roles.items():
+        if len(found) > 1:
+            names = " and ".join(file.name for file in found)
+            raise UserError(f"{files[0].parent} holds {names} where one {role} file is allowed")
+    name = Path(os.path.abspath(files[0])).parent.name if title == "." else title
+    yield Pair(name, *map(str, pictures), **{role: str(file) for role, (file,) in roles.items()})
 
 
-def _many_pairs(folder: str, names: list[str], title: str) -> list[Pair]:
-    """List the pairs of a folder of ``NAME_img1``, ``NAME_img2`` and ``NAME_flow`` files."""
-    found: dict[str, dict[str, str]] = {}
-    for name in names:
-        match = re.fullmatch(r"(.+)_(img1|img2|flow)", _stem(name))
-        if match and _suffix(name) in (FLOW_SUFFIXES if match[2] == "flow" else PICTURE_SUFFIXES):
-            files = found.setdefault(match[1], {})
-            if match[2] in files:
-                raise UserError(f"{folder} holds {files[match[2]]} and {name}: one must go")
-            files[match[2]] = name
-    pairs = []
-    for name, files in found.items():
-        for role in ("img1", "img2"):
-            if role not in files:
-                raise UserError(f"{os.path.join(folder, name)}_{role} is missing for its pair")
-        paths = {role: os.path.join(folder, file) for role, file in files.items()}
-        pairs.append(Pair(name if title == "." else f"{title}/{name}", **paths))
-    return pairs
-
-
-def _role(name: str) -> str | None:
-    stem, suffix = _stem(name), _suffix(name)
-    if stem == "flow_noc" and suffix in FLOW_SUFFIXES:
+def _role(file: Path) -> str | None:
+    is_flow = file.suffix.lower() in FLOW_SUFFIXES
+    if is_flow and file.stem == "flow_noc":
         return "noc"
-    if suffix == ".flo" or (stem.startswith("flow") and suffix in FLOW_SUFFIXES):
+    if is_flow and (file.stem.startswith("flow") or file.suffix.lower() == ".flo"):
         return "flow"
-    if suffix not in PICTURE_SUFFIXES:
-        return None
-    return {"invalid": "invalid", "occlusions": "occlusion"}.get(stem, "picture")
+    return {"invalid": "invalid", "occlusions": "occlusion"}.get(file.stem, "picture") if _is_picture(file) else None
 
 
-def _stem(name: str) -> str:
-    return os.path.splitext(name)[0]
+def _many_pairs(files: list[Path], title: str) -> Iterator[Pair]:
+    found: dict[str, dict[str, Path]] = {}
+    for file in files:
+        match = re.fullmatch(r"(.+)_(img1|img2|flow)", file.stem)
+        if match and (file.suffix.lower() in FLOW_SUFFIXES if match[2] == "flow" else _is_picture(file)):
+            before = found.setdefault(match[1], {}).setdefault(match[2], file)
+            if before != file:
+                raise UserError(f"{file.parent} holds {before.name} and {file.name}: one must go")
+    for name, paths in found.items():
+        for role in ("img1", "img2"):
+            if role not in paths:
+                raise UserError(f"{files[0].with_name(name)}_{role} is missing for its pair")
+        yield Pair(name if title == "." else f"{title}/{name}", **{role: str(path) for role, path in paths.items()})
 
 
-def _suffix(name: str) -> str:
-    return os.path.splitext(name)[1].lower()
+def _is_picture(file: Path) -> bool:
+    return file.suffix.lower() in PICTURE_SUFFIXES
 
 
 def _visible(names: list[str]) -> list[str]:

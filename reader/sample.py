@@ -1,7 +1,6 @@
 """What every data set yields: one image pair with its label. Cropping, flipping and resizing it."""
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -10,8 +9,6 @@ from maskflownet.errors import UserError
 # The nearest of the four pixels that bilinear interpolation joins never weighs less than 1/4. With
 # this threshold a pixel whose nearest label is valid stays valid, and labels hardly spread further.
 LEAST_WEIGHT = 0.25
-
-Item = TypeVar("Item")
 
 
 class Sample(NamedTuple):
@@ -24,26 +21,10 @@ class Sample(NamedTuple):
     name: str  # for instance clean/alley_1/frame_0001
 
 
-def batches(items: Iterable[Item], most: int, size_of: Callable[[Item], tuple]) -> Iterator[list[Item]]:
-    """Group consecutive items of equal size, at most `most` at a time."""
-    waiting: list[Item] = []
-    for item in items:
-        if waiting and size_of(waiting[0]) != size_of(item):
-            yield waiting
-            waiting = []
-        waiting.append(item)
-        if len(waiting) == most:
-            yield waiting
-            waiting = []
-    if waiting:
-        yield waiting
-
-
 def random_crop(sample: Sample, height: int, width: int, rng: np.random.Generator) -> Sample:
-    """Cut a window out of a sample, every position being equally likely.
+    """Cut a window out of a sample, every position being equally likely: two draws, first the row.
 
-    The position takes two draws, first the row. Returns views into the sample's arrays. Raises a
-    UserError where the sample is smaller than the window.
+    Returns views into the sample's arrays; a UserError where the sample is smaller than the window.
     """
     rows, columns = sample.img1.shape[:2]
     if rows < height or columns < width:
@@ -71,27 +52,15 @@ def _apply(sample: Sample, change) -> Sample:
 def resize_flow(
     flow: np.ndarray, valid: np.ndarray | None, height: int, width: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Resize a flow field, reading its valid pixels only.
+    """Resize a flow field to (height, width, 2), reading its valid pixels only.
 
     The label is sum(valid x flow) / sum(valid) over the four pixels that bilinear interpolation
     joins (pixel centres at half-integers); u is scaled with the width's ratio, v with the height's.
+    `valid` is (H, W, 1), above 0 = valid; None = valid everywhere, and then returned as None. Where
+    it is 0 the flow may be anything, even NaN.
 
-    Parameters
-    ----------
-    flow : np.ndarray
-        (H, W, 2) float32, px, (u, v); any value, even NaN, where it is not valid.
-    valid : np.ndarray or None
-        (H, W, 1), above 0 = valid; ``None`` = valid everywhere.
-    height, width : int
-        The new size in px.
-
-    Returns
-    -------
-    flow : np.ndarray
-        (height, width, 2) float32, px of the new size; 0 where it is not valid.
-    valid : np.ndarray or None
-        (height, width, 1) uint8, 255 where valid pixels have at least a quarter of the weight, else
-        0; ``None`` where it was ``None``.
+    In the result a pixel is valid (255, else 0) where valid pixels have at least a quarter of the
+    weight; elsewhere its flow is 0.
     """
     ratio = np.array([width / flow.shape[1], height / flow.shape[0]], np.float32)  # (u, v)
     if valid is None:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from itertools import product
 
 from maskflownet.errors import UserError
 from maskflownet.reader.dataset import FlowDataset, Pair, list_folder, list_numbers
@@ -41,65 +41,53 @@ class Things3D(FlowDataset):
         return {part: count if subset else None for part, count in super().expected(root).items()}
 
     def list_pairs(self, root, split, version):
-        return {"train": self._list_subset, "optical_flow": self._list_full}[_folder_of_layout(root)](root, version)
-
-    def _list_subset(self, root: str, version: str) -> Iterator[Pair]:
-        for view in VIEWS:
-            images = os.path.join(root, "train", f"image_{version}", view, "{:07d}.png")
-            for direction in STEPS:
-                labels = os.path.join(root, "train", "flow", view, direction, "{:07d}.flo")
-                yield from self._list(f"{version}/{view}", direction, images, labels)
-
-    def _list_full(self, root: str, version: str) -> Iterator[Pair]:
-        for sequence in _sequences(root, version):
-            for view in VIEWS:
-                images = os.path.join(root, f"frames_{version}pass", "TRAIN", sequence, view, "{:04d}.png")
-                for direction in STEPS:
-                    title = "OpticalFlowInto" + direction[len("into_") :].capitalize()
-                    label = f"{title}_{{:04d}}_{view[0].upper()}.pfm"
-                    labels = os.path.join(root, "optical_flow", "TRAIN", sequence, direction, view, label)
-                    yield from self._list(f"{version}/{sequence}/{view}", direction, images, labels)
-
-    def _list(self, name: str, direction: str, images: str, labels: str) -> Iterator[Pair]:
-        """List one folder of labels; the paths have ``{:0Nd}`` in place of the frame's number."""
-        step = STEPS[direction]
-        frames = _numbers(images)
-        # Only the outermost frame ends the sequence: a partner missing elsewhere is a missing file.
-        end = (max if step > 0 else min)(frames, default=None)
-        for number in _numbers(labels):
-            if number == end:
-                self.left_out += 1
-            else:
-                img1, img2 = _path(images, number), _path(images, number + step)
-                yield Pair(f"{name}/{direction}/{number:04d}", img1, img2, _path(labels, number))
+        found = [name for name in ("train", "optical_flow") if os.path.isdir(os.path.join(root, name))]
+        if len(found) != 1:
+            what = "both layouts" if found else "neither layout"
+            raise UserError(f"{root} holds {what} of FlyingThings3D: train/ (subset), optical_flow/ (full)")
+        for name, direction, images, labels in (_subset if found == ["train"] else _full)(root, version):
+            step = STEPS[direction]
+            frames = _numbers(images)
+            # Only the outermost frame ends the sequence: a partner missing elsewhere is a missing file.
+            end = (max if step > 0 else min)(frames, default=None)
+            for number in _numbers(labels):
+                if number == end:
+                    self.left_out += 1
+                else:
+                    img1, img2 = _path(images, number), _path(images, number + step)
+                    yield Pair(f"{name}/{direction}/{number:04d}", img1, img2, _path(labels, number))
 
 
-def _numbers(template: str) -> list[int]:
-    """Return the sorted frame numbers of the files that fit ``FOLDER/...{:0Nd}...``."""
-    folder, name = os.path.split(template)
-    before, after = re.split(r"\{:0\dd\}", name)
-    return [n for (n,) in list_numbers(folder, rf"{re.escape(before)}(\d+){re.escape(after)}")]
+# Each yields the folders of labels: (name, direction, path of pictures, path of labels), the paths
+# as (folder, file name with "{:0Nd}" in place of the frame's number).
 
 
-def _path(template: str, number: int) -> str:
-    folder, name = os.path.split(template)
-    return os.path.join(folder, name.format(number))
+def _subset(root: str, version: str):
+    for view, direction in product(VIEWS, STEPS):
+        images = os.path.join(root, "train", f"image_{version}", view)
+        labels = os.path.join(root, "train", "flow", view, direction)
+        yield f"{version}/{view}", direction, (images, "{:07d}.png"), (labels, "{:07d}.flo")
 
 
-def _folder_of_layout(root: str) -> str:
-    found = [name for name in ("train", "optical_flow") if os.path.isdir(os.path.join(root, name))]
-    if len(found) != 1:
-        what = "both layouts" if found else "neither layout"
-        raise UserError(f"{root} holds {what} of FlyingThings3D: train/ (subset), optical_flow/ (full)")
-    return found[0]
+def _full(root: str, version: str):
+    tops = [os.path.join(root, name, "TRAIN") for name in (f"frames_{version}pass", "optical_flow")]
+    sequences = {
+        os.path.join(letter, sequence)
+        for top in tops
+        for letter in list_folder(top)
+        for sequence in list_folder(os.path.join(top, letter))
+    }
+    for sequence, view, direction in product(sorted(sequences), VIEWS, STEPS):
+        images = os.path.join(tops[0], sequence, view)
+        labels = os.path.join(tops[1], sequence, direction, view)
+        label = f"OpticalFlowInto{direction[len('into_') :].capitalize()}_{{:04d}}_{view[0].upper()}.pfm"
+        yield f"{version}/{sequence}/{view}", direction, (images, "{:04d}.png"), (labels, label)
 
 
-def _sequences(root: str, version: str) -> list[str]:
-    """Return the sorted ``A/0000`` of pictures and labels together."""
-    names = set()
-    for top in (f"frames_{version}pass", "optical_flow"):
-        train = os.path.join(root, top, "TRAIN")
-        for letter in list_folder(train):
-            for sequence in list_folder(os.path.join(train, letter)):
-                names.add(f"{letter}/{sequence}")
-    return sorted(names)
+def _numbers(path: tuple[str, str]) -> list[int]:
+    before, after = map(re.escape, re.split(r"\{:0\dd\}", path[1]))
+    return [number for (number,) in list_numbers(path[0], rf"{before}(\d+){after}")]
+
+
+def _path(path: tuple[str, str], number: int) -> str:
+    return os.path.join(path[0], path[1].format(number))

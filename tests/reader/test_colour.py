@@ -58,7 +58,7 @@ def test_unknown_is_black_and_does_not_set_the_scale(flow, shape):
     mask[:, 0] = 0
     flow[:, 0] = 1e6
     flow[3, 0] = np.nan
-    colour = flow_to_colour(flow, mask=mask.reshape(shape))
+    colour = flow_to_colour(flow, valid=mask.reshape(shape))
     assert (colour[:, 0] == 0).all()
     np.testing.assert_array_equal(colour[:, 1:], expected)
 
@@ -85,7 +85,7 @@ def test_refused(flow):
         with pytest.raises(ValueError, match="above 0"):
             flow_to_colour(flow, max_flow=scale)
     with pytest.raises(ValueError, match="does not fit"):
-        flow_to_colour(flow, mask=np.ones((50, 40)))
+        flow_to_colour(flow, valid=np.ones((50, 40)))
     with pytest.raises(ValueError, match="at least 1 px"):
         colour_wheel(0)
 
@@ -104,5 +104,5 @@ def test_colour_wheel(size):
 def test_a_real_label(shared):
     path = shared / "data" / "pairs" / "middlebury" / "RubberWhale" / "flow10.flo"
     flow, mask = read_flow(path)
-    colour = flow_to_colour(flow, mask=mask)
+    colour = flow_to_colour(flow, valid=mask)
     np.testing.assert_array_equal(colour.max(axis=2) == 0, mask[..., 0] == 0)

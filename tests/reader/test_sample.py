@@ -10,7 +10,6 @@ from maskflownet.reader.pairs import Pairs
 from maskflownet.reader.sample import (
     LEAST_WEIGHT,
     Sample,
-    batches,
     random_crop,
     random_flip,
     resize_flow,
@@ -30,12 +29,6 @@ def test_sample_is_a_picklable_tuple():
     assert copy.name == "a/b"
     assert copy.flow is None
     np.testing.assert_array_equal(copy.img1, image)
-
-
-def test_batches_hold_neighbours_of_equal_size():
-    items = ["aa", "bb", "cc", "d", "ee", "ff"]
-    assert list(batches(items, 2, len)) == [["aa", "bb"], ["cc"], ["d"], ["ee", "ff"]]
-    assert list(batches([], 2, len)) == []
 
 
 def make_sample(height, width):
