@@ -1,7 +1,6 @@
 """Train, validate, submit or export MaskFlownet; `--help` explains the arguments."""
 
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 
 from maskflownet.checkpoints.checkpoint import read_checkpoint
@@ -12,7 +11,7 @@ from maskflownet.inference.confidence import describe_confidence
 from maskflownet.inference.predictor import Predictor
 from maskflownet.inference.submission import write_submissions
 from maskflownet.inference.validation import ValidationOptions, validate
-from maskflownet.report.report import Report, add_report, check_report, report_name, report_options
+from maskflownet.report.report import add_report, check_report, report_of
 from maskflownet.settings.cli import (
     Parser,
     add_batch,
@@ -133,19 +132,20 @@ def run_validation(args, config):
     roots, checkpoint = Roots(parse_roots(args.data_root)), find(args)
     found = validation_sets(data, roots, config.network.class_, args.debug)
     engine = load_engine(config, checkpoint, args.gpus, args.engine, args.precision)
+    record, folder = checkpoint.record, args.output_root / "logs" / "val"
+    folder.mkdir(parents=True, exist_ok=True)  # before hours of computing, should that not be possible
+    page = folder / f"{record.run}_{record.step}.html"
     facts = {
+        "Run": record.run,
+        "Step": record.step,
         "Network": config.network.class_,
         "Checkpoint": checkpoint.path.name,
         "Engine": f"{engine.name}, {engine.precision}",
     }
-    record, folder = checkpoint.record, args.output_root / "logs" / "val"
-    folder.mkdir(parents=True, exist_ok=True)  # before hours of computing, should that not be possible
-    shown, page = report_options(args, facts), folder / report_name(record.run, record.step)
-    with Report(folder, max(1, len(found.sets)), shown) if shown else nullcontext() as report:
+    with report_of(args, page, len(found.sets)) as report:
         results = validate(engine, found, options, report)
         if report is not None:
-            about = {"run": record.run, "steps": record.step, **results.about}
-            report.write(page, about, results.totals, results.images)
+            report.write(results, facts)
     results.write(folder, record.run, record.step)
     for name, total in results.totals.items():
         print(f"{name}: epe {total['epe']:.3f} px per image, {total['epe.pooled']:.3f} pooled")

@@ -1,13 +1,8 @@
-"""The pictures of a validation report: what is drawn of one labelled pair and its prediction.
+"""Pictures of a labelled pair and its prediction, for the validation report and for training runs.
 
-Pictures of a few validation pairs at every validation of a run: how its flow becomes better.
-
-Each is a strip of first frame, flow, ground truth, error and mask, `logs/RUN.samples/
-SET_INDEX_STEP.jpg`, so that a folder's pictures of a pair follow each other in the order of the
-steps.
+At every validation of a run a few pairs become strips of first frame, flow, ground truth, error and
+mask, `logs/RUN.samples/SET_INDEX_STEP.jpg`: sorted by name they show how the flow becomes better.
 """
-
-from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sized
@@ -34,8 +29,12 @@ TITLES = {
 ERROR_TICKS = (0, 1, 3, 10, 30, 100)  # px; the last one and all above have the brightest colour
 SCALE_PERCENTILE = 99  # of the true motions, drawn in full colour
 UNKNOWN = 112  # grey level where there is no label; the error's colours hold no grey
-QUALITY = 80  # of lossy WebP, in percent
-EFFORT = 2  # of WebP, 0 to 6: level 4 takes twice the time for 4 % fewer bytes
+WEBP = {"quality": 80, "method": 2}  # method 4 takes twice the time for 4 % fewer bytes
+JPEG = {"quality": 85}  # some 30 KB for five pictures
+STRIP = ("frame", "flow", "truth", "error", "mask")  # those that there are
+SIDE, LEAST_WIDTH = 256, 144  # px of a picture in a strip: its longer side at most, its width at least
+GAP, ROW = 4, 20  # px between pictures, and of a line of text
+TEXT, INK, PAPER = 12, (40, 40, 40), (255, 255, 255)
 
 
 class Views(NamedTuple):
@@ -46,16 +45,7 @@ class Views(NamedTuple):
 
 
 def draw_views(pair: Labelled, measured: Measured, width: int) -> Views:
-    """Draw what there is to see of a pair: a picture by its name, see `TITLES`.
-
-    Parameters
-    ----------
-    pair : Labelled
-    measured : Measured
-        With the prediction that is drawn; `mask` and `confidence` are left out where it has none.
-    width : int
-        Of the pictures in px; images that are smaller keep their size.
-    """
+    """Draw what there is of `TITLES`, `width` px wide; images that are smaller keep their size."""
     sample, prediction = pair.sample, measured.prediction
     height, full = sample.img1.shape[:2]
     size = min(width, full), max(1, round(height * min(width / full, 1)))  # (w, h), as OpenCV does
@@ -92,33 +82,21 @@ def usual_motion(flow: np.ndarray) -> float:
 
 
 def shrink(values: np.ndarray, size: tuple[int, int], where: np.ndarray | None = None):
-    """Average over the pixels that become one; `size` is (w, h).
+    """Average of (H, W) or (H, W, C) over the pixels that become one; `size` is (w, h), not above (W, H).
 
-    Parameters
-    ----------
-    values : (H, W) or (H, W, C) array
-    size : (int, int)
-        Width and height of the result, not above those of `values`.
-    where : (H, W) bool array, optional
-        Only these pixels count: a sparse label keeps its values and its points.
-
-    Returns
-    -------
-    values : (h, w) or (h, w, C) float32 array
-        0 where no pixel counts.
-    known : (h, w) bool array
-        Whether a pixel counts.
+    Only the pixels `where` (H, W) count, so that a sparse label keeps its values and its points.
+    Returns the float32 averages, 0 where no pixel counts, and a bool array (h, w): where one does.
     """
     values = np.asarray(values, np.float32)
     if where is None or where.all():
         known = np.ones(size[::-1], bool)
         return cv2.resize(values, size, interpolation=cv2.INTER_AREA), known
     weight = cv2.resize(where.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-    spread = where if values.ndim == 2 else where[..., None]
-    sums = cv2.resize(np.where(spread, values, 0), size, interpolation=cv2.INTER_AREA)
     known = weight > 1e-6
     share = np.where(known, weight, 1)
-    return sums / (share if values.ndim == 2 else share[..., None]), known
+    if values.ndim == 3:
+        where, share = where[..., None], share[..., None]
+    return cv2.resize(np.where(where, values, 0), size, interpolation=cv2.INTER_AREA) / share, known
 
 
 def error_level(error):
@@ -133,10 +111,7 @@ def error_colours(levels: np.ndarray) -> np.ndarray:
 
 
 def error_to_colour(error: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Draw the end-point error (h, w) px: (h, w, 3) uint8 RGB, grey where it is not known.
-
-    What is no number is drawn as the largest error.
-    """
+    """Colours of the end-point error (h, w) px, grey where it is not known; no number is as the largest error."""
     error = np.where(np.isfinite(error), error, ERROR_TICKS[-1])
     picture = np.array(error_colours(error_level(error)))
     picture[~known] = UNKNOWN
@@ -145,9 +120,12 @@ def error_to_colour(error: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 def encode(name: str, picture: np.ndarray) -> bytes:
     """A picture as WebP: lossless for the few levels of `occlusion`, lossy for all others."""
+    return _bytes(picture, "WEBP", lossless=name == "occlusion", **WEBP)
+
+
+def _bytes(picture: np.ndarray, form: str, **settings) -> bytes:
     file = io.BytesIO()
-    lossless = name == "occlusion"
-    Image.fromarray(np.ascontiguousarray(picture)).save(file, "WEBP", quality=QUALITY, method=EFFORT, lossless=lossless)
+    Image.fromarray(np.ascontiguousarray(picture)).save(file, form, **settings)
     return file.getvalue()
 
 
@@ -166,27 +144,8 @@ def _grey(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.clip(np.rint(small * 255), 0, 255).astype(np.uint8)
 
 
-SHOWN = ("frame", "flow", "truth", "error", "mask")  # those that there are
-SIDE, LEAST_WIDTH = 256, 144  # px of a picture: its longer side at most, its width at least
-GAP, ROW = 4, 20  # px between pictures, and of a line of text
-TEXT, INK, PAPER = 12, (40, 40, 40), (255, 255, 255)
-QUALITY_sample_pictures = 85  # of JPEG, in percent: some 30 KB for five pictures
-
-
 def choose(sets: Mapping[str, Sized], count: int) -> dict[str, list[int]]:
-    """Which pairs are drawn: dealt out over the sets, the first one's first, and spread over each.
-
-    Parameters
-    ----------
-    sets : mapping of str to data set
-    count : int
-        Of all pairs.
-
-    Returns
-    -------
-    dict of str to list of int
-        By set the indices of its pairs, with the set's first pair among them.
-    """
+    """Indices of `count` pairs by set: dealt out over the sets, and spread over each from its first pair on."""
     shares = dict.fromkeys(sets, 0)
     while count > 0 and any(shares[name] < len(sets[name]) for name in sets):
         for name in sets:
@@ -197,18 +156,9 @@ def choose(sets: Mapping[str, Sized], count: int) -> dict[str, list[int]]:
 
 
 class SamplePictures:
-    """Draws the chosen pairs of one validation while they are measured.
+    """A watcher of one validation that draws the pairs of `choose` into a folder, made where it is missing.
 
-    Parameters
-    ----------
-    folder : path
-        Of the pictures; made where it is missing.
-    step : int
-        Of the run.
-    chosen : mapping of str to sequence of int
-        See `choose`.
-    show : callable(name, data, step), optional
-        Is given each picture, too: JPEG's bytes of `SET/INDEX`.
+    `show(name, data, step)` is given each picture, too: JPEG's bytes of `SET/INDEX`.
     """
 
     def __init__(self, folder, step: int, chosen, show: Callable | None = None):
@@ -218,7 +168,8 @@ class SamplePictures:
         """Write the picture of a pair, if it is one of those that were chosen."""
         if index not in self.chosen.get(set_name, ()):
             return
-        data = _jpeg(draw_strip(pair, measured, f"step {self.step}  {pair.sample.name}"))
+        strip = draw_strip(pair, measured, f"step {self.step}  {pair.sample.name}")
+        data = _bytes(strip, "JPEG", **JPEG)
         self.folder.mkdir(parents=True, exist_ok=True)
         write_bytes(self.folder / f"{set_name}_{index:04d}_{self.step:07d}.jpg", data)
         if self.show is not None:
@@ -226,41 +177,32 @@ class SamplePictures:
 
 
 def draw_strip(pair: Labelled, measured: Measured, caption: str) -> np.ndarray:
-    """Draw first frame, flow, ground truth, error and mask side by side, with a line of figures.
+    """Draw first frame, flow, ground truth, error and mask side by side, with a line of figures: (h, w, 3) uint8 RGB.
 
     The colours' scale is that of the ground truth, so that strips of different steps compare.
-
-    Returns
-    -------
-    (h, w, 3) uint8 RGB array
     """
     height, width = pair.sample.img1.shape[:2]
     views = draw_views(pair, measured, max(1, width * SIDE // max(width, height)))
-    pictures = {name: views.pictures[name] for name in SHOWN if name in views.pictures}
-    factor = -(-LEAST_WIDTH // views.pictures["frame"].shape[1])
-    tiles = [Image.fromarray(_enlarged(picture, factor)) for picture in pictures.values()]
-    width, height = tiles[0].size
-    size = len(tiles) * (width + GAP) - GAP, height + 2 * ROW
+    pictures = {name: views.pictures[name] for name in STRIP if name in views.pictures}
+    height, width = views.pictures["frame"].shape[:2]
+    factor = -(-LEAST_WIDTH // width)  # each pixel becomes a square of so many
+    width, height = width * factor, height * factor
+    size = len(pictures) * (width + GAP) - GAP, height + 2 * ROW
     strip = Image.new("RGB", size, PAPER)
     draw, font = ImageDraw.Draw(strip), ImageFont.load_default(TEXT)
-    for i, (name, tile) in enumerate(zip(pictures, tiles)):
+    for i, (name, picture) in enumerate(pictures.items()):
         left = i * (width + GAP)
-        strip.paste(tile, (left, ROW))
+        strip.paste(
+            Image.fromarray(picture).convert("RGB").resize((width, height), Image.Resampling.NEAREST), (left, ROW)
+        )
         draw.text((left + 2, ROW // 2), TITLES[name].lower(), INK, font, anchor="lm")
         if name == "error":
             _draw_scale(strip, draw, font, left + width)
-    text = f"{_figures(pair, measured)}, full colour {views.max_flow:.1f} px"
     middle = height + ROW + ROW // 2
+    text = f"{_figures(pair, measured)}, full colour {views.max_flow:.1f} px"
     draw.text((2, middle), caption, INK, font, anchor="lm")
     draw.text((size[0] - 2, middle), text, INK, font, anchor="rm")
     return np.asarray(strip)
-
-
-def _enlarged(picture: np.ndarray, factor: int) -> np.ndarray:
-    """RGB, each pixel a square of `factor` pixels."""
-    if picture.ndim == 2:
-        picture = np.repeat(picture[..., None], 3, axis=2)
-    return np.ascontiguousarray(picture.repeat(factor, axis=0).repeat(factor, axis=1))
 
 
 def _draw_scale(strip, draw, font, right: int) -> None:
@@ -281,9 +223,3 @@ def _figures(pair: Labelled, measured: Measured) -> str:
         return "no pixel has a label"
     zero = np.hypot(*pair.sample.flow[valid].T.astype(np.float64)).mean()
     return f"EPE {means(measured.measures)['epe']:.2f} px, of zero flow {zero:.2f} px"
-
-
-def _jpeg(picture: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(picture).save(file, "JPEG", quality=QUALITY_sample_pictures)
-    return file.getvalue()

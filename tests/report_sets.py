@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from maskflownet.engine.contract import Engine, Prediction
 from maskflownet.reader.sample import Sample
-from maskflownet.report.report import Report, report_name
+from maskflownet.report.report import Report
 
 from tests.known_engine import validated
 from tests.trees import label, picture
@@ -72,11 +72,10 @@ class MaskEngine(Engine):
         return np.array(label(number)) + (0, (256 * high + low) / 100)
 
 
-def reported(engine, sets, folder, options, steps=5, **others):
-    """The totals of a validation that writes `8ca_STEPS.html`; `others` are ValidationOptions."""
-    with Report(folder, len(sets), options) as report:
-        results = validated(engine, sets, watcher=report, **others)
-        about = {"run": "8ca", "steps": steps, **results.about}
-        report.write(folder / report_name("8ca", steps), about, results.totals, results.images)
-    results.write(folder, "8ca", steps)
+def reported(engine, sets, folder, facts=None, images=400, width=768, **options):
+    """The totals of a validation that writes `8ca_5.html`; `options` are ValidationOptions."""
+    with Report(folder / "8ca_5.html", len(sets), images, width) as report:
+        results = validated(engine, sets, watcher=report, **options)
+        report.write(results, {"Run": "8ca", "Step": 5, **(facts or {})})
+    results.write(folder, "8ca", 5)
     return results.totals

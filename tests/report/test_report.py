@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from maskflownet.checkpoints.checkpoint import load_checkpoint
 from maskflownet.engine.load import load_engine
-from maskflownet.report.report import ReportOptions
 from maskflownet.settings.cli import run
 from maskflownet.settings.configs import load_network_config
 
@@ -57,9 +56,8 @@ class Page(HTMLParser):
 
 
 def report_on(sets, folder, **kwargs):
-    options = ReportOptions(**{"facts": {"Network": "<b>"}, **kwargs})
     engine = MaskEngine()
-    totals = reported(engine, sets, folder, options)
+    totals = reported(engine, sets, folder, {"Network": "<b>"}, **kwargs)
     return totals, engine, folder / "8ca_5.html"
 
 
@@ -115,9 +113,8 @@ def test_what_is_no_number_is_worst(tmp_path):
         def _flow(self, image):
             return np.full(2, np.nan) if image[0, 0, 2] == 1 else super()._flow(image)
 
-    options = ReportOptions(images=1)
     with np.errstate(invalid="ignore"):
-        reported(Wild(), {"a": MemorySet([9, 1, 3])}, tmp_path, options)
+        reported(Wild(), {"a": MemorySet([9, 1, 3])}, tmp_path, images=1)
     page = Page(tmp_path / "8ca_5.html")
     assert page.ids() == ["0-1", "0-0", "0-2"]
     assert page.pictured() == ["0-1"]
@@ -171,7 +168,7 @@ def test_a_report_changes_no_number(engine_name, random_checkpoints, tmp_path):
     engine = load_engine(load_network_config("MaskFlownet_S"), checkpoint, "", engine_name)
     sets = {"a": MemorySet([1, 2, 3])}
     plain = validated(engine, sets, batch=2).totals
-    totals = reported(engine, sets, tmp_path, ReportOptions(), batch=2)
+    totals = reported(engine, sets, tmp_path, batch=2)
     assert repr(totals) == repr(plain)  # bit for bit, NaN too
     assert len(Page(tmp_path / "8ca_5.html").pictures) == 18
 
