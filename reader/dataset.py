@@ -47,7 +47,7 @@ class FlowDataset:
     """
 
     name: ClassVar[str]  # in configs, on the command line and in results
-    root_name: ClassVar[str | None] = None  # of its root where another set has the same
+    root_name: ClassVar[str]  # of its root; by default that of the class above, else `name`
     needs_root: ClassVar[bool] = True
     # The first one is trained on unless a config says otherwise; `test` needs no labels.
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "all")
@@ -58,6 +58,10 @@ class FlowDataset:
     unit: ClassVar[str] = "pairs"  # what `counts` counts
     # {(split, version): how many the published set has, (least, most), or None = any number}
     counts: ClassVar[dict[tuple, int | tuple[int, int] | None]] = {}
+
+    def __init_subclass__(cls):
+        if not hasattr(cls, "root_name"):
+            cls.root_name = cls.name
 
     def __init__(self, root: str | os.PathLike, split: str | None = None, versions: Sequence | None = None):
         self.root = os.fspath(root)
@@ -91,7 +95,7 @@ class FlowDataset:
     @classmethod
     def title(cls, split: str, version) -> str:
         """Return the name of a part's results."""
-        return f"{cls.name}.{split}" if version is None else f"{cls.root_name or cls.name}.{version}.{split}"
+        return f"{cls.name}.{split}" if version is None else f"{cls.root_name}.{version}.{split}"
 
     @classmethod
     def lacks(cls, root: str | os.PathLike, split: str, version) -> str | None:  # noqa: ARG003

@@ -61,14 +61,12 @@ class Kitti(FlowDataset):
 
 class Kitti2012(Kitti):
     name = "kitti2012"
-    root_name = "kitti"
     versions = (2012,)
     measured = ("train", "val")
 
 
 class Kitti2015(Kitti):
     name = "kitti2015"
-    root_name = "kitti"
     versions = (2015,)
     measured = ("train", "val")
 

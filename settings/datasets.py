@@ -49,13 +49,7 @@ SETS: dict[str, type[FlowDataset]] = {
 
 
 def load_data_config(name) -> DataConfig:
-    """Read a dataset config by name or path, and check that its data sets have the parts it names.
-
-    Raises
-    ------
-    UserError
-        The file cannot be read, a key is unknown or missing, or a value is wrong.
-    """
+    """Read a dataset config by name or path; a UserError where it is wrong, or names a part that no data set has."""
     config = read_data_config(name)
     for mistake in _mistakes(config):
         raise UserError(f"{config.path}: {mistake}")
@@ -83,16 +77,12 @@ def _mistakes(config: DataConfig) -> Iterator[str]:
 
 def root_names() -> list[str]:
     """Return the names that roots are given under."""
-    return list(dict.fromkeys(_root_name(cls) for cls in SETS.values()))
+    return list(dict.fromkeys(cls.root_name for cls in SETS.values()))
 
 
-def _root_name(cls: type[FlowDataset]) -> str:
-    return cls.root_name or cls.name
-
-
-def _check_root_name(name: object, source: str) -> None:
+def _check_root_name(name: object, source) -> None:
     if name not in root_names():
-        sets = dict.fromkeys(_root_name(cls) for cls in SETS.values() if cls.needs_root)
+        sets = dict.fromkeys(cls.root_name for cls in SETS.values() if cls.needs_root)
         raise UserError(
             f"{name!r} from {source} is no data set, only {', '.join(sets)} are; "
             "textures are the pictures of synthetic scenes"
@@ -103,10 +93,9 @@ def parse_roots(arguments: Iterable[str]) -> dict[str, str]:
     """Turn ``NAME=DIR`` arguments into a dictionary for `Roots`; a UserError where one is wrong."""
     roots: dict[str, str] = {}
     for argument in arguments:
-        name, equals, folder = argument.partition("=")
-        if not equals or not folder:
+        name, _, folder = argument.partition("=")
+        if not name or not folder:
             raise UserError(f"{argument!r} is not of the form NAME=DIR")
-        _check_root_name(name, "the command line")
         if name in roots:
             raise UserError(f"{name} is given two roots, {roots[name]} and {folder}")
         roots[name] = folder
@@ -116,16 +105,10 @@ def parse_roots(arguments: Iterable[str]) -> dict[str, str]:
 class Roots:
     """Where the data sets lie; a root is looked for, and has to exist, when it is asked for.
 
-    The first that says so wins: `given` (the command line), the variable ``MASKFLOWNET_NAME`` of
-    the environment (for instance ``MASKFLOWNET_CHAIRS``; empty counts as unset), `paths_file`.
-
-    Parameters
-    ----------
-    given : mapping
-        Roots by name.
-    paths_file : path, optional
-        YAML file of ``NAME: FOLDER`` lines; a relative folder starts at the file's own folder.
-        Default: `paths.yaml` beside the programs where it exists.
+    The first that says so wins: `given` (the command line's), the variable ``MASKFLOWNET_NAME`` of
+    the environment (for instance ``MASKFLOWNET_CHAIRS``; empty counts as unset), `paths_file`, which
+    is a YAML file of ``NAME: FOLDER`` lines, by default `paths.yaml` beside the programs where it
+    exists. A relative folder in it starts at the file's own folder.
     """
 
     def __init__(self, given: Mapping[str, str | os.PathLike], paths_file=None):
@@ -136,13 +119,7 @@ class Roots:
         self.paths_file = default if paths_file is None else paths_file
 
     def look_up(self, name: str) -> Path | None:
-        """Return the root under a name, None where nothing says where it is.
-
-        Raises
-        ------
-        UserError
-            It does not exist, or the YAML file cannot be used.
-        """
+        """Return the root under a name, None where nothing says where it is; a UserError where it does not exist."""
         variable = f"MASKFLOWNET_{name.upper()}"
         if name in self.given:
             folder, source = self.given[name], "the command line"
@@ -162,7 +139,7 @@ class Roots:
             return {}
         content = read_yaml(self.paths_file)
         for name, folder in content.items():
-            _check_root_name(name, os.fspath(self.paths_file))
+            _check_root_name(name, self.paths_file)
             if not isinstance(folder, str) or not folder:
                 raise UserError(f"{self.paths_file} gives {name} the root {folder!r}, which is not a folder")
         start = Path(self.paths_file).parent
@@ -170,7 +147,7 @@ class Roots:
 
     def missing(self, cls: type[FlowDataset]) -> str:
         """Return the sentence that says how to give the root of a data set."""
-        name = _root_name(cls)
+        name = cls.root_name
         return (
             f"no root of the data set {name}: give --data_root {name}=DIR, "
             f"set MASKFLOWNET_{name.upper()} or write {name}: DIR into paths.yaml"
@@ -179,7 +156,7 @@ class Roots:
     def find(self, name: str) -> Path | None:
         """Return the root of the data set `name`; a UserError where it needs one and nothing says where."""
         cls = SETS[name]
-        root = self.look_up(_root_name(cls))
+        root = self.look_up(cls.root_name)
         if root is None and cls.needs_root:
             raise UserError(self.missing(cls))
         return root
@@ -197,19 +174,8 @@ class ValidationSets(NamedTuple):
 def training_parts(config: DataConfig, roots: Roots, shard: int = 1, debug: bool = False) -> list[tuple]:
     """Return (data set, samples per batch) of each data set that a config trains on, in the batch's order.
 
-    Parameters
-    ----------
-    config : DataConfig
-    roots : Roots
-    shard : int
-        Train on every `shard`-th sample of each data set.
-    debug : bool
-        Read only the first 32 samples of each data set, after the thinning.
-
-    Raises
-    ------
-    UserError
-        A root is missing, or a data set is incomplete or empty.
+    Of each data set every `shard`-th sample is taken, and of these with `debug` only the first 32.
+    A UserError where a root is missing, or a data set is incomplete or empty.
     """
     if shard < 1:
         raise UserError(f"a shard of every {shard}-th sample is not possible: it starts at 1")
@@ -228,18 +194,14 @@ def validation_sets(config: DataConfig | None, roots: Roots, network_class: str,
     Parameters
     ----------
     config : DataConfig or None
-        None: every data set with labels that are not for training alone, no pair twice.
+        None: the `measured` splits of every data set.
     roots : Roots
-        A data set without a root is skipped, and so is a year that a root of KITTI lacks.
+        A data set without a root is skipped, and so is a year that a root of KITTI lacks. One that
+        does not exist, or is incomplete, is a UserError.
     network_class : str
         MaskFlownet_S is validated on all of Sintel, unless the config says otherwise.
     debug : bool
         Read only the first 32 samples of each.
-
-    Raises
-    ------
-    UserError
-        A data set is incomplete, or the root that was given does not exist.
     """
     found = ValidationSets({}, {}, {})
     if config is None:
@@ -249,7 +211,7 @@ def validation_sets(config: DataConfig | None, roots: Roots, network_class: str,
         splits = config.validation_split
         wanted = {cls: (splits.get(cls.name, cls.validation_of(network_class)),) for cls in classes}
     for cls, splits in wanted.items():
-        root = roots.look_up(_root_name(cls)) if splits else None
+        root = roots.look_up(cls.root_name) if splits else None
         versions = _versions(cls, config)
         for split, version in itertools.product(splits, versions):
             title = cls.title(split, version)

@@ -24,24 +24,11 @@ class Report(NamedTuple):
 def check(
     roots: Mapping[str, str | os.PathLike], decode: bool = False, workers: int = 1, progress: bool = False
 ) -> list[Report]:
-    """Check data sets against the counts of the published ones.
+    """Check data sets, {name: root}, against the counts of the published ones.
 
-    Parameters
-    ----------
-    roots : mapping
-        Root folder by data set name.
-    decode : bool
-        Whether to read every file instead of only looking for it.
-    workers : int
-        Threads that decode.
-    progress : bool
-        Whether to show a progress bar on stderr.
-
-    Returns
-    -------
-    list of Report
-        One per part of each data set. Parts that a user need not have, such as the test images, are
-        absent where their folder is.
+    With `decode` every file is read by `workers` threads, otherwise only looked for. Returns a
+    Report of each part; parts that a user need not have, such as the test images, are absent where
+    their folder is.
     """
     reports = []
     for name, root in roots.items():
@@ -104,7 +91,7 @@ def _undecodable(dataset: FlowDataset, title: str, workers: int, progress: bool)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns 0 = all is well, 1 = a fault was found."""
-    names = [name for name, cls in SETS.items() if cls.counts and not cls.root_name]
+    names = [name for name, cls in SETS.items() if cls.counts and name == cls.root_name]
     parser = argparse.ArgumentParser(
         prog="python -m maskflownet.tools.check",
         description="Check data sets: counts, missing files and, with --decode, damaged files. "
