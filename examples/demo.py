@@ -19,7 +19,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def main(arguments):
-    parser = Parser(prog="demo.py", description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     add_config(parser)
     add_checkpoint(parser, required=True)
     add_devices(parser)
@@ -37,6 +37,7 @@ def main(arguments):
         (image_1, to_picture("flow", label, scale)),
         (to_picture("mask", mask, None), to_picture("flow", flow, scale)),
     )
+    args.output.parent.mkdir(parents=True, exist_ok=True)
     write_image(args.output, np.vstack([np.hstack(row) for row in rows]))
     error = end_point_error(flow, label).mean()
     at_rest = end_point_error(np.zeros_like(label), label).mean()

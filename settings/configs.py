@@ -117,7 +117,7 @@ class SyntheticSet:
     validation_length: Whole = 100
     size: _Shape | None = None  # None = resize or orig_shape
     seed: WholeOrZero = 0
-    textures: Text | None = None  # folder of pictures, relative to the config's; None = those that scikit-image ships
+    textures: Text | None = None  # folder of pictures, from that of the config; None = those that scikit-image ships
     scenes: SceneOptions = SceneOptions()
 
 

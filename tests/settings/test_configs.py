@@ -24,37 +24,16 @@ NETWORK_CONFIGS = {  # last step in thousands
     "MaskFlownet": 800, "MaskFlownet_ft": 500, "MaskFlownet_sintel": 1000, "MaskFlownet_kitti": 300,
 }  # fmt: skip
 FILM = AugmentationRanges(
-    rotation=17,
-    zoom=(0.5, 1 / 0.9),
-    aspect=(0.9, 1 / 0.9),
-    translation=0.1,
-    relative_rotation=17 / 4,
-    relative_translation=0.1 / 4,
-    relative_scale=(0.96, 1 / 0.96),
-    contrast=(-0.4, 0.8),
-    brightness=0.1,
-    gain=(0.8, 1.4),
-    noise=0.04,
-    saturation=0.5,
-    hue=0.5,
-)
+    rotation=17, zoom=(0.5, 1 / 0.9), aspect=(0.9, 1 / 0.9), translation=0.1, relative_rotation=17 / 4,
+    relative_translation=0.1 / 4, relative_scale=(0.96, 1 / 0.96), contrast=(-0.4, 0.8), brightness=0.1,
+    gain=(0.8, 1.4), noise=0.04, saturation=0.5, hue=0.5,
+)  # fmt: skip
 SINTEL = dataclasses.replace(FILM, zoom=(1 / 1.5, 1 / 0.9), noise=0)
 STREET = AugmentationRanges(
-    rotation=5,
-    zoom=(1 / 1.25, 1 / 0.95),
-    aspect=(0.95, 1 / 0.95),
-    translation=0.05,
-    relative_rotation=5 / 4,
-    relative_translation=0.05 / 4,
-    relative_scale=(0.98, 1 / 0.98),
-    contrast=(-0.2, 0.4),
-    brightness=0.05,
-    gain=(0.9, 1.2),
-    noise=0.02,
-    saturation=0.25,
-    hue=0.1,
-    gamma=(-0.5, 0.5),
-)
+    rotation=5, zoom=(1 / 1.25, 1 / 0.95), aspect=(0.95, 1 / 0.95), translation=0.05, relative_rotation=5 / 4,
+    relative_translation=0.05 / 4, relative_scale=(0.98, 1 / 0.98), contrast=(-0.2, 0.4), brightness=0.05,
+    gain=(0.9, 1.2), noise=0.02, saturation=0.25, hue=0.1, gamma=(-0.5, 0.5),
+)  # fmt: skip
 PUBLISHED = {  # dataset, target, original, resize, augmentation
     "chairs": ({"chairs": 8}, (320, 448), (384, 512), None, FILM),
     "things3d": ({"things3d": 4}, (384, 768), (540, 960), None, FILM),
