@@ -216,7 +216,7 @@ class Report:
         images = results.images
         order = sorted(self._pictured, key=lambda place: -badness(images[place[0]][place[1]].measures))
         pictured = {place: self._pictured[place] for place in order}
-        script = "".join((PAGE / name).read_text(encoding="utf-8") for name in ("zoom.js", "page.js"))
+        script = (PAGE / "page.js").read_text(encoding="utf-8")
         with atomic_path(self.path) as temporary, open(temporary, "wb") as page:
             page.write(_before_pictures(results, facts, pictured, script).encode("utf-8"))
             for pair in pictured.values():

@@ -1,4 +1,64 @@
 "use strict";
+
+// Moves and scales an image inside a box, by wheel, pointers and the functions that are returned.
+const zoomable = (box, image) => {
+  const SMALLEST = 0.25, LARGEST = 40; // screen pixels for one of the image
+  const PIXELS_FROM = 4; // from there on its pixels have sharp edges
+  let at = { x: 0, y: 0, scale: 1 };
+  const pointers = new Map();
+
+  function place() {
+    image.style.transform = `translate(${at.x}px, ${at.y}px) scale(${at.scale})`;
+    image.style.imageRendering = at.scale >= PIXELS_FROM ? "pixelated" : "auto";
+  }
+
+  function fit({ width, height }) {
+    const room = box.getBoundingClientRect();
+    const scale = Math.min(room.width / width, room.height / height);
+    at = { x: (room.width - width * scale) / 2, y: (room.height - height * scale) / 2, scale };
+    place();
+  }
+
+  // The point (x, y) of the box stays where it is.
+  function by(factor, x = box.clientWidth / 2, y = box.clientHeight / 2) {
+    const scale = Math.min(Math.max(at.scale * factor, SMALLEST), LARGEST);
+    const real = scale / at.scale;
+    at = { x: x - (x - at.x) * real, y: y - (y - at.y) * real, scale };
+    place();
+  }
+
+  const inBox = ({ x, y }) => [x - box.getBoundingClientRect().x, y - box.getBoundingClientRect().y];
+
+  const wheel = (event) => {
+    event.preventDefault();
+    by(Math.exp(-event.deltaY / 400), ...inBox(event));
+  };
+  box.addEventListener("wheel", wheel, { passive: false });
+  box.addEventListener("dblclick", (event) => by(2, ...inBox(event)));
+  box.addEventListener("pointerdown", (event) => {
+    box.setPointerCapture(event.pointerId);
+    pointers.set(event.pointerId, { x: event.clientX, y: event.clientY });
+  });
+  box.addEventListener("pointermove", (event) => {
+    const before = pointers.get(event.pointerId);
+    if (!before) return;
+    const now = { x: event.clientX, y: event.clientY };
+    const other = [...pointers].find(([id]) => id !== event.pointerId);
+    if (other) {
+      const [, still] = other;
+      const distance = (point) => Math.hypot(point.x - still.x, point.y - still.y) || 1;
+      by(distance(now) / distance(before), ...inBox(still));
+    } else {
+      at = { ...at, x: at.x + now.x - before.x, y: at.y + now.y - before.y };
+      place();
+    }
+    pointers.set(event.pointerId, now);
+  });
+  for (const end of ["pointerup", "pointercancel"]) {
+    box.addEventListener(end, (event) => pointers.delete(event.pointerId));
+  }
+  return { fit, by };
+};
 (() => {
   const byId = (id) => document.getElementById(id);
   const report = JSON.parse(byId("report").textContent);
@@ -29,53 +89,48 @@
     img.hidden = false;
   }
 
-  const near = new Set(); // cells of rows that are on the screen or close to it
+  // Only rows on the screen or close to it have their small picture.
   const watcher = new IntersectionObserver(
     (entries) => {
-      for (const { target, isIntersecting } of entries) {
-        if (isIntersecting) near.add(target);
-        else near.delete(target);
-        drawThumb(target, isIntersecting);
+      for (const { target: cell, isIntersecting } of entries) {
+        cell.replaceChildren();
+        if (isIntersecting && pairOf(cell.parentElement)) cell.append(new Image());
+        drawThumbs(cell);
       }
     },
     { rootMargin: "300px 0px" },
   );
 
-  function drawThumb(cell, wanted) {
-    const row = cell.parentElement;
-    if (!wanted || !pairOf(row)) return cell.replaceChildren();
-    const img = cell.firstElementChild || cell.appendChild(new Image());
-    show(img, row, viewOf(row));
+  function drawThumbs(part) {
+    for (const img of part.querySelectorAll("img")) {
+      const row = img.closest("tr");
+      show(img, row, viewOf(row));
+    }
   }
 
   // ---- the table
 
-  const valueOf = (row, measure) => {
-    const text = row.querySelector(`td[data-m="${CSS.escape(measure)}"]`).dataset.v;
-    return text === undefined ? NaN : Number(text);
-  };
+  const cellOf = (row, measure) => row.querySelector(`td[data-m="${CSS.escape(measure)}"]`);
+  const valueOf = (row, measure) => Number(cellOf(row, measure).dataset.v ?? NaN);
 
   function sort(measure, worst) {
     sorted = { measure, worst };
     const head = heads.find((head) => head.dataset.m === measure);
     const falling = worst !== "low" in head.dataset;
-    const keyed = rows.map((row) => [valueOf(row, measure), row]);
-    keyed.sort(([a], [b]) => {
+    const keys = new Map(rows.map((row) => [row, valueOf(row, measure)]));
+    rows.sort((one, other) => {
+      const a = keys.get(one), b = keys.get(other);
       if (Number.isNaN(a) || Number.isNaN(b)) return Number.isNaN(a) - Number.isNaN(b);
       return a === b ? 0 : (a < b) === falling ? 1 : -1;
     });
-    rows.splice(0, rows.length, ...keyed.map(([, row]) => row));
     body.append(...rows);
     for (const other of heads) other.removeAttribute("aria-sort");
     head.setAttribute("aria-sort", falling ? "descending" : "ascending");
     byId("sort").value = measure;
     byId("order").value = worst ? "worst" : "best";
     // What a narrow screen shows of each row: EPE and what it is sorted by.
-    for (const row of rows) {
-      for (const cell of row.querySelectorAll("td[data-m]")) {
-        const name = cell.dataset.m;
-        cell.classList.toggle("by", name === measure || name === "epe");
-      }
+    for (const cell of body.querySelectorAll("td[data-m]")) {
+      cell.classList.toggle("by", cell.dataset.m === measure || cell.dataset.m === "epe");
     }
     filter();
   }
@@ -83,8 +138,7 @@
   function filter() {
     const set = byId("set").value, text = byId("find").value.trim().toLowerCase();
     for (const row of rows) {
-      const fits = !set || row.dataset.set === set;
-      row.hidden = !fits || !nameOf(row).toLowerCase().includes(text);
+      row.hidden = (set && row.dataset.set !== set) || !nameOf(row).toLowerCase().includes(text);
     }
     shown = rows.filter((row) => !row.hidden);
     byId("shown").textContent =
@@ -116,7 +170,7 @@
     tellPosition();
     byId("values").replaceChildren(
       ...heads
-        .map((head) => [head, row.querySelector(`td[data-m="${CSS.escape(head.dataset.m)}"]`)])
+        .map((head) => [head, cellOf(row, head.dataset.m)])
         .filter(([, cell]) => cell.dataset.v !== undefined)
         .map(([head, cell]) => {
           const entry = document.createElement("div");
@@ -141,26 +195,25 @@
   }
 
   function makeTabs(pair) {
-    const make = (name, role) => {
+    const make = (name) => {
       const button = document.createElement("button");
       button.type = "button";
       button.dataset.view = name;
-      if (role) button.setAttribute("role", role);
       button.append(report.titles[name]);
       button.addEventListener("click", () => switchTo(name));
       return button;
     };
-    const small = pair.names.map((name) => make(name, "tab"));
+    const small = pair.names.map(make);
     for (const button of small) {
+      button.setAttribute("role", "tab");
       button.setAttribute("aria-controls", "panel");
-      const img = new Image();
-      show(img, row, button.dataset.view);
-      img.alt = "";
-      button.prepend(img);
+      button.prepend(new Image());
+      show(button.firstChild, row, button.dataset.view);
+      button.firstChild.alt = "";
     }
     tabs.style.setProperty("--count", Math.max(pair.names.length, 6));
     tabs.replaceChildren(...small);
-    byId("zoom-tabs").replaceChildren(...pair.names.map((name) => make(name)));
+    byId("zoom-tabs").replaceChildren(...pair.names.map(make));
   }
 
   function showView() {
@@ -183,9 +236,6 @@
     for (const part of byId("legend").querySelectorAll("[data-for]")) {
       part.hidden = !part.dataset.for.split(" ").includes(name);
     }
-    for (const part of byId("legend").querySelectorAll("[data-for-only]")) {
-      part.hidden = part.dataset.forOnly !== name;
-    }
     if (dialog.open) showLarge();
   }
 
@@ -195,7 +245,7 @@
     const focused = tabs.contains(document.activeElement);
     showView();
     if (focused) tabs.querySelector('[aria-selected="true"]').focus();
-    for (const cell of near) drawThumb(cell, true);
+    drawThumbs(body);
   }
 
   function turn(step) {
@@ -247,48 +297,38 @@
       sort(head.dataset.m, head.dataset.m === measure ? !worst : true);
     });
   }
+  const listen = (event, handlers) => {
+    for (const [id, handler] of Object.entries(handlers)) byId(id).addEventListener(event, handler);
+  };
   const bySelects = () => sort(byId("sort").value, byId("order").value === "worst");
-  byId("sort").addEventListener("change", bySelects);
-  byId("order").addEventListener("change", bySelects);
-  byId("set").addEventListener("change", filter);
-  byId("find").addEventListener("input", filter);
-  byId("tools").addEventListener("submit", (event) => event.preventDefault());
-  byId("previous").addEventListener("click", () => move(-1));
-  byId("next").addEventListener("click", () => move(1));
-  byId("larger").addEventListener("click", () => zoom.by(STEP));
-  byId("smaller").addEventListener("click", () => zoom.by(1 / STEP));
-  byId("fit").addEventListener("click", () => fit());
-  byId("close").addEventListener("click", () => dialog.close());
-  dialog.addEventListener("close", () => stage.focus({ preventScroll: true }));
-  stage.addEventListener("click", openZoom);
-  addEventListener("resize", () => fit());
+  listen("change", { sort: bySelects, order: bySelects, set: filter });
+  listen("input", { find: filter });
+  listen("submit", { tools: (event) => event.preventDefault() });
+  listen("click", {
+    stage: openZoom, previous: () => move(-1), next: () => move(1), fit, close: () => dialog.close(),
+    larger: () => zoom.by(STEP), smaller: () => zoom.by(1 / STEP),
+  });
+  listen("close", { zoom: () => stage.focus({ preventScroll: true }) });
+  addEventListener("resize", fit);
 
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.target.closest("input, select")) return;
     const inViewer = dialog.open || byId("viewer").contains(event.target);
     const scrolls = event.target.matches(".scroll"); // its own arrows move it
-    const actions = {
-      ArrowLeft: !scrolls && (() => turn(-1)),
-      ArrowRight: !scrolls && (() => turn(1)),
-      ArrowUp: inViewer && (() => move(-1)),
-      ArrowDown: inViewer && (() => move(1)),
-      "+": dialog.open && (() => zoom.by(STEP)),
-      "=": dialog.open && (() => zoom.by(STEP)),
-      "-": dialog.open && (() => zoom.by(1 / STEP)),
-      0: dialog.open && (() => fit()),
-    };
-    const action = actions[event.key];
+    const larger = () => zoom.by(STEP), smaller = () => zoom.by(1 / STEP);
+    const action = {
+      ...(scrolls ? {} : { ArrowLeft: () => turn(-1), ArrowRight: () => turn(1) }),
+      ...(inViewer ? { ArrowUp: () => move(-1), ArrowDown: () => move(1) } : {}),
+      ...(dialog.open ? { "+": larger, "=": larger, "-": smaller, 0: fit } : {}),
+    }[event.key];
     if (!action) return;
     event.preventDefault();
     action();
   });
 
   for (const row of rows) {
-    for (const head of heads) {
-      const cell = row.querySelector(`td[data-m="${CSS.escape(head.dataset.m)}"]`);
-      cell.dataset.label = head.dataset.plain;
-    }
+    for (const head of heads) cellOf(row, head.dataset.m).dataset.label = head.dataset.plain;
     watcher.observe(row.cells[0]);
   }
   sort("epe", true);
