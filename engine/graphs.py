@@ -5,12 +5,11 @@ only: ``python -m maskflownet.tools.export_graphs`` writes their files. Beside t
 state of `network/` each was traced: a changed network is traced anew.
 """
 
-from __future__ import annotations
-
 import hashlib
-import importlib
+import json
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 from maskflownet.engine.symbol import Graph, parse_graph
 from maskflownet.errors import UserError
@@ -19,45 +18,49 @@ from maskflownet.settings.folders import PACKAGE
 
 GRAPHS = PACKAGE / "network" / "graphs"
 SOURCES = "SOURCES"
-# What a graph does not depend on: how MXNet is imported.
-NOT_TRACED = {"__init__.py", "compat.py", "cuda_libraries.py", "mx.py"}
+NOT_TRACED = {"__init__.py", "compat.py"}  # how MXNet is imported changes no graph
 
 
+# Each kind: settings -> name of the file, names of the inputs, function(MXNet's blocks) -> block.
 def _network(network="MaskFlownet_S", flow_multiplier=1.0, pyramid="paper"):
     if network not in NETWORKS or pyramid not in PYRAMIDS:
         raise ValueError(f"no network {network!r} with the pyramid {pyramid!r}")
-    settings = {"network": network, "flow_multiplier": float(flow_multiplier)}
-    name = f"{network}-x{_number(flow_multiplier)}"
+    name, scale, inputs = f"{network}-x{_number(flow_multiplier)}", float(flow_multiplier), ("image_1", "image_2")
     if network == "MaskFlownet_S":  # it has one pyramid for both images
-        return name, settings
-    return f"{name}-{pyramid}", {**settings, "pyramid": pyramid}
+        return name, inputs, lambda blocks: blocks.MaskFlownet_S(scale, prefix="")
+    return f"{name}-{pyramid}", inputs, lambda blocks: blocks.MaskFlownet(scale, pyramid, prefix="")
 
 
 def _loss(weights=LOSS_WEIGHTS, q=None):
-    name = "-".join(["loss", *map(_number, weights)])
-    settings = {"weights": tuple(map(float, weights)), "q": None if q is None else float(q)}
-    return name if q is None else f"{name}-q{_number(q)}", settings
+    name = "-".join(["loss", *map(_number, weights)]) + ("" if q is None else f"-q{_number(q)}")
+    inputs = ("label", "mask", *(f"prediction_{i}" for i in range(len(weights))))
+    numbers = tuple(map(float, weights)), None if q is None else float(q)
+    return name, inputs, lambda blocks: blocks.MultiscaleEPE(*numbers, prefix="")
 
 
 def _metric(stride=4):
-    return f"metric-stride{stride}", {"stride": stride}
+    inputs = ("prediction", "label", "mask")
+    return f"metric-stride{stride}", inputs, lambda blocks: blocks.EndPointError(stride, prefix="")
 
 
 def _geometry(target):
     height, width = target
-    return f"geometry-{height}x{width}", {"target": (height, width)}
+    inputs = ("img1", "img2", "flow", "mask", "params")
+    return f"geometry-{height}x{width}", inputs, lambda blocks: blocks.GeometryAugmentation((height, width), prefix="")
 
 
 def _colour():
-    return "colour", {}
+    inputs = ("img1", "img2", "noise1", "noise2", "params")
+    return "colour", inputs, lambda blocks: blocks.ColourAugmentation(prefix="")
 
 
 def _upsample(factor, channels):
-    return f"upsample-x{factor}-channels{channels}", {"factor": factor, "channels": channels}
+    name = f"upsample-x{factor}-channels{channels}"
+    return name, ("x",), lambda blocks: blocks.Upsample(factor, channels, prefix="")
 
 
 def _warp(clamp):
-    return f"warp-{'clamped' if clamp else 'zeros'}", {"clamp": clamp}
+    return f"warp-{'clamped' if clamp else 'zeros'}", ("x", "flow"), lambda blocks: blocks.Warp(clamp, prefix="")
 
 
 def _number(value: float) -> str:
@@ -66,7 +69,6 @@ def _number(value: float) -> str:
     return text[:-2] if text.endswith(".0") else text
 
 
-# kind -> settings -> name of the file, the settings of engine.tracing.trace
 _KINDS = {
     "network": _network,
     "loss": _loss,
@@ -80,33 +82,7 @@ _KINDS = {
 
 def graph_path(kind: str, folder: Path = GRAPHS, **settings) -> Path:
     """The file of a graph; its name tells the settings."""
-    name, _ = _KINDS[kind](**settings)
-    return folder / f"{name}.json"
-
-
-def graph_text(kind: str, **settings) -> str:
-    """Trace a graph with MXNet.
-
-    Raises
-    ------
-    UserError
-        MXNet cannot be imported.
-    """
-    reason = _why_no_mxnet()
-    if reason:
-        raise UserError(f"graphs are traced with MXNet, which cannot be imported: {reason}")
-    from maskflownet.engine.tracing import trace  # noqa: PLC0415 - it imports MXNet
-
-    _, settings = _KINDS[kind](**settings)
-    return trace(kind, **settings)
-
-
-def _why_no_mxnet() -> Exception | None:
-    try:
-        importlib.import_module("maskflownet.network.compat")
-    except (ImportError, OSError) as error:  # OSError: a library that it needs is missing
-        return error
-    return None
+    return folder / f"{_KINDS[kind](**settings)[0]}.json"
 
 
 def graph_of(kind: str, **settings) -> Graph:
@@ -139,15 +115,85 @@ def graph_of(kind: str, **settings) -> Graph:
     path = graph_path(kind, **settings)
     if path.is_file() and sources_of(path.parent).get(path.name) == network_digest():
         return parse_graph(path.read_text(encoding="utf-8"), str(path))
-    reason = _why_no_mxnet()
-    if reason is None:
-        return parse_graph(graph_text(kind, **settings))
-    missing = "is of another state of network/" if path.is_file() else "does not exist"
-    raise UserError(
-        f"the graph {path} {missing}, and MXNet, which could trace it, cannot be imported "
-        f"({reason}): where MXNet is installed, `python -m maskflownet.tools.export_graphs CONFIG "
-        "DATASET_CONFIG` writes the files that these configs need, to be copied here"
+    try:
+        blocks = _import_blocks()
+    except (ImportError, OSError) as reason:
+        missing = "is of another state of network/" if path.is_file() else "does not exist"
+        raise UserError(
+            f"the graph {path} {missing}, and MXNet, which could trace it, cannot be imported "
+            f"({reason}): where MXNet is installed, `python -m maskflownet.tools.export_graphs CONFIG "
+            "DATASET_CONFIG` writes the files that these configs need, to be copied here"
+        ) from reason
+    return parse_graph(_trace(blocks, kind, settings))
+
+
+def graph_text(kind: str, **settings) -> str:
+    """Trace a graph with MXNet: symbol JSON that ``mx.sym.load_json`` reads, too.
+
+    One node per line; the inputs come first, in the order of the call; parameters have their names in the
+    `.params` file. The text depends on the settings alone. Raises UserError where MXNet cannot be imported.
+    """
+    try:
+        blocks = _import_blocks()
+    except (ImportError, OSError) as reason:
+        raise UserError(f"graphs are traced with MXNet, which cannot be imported: {reason}") from reason
+    return _trace(blocks, kind, settings)
+
+
+def _import_blocks() -> SimpleNamespace:
+    """MXNet and the blocks of `network/`; ImportError, or OSError where a library that it needs is missing."""
+    from maskflownet.network import augmentation, compat, layers, losses, maskflownet  # noqa: PLC0415 - need MXNet
+
+    return SimpleNamespace(
+        **{k: v for m in (augmentation, compat, layers, losses, maskflownet) for k, v in vars(m).items()}
     )
+
+
+def _trace(blocks: SimpleNamespace, kind: str, settings) -> str:
+    _, inputs, make = _KINDS[kind](**settings)
+    mx = blocks.mx
+    with mx.name.NameManager():  # counts from 0, whatever was traced before
+        block = make(blocks)
+        outputs = block(*(mx.sym.var(name) for name in inputs))
+    if kind == "network":
+        flows, mask, *_ = outputs
+        outputs = [*flows, mask]
+    outputs = [outputs] if isinstance(outputs, mx.sym.Symbol) else list(outputs)
+    # Gluon's own way to these names is private; save_parameters writes the same ones.
+    structural = block._collect_params_with_prefix()
+    names = {parameter.name: name for name, parameter in structural.items()}
+    return _write(json.loads(mx.sym.Group(outputs).tojson()), inputs, names)
+
+
+def _write(content, inputs, names) -> str:
+    """Nodes renamed by `names` and reordered, so that `inputs` come first; one node per line."""
+    nodes = content["nodes"]
+    order = {name: position for position, name in enumerate(inputs)}
+    # Sorting is stable: every other node stays behind those that it needs.
+    kept = sorted(range(len(nodes)), key=lambda i: order.get(nodes[i]["name"], len(order)))
+    position = {old: new for new, old in enumerate(kept)}
+
+    def moved(references):
+        return [[position[node], *rest] for node, *rest in references]
+
+    lines, variables = [], []
+    for new, old in enumerate(kept):
+        node = nodes[old]
+        attrs = node.get("attrs", {})
+        if node["op"] == "null":
+            variables.append(new)
+            # The other hints, such as __lr_mult__, change nothing that is computed.
+            attrs = {key: value for key, value in attrs.items() if key == "__shape__"}
+        entry = {"op": node["op"], "name": names.get(node["name"], node["name"])}
+        entry.update({"attrs": attrs} if attrs else {}, inputs=moved(node["inputs"]))
+        lines.append(_compact(entry))
+    rest = {"arg_nodes": variables, "heads": moved(content["heads"]), "attrs": content["attrs"]}
+    tail = ",\n".join(f"{_compact(key)}:{_compact(value)}" for key, value in rest.items())
+    return '{"nodes":[\n' + ",\n".join(lines) + "\n],\n" + tail + "}\n"
+
+
+def _compact(value) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 @cache

@@ -1,9 +1,4 @@
-"""MXNet's symbol graphs (JSON) as plain data: nodes by name, in an order that can be executed.
-
-Knows neither MXNet nor PyTorch, so that passes over graphs need no more than this.
-"""
-
-from __future__ import annotations
+"""MXNet's symbol graphs (JSON) as plain data: nodes by name, in an order that can be executed."""
 
 import ast
 import json
@@ -19,59 +14,28 @@ SHAPE = "__shape__"  # the attribute that tells a parameter from an input
 
 @dataclass(frozen=True)
 class Node:
-    """One application of an operator.
+    """One application of an operator."""
 
-    Attributes
-    ----------
-    name : str
-        Unique in the graph.
-    op : str
-        MXNet's name of the operator, or that of a pass.
-    attrs : mapping
-        Its attributes as Python values: numbers, tuples, booleans, None, else text.
-    inputs : tuple of (str, int)
-        The outputs that it takes.
-    """
-
-    name: str
-    op: str
-    attrs: Mapping[str, Any]
+    name: str  # unique in the graph
+    op: str  # MXNet's name of the operator, or that of a fused one
+    attrs: Mapping[str, Any]  # numbers, tuples, booleans, None, else text
     inputs: tuple[Output, ...]
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A computation from inputs and parameters to outputs.
+    """A computation from inputs and parameters to outputs."""
 
-    Attributes
-    ----------
-    nodes : tuple of Node
-        Each after the nodes that it takes its inputs from.
-    inputs : tuple of str
-    parameters : dict of str to shape
-        Under their names in a `.params` file.
-    outputs : tuple of (str, int)
-    """
-
-    nodes: tuple[Node, ...]
+    nodes: tuple[Node, ...]  # each after the nodes that it takes its inputs from
     inputs: tuple[str, ...]
-    parameters: dict[str, tuple[int, ...]]
+    parameters: dict[str, tuple[int, ...]]  # shapes, by the names in a `.params` file
     outputs: tuple[Output, ...]
 
 
 def parse_graph(text: str, source: str = "the symbol graph") -> Graph:
     """Read the JSON of ``Symbol.tojson()``; variables with a shape are the parameters.
 
-    Parameters
-    ----------
-    text : str
-    source : str
-        What an error names, such as the path of the file.
-
-    Raises
-    ------
-    UserError
-        The text is no symbol graph, or two of its nodes have one name.
+    Raises UserError, which names the `source`, if the text is no symbol graph or two nodes have one name.
     """
     try:
         return _parse(json.loads(text))

@@ -1,5 +1,6 @@
 """The shipped graphs, the command that writes them, and life without MXNet."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -63,7 +64,7 @@ def test_a_graph_of_another_network_is_traced_and_without_mxnet_refused(tmp_path
         graph_of("metric")  # it is read, as it says that it is of this network
     (tmp_path / "SOURCES").write_text(f"0123456789abcdef {path.name}\n")
     assert graph_of("metric").inputs == ("prediction", "label", "mask")
-    monkeypatch.setattr("maskflownet.engine.graphs._why_no_mxnet", lambda: ImportError("none"))
+    monkeypatch.setattr("maskflownet.engine.graphs._import_blocks", lambda: importlib.import_module("no_mxnet"))
     with pytest.raises(UserError, match="is of another state of network/"):
         graph_of("metric")
 
@@ -76,8 +77,8 @@ from maskflownet.settings.configs import load_network_config
 from maskflownet.engine.load import make_engine
 make_engine(load_network_config("MaskFlownet_S"), engine="torch")
 assert "mxnet" not in __import__("sys").modules
-import maskflownet.engine.graphs
-engine.graphs.network_digest = lambda: "of another network"  # so that it is traced
+from maskflownet.engine import graphs
+graphs.network_digest = lambda: "of another network"  # so that it is traced
 make_engine(load_network_config("MaskFlownet_S"), engine="torch")
 assert "mxnet" in __import__("sys").modules
 assert before == torch.get_num_threads(), (before, torch.get_num_threads())
@@ -187,7 +188,8 @@ sys.exit(run(lambda _: graph_of("network", network="MaskFlownet", flow_multiplie
 
 def test_without_mxnet_the_command_says_so():
     code = WITHOUT_MXNET.splitlines()[1:3]
-    done = without_mxnet("\n".join([*code, "from engine.export_graphs import *", "sys.exit(run(main))"]))
+    command = "from maskflownet.tools.export_graphs import *; sys.exit(run(main, []))"
+    done = without_mxnet("\n".join([*code, command]))
     assert done.returncode == 2
     assert done.stderr.startswith("error: graphs are traced with MXNet, which cannot be imported")
 

@@ -221,5 +221,5 @@ def test_noise_is_one_per_batch():
 
 
 def test_drawing_needs_no_mxnet():
-    code = "import sys; import network.augmentation_draws; assert 'mxnet' not in sys.modules"
+    code = "import sys; import maskflownet.network.draws; assert 'mxnet' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
