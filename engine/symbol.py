@@ -2,8 +2,8 @@
 
 import ast
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from maskflownet.errors import UserError
@@ -76,3 +76,62 @@ def _value(text: str):
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
+
+
+class Uses:
+    """The nodes of a graph by name, and who takes each output."""
+
+    def __init__(self, graph: Graph):
+        self.nodes = {node.name: node for node in graph.nodes}
+        self._consumers: dict[Output, list[Node]] = {}
+        for node in graph.nodes:
+            for ref in dict.fromkeys(node.inputs):
+                self._consumers.setdefault(ref, []).append(node)
+        self._results = set(graph.outputs)
+
+    def only_consumer(self, ref: Output, op: str) -> Node | None:
+        """The one consumer of an output, if it is of this kind and the graph does not return the output."""
+        consumers = self._consumers.get(ref, [])
+        return consumers[0] if len(consumers) == 1 and consumers[0].op == op and ref not in self._results else None
+
+    def producer(self, ref: Output, op: str) -> Node | None:
+        """The node whose first output this is, if it is of this kind."""
+        node = self.nodes.get(ref[0])
+        return node if node is not None and node.op == op and ref[1] == 0 else None
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """One node in the place of several."""
+
+    node: Node
+    replaced: frozenset[str]  # names of the nodes that go
+    outputs: tuple[Output, ...]  # of these, in the order of the new node's outputs
+
+
+def fuse(graph: Graph, fusions: Iterable[Fusion]) -> Graph:
+    """The graph with each fusion's node in the place of those that it replaces.
+
+    Raises ValueError if something of a replaced node is still needed, or a new node depends on its own result.
+    """
+    fusions = list(fusions)
+    replaced = {name for fusion in fusions for name in fusion.replaced}
+    renamed = {old: (fusion.node.name, i) for fusion in fusions for i, old in enumerate(fusion.outputs)}
+    waiting = [node for node in graph.nodes if node.name not in replaced] + [fusion.node for fusion in fusions]
+    waiting = [replace(node, inputs=tuple(renamed.get(ref, ref) for ref in node.inputs)) for node in waiting]
+    outputs = tuple(renamed.get(ref, ref) for ref in graph.outputs)
+    known, nodes = {*graph.inputs, *graph.parameters}, []
+    while waiting:
+        left = []
+        for node in waiting:
+            if all(name in known for name, _ in node.inputs):
+                known.add(node.name)
+                nodes.append(node)
+            else:
+                left.append(node)
+        if len(left) == len(waiting):
+            raise ValueError(f"the node {left[0].name} needs what fused nodes do not give")
+        waiting = left
+    if not all(name in known for name, _ in outputs):
+        raise ValueError("an output of the graph is inside a fused node")
+    return replace(graph, nodes=tuple(nodes), outputs=outputs)

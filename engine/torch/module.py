@@ -1,13 +1,13 @@
 """A graph as a torch.nn.Module whose parameters have the names of the `.params` file."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from maskflownet.engine.symbol import Graph, Node, Output
+from maskflownet.engine.symbol import Fusion, Graph, Node, Output, Uses, fuse
+from maskflownet.engine.torch.kernels.layout import triton_runs
 from maskflownet.engine.torch.operators import OPERATORS, Operator
 from maskflownet.errors import UserError
 from maskflownet.network.architecture import SLOPE
@@ -25,18 +25,8 @@ class GraphModule(torch.nn.Module):
     """Executes a graph node by node, for any batch and image size.
 
     Nodes that depend on neither an input nor a parameter are computed once, at construction; their
-    values move with the module but are no part of its state.
-
-    Parameters
-    ----------
-    graph : Graph
-    operators : mapping of str to Operator
-        A pass that makes nodes of its own kind extends the table by them.
-
-    Raises
-    ------
-    UserError
-        The graph has an operator, or an attribute of one, that the table lacks.
+    values move with the module but are no part of its state. Raises UserError if the graph has an operator, or an
+    attribute of one, that the table lacks.
     """
 
     def __init__(self, graph: Graph, operators: Mapping[str, Operator] = OPERATORS):
@@ -45,7 +35,7 @@ class GraphModule(torch.nn.Module):
         for node in graph.nodes:
             _check(node, operators)
         self._leaves = {name: self._add(name, shape) for name, shape in graph.parameters.items()}
-        computed, constants = self._fold(graph, operators)
+        computed, constants = _fold(graph, operators)
         self._steps = _plan(graph, computed, operators)
         used = {ref for step in self._steps for ref in step.inputs} | set(graph.outputs)
         self._constants = {}  # output of a node -> name of its buffer
@@ -63,19 +53,6 @@ class GraphModule(torch.nn.Module):
             owner = owner._modules[part]
         owner.register_parameter(leaf, torch.nn.Parameter(torch.zeros(shape)))
         return owner, leaf
-
-    @staticmethod
-    @torch.no_grad()
-    def _fold(graph: Graph, operators) -> tuple[list[Node], dict[Output, torch.Tensor]]:
-        """The nodes that remain to be computed at each call, and the values of the others."""
-        computed, constants = [], {}
-        for node in graph.nodes:
-            if all(ref in constants for ref in node.inputs):
-                inputs = [constants[ref] for ref in node.inputs]
-                constants.update(_outputs(node.name, operators[node.op](inputs, node.attrs)))
-            else:
-                computed.append(node)
-        return computed, constants
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:
@@ -112,6 +89,19 @@ class GraphModule(torch.nn.Module):
         return [values[ref] for ref in self.graph.outputs]
 
 
+@torch.no_grad()
+def _fold(graph: Graph, operators) -> tuple[list[Node], dict[Output, torch.Tensor]]:
+    """The nodes that remain to be computed at each call, and the values of the others."""
+    computed, constants = [], {}
+    for node in graph.nodes:
+        if all(ref in constants for ref in node.inputs):
+            inputs = [constants[ref] for ref in node.inputs]
+            constants.update(_outputs(node.name, operators[node.op](inputs, node.attrs)))
+        else:
+            computed.append(node)
+    return computed, constants
+
+
 def _check(node: Node, operators: Mapping[str, Operator]) -> None:
     if node.op not in operators:
         raise UserError(f"the torch engine lacks the operator {node.op} of the node {node.name}")
@@ -135,3 +125,55 @@ def _plan(graph: Graph, nodes: list[Node], operators) -> list[_Step]:
         seen.update(finished)
         steps.append(_Step(operators[node.op], node.attrs, node.inputs, node.name, finished))
     return steps[::-1]
+
+
+def module_of(graph: Graph, device: torch.device) -> GraphModule:
+    """A graph without parameters, such as a loss, as a float32 module on a device."""
+    if triton_runs(device):
+        return GraphModule(*with_fast_upsampling(graph)).to(device)
+    return GraphModule(graph).to(device)
+
+
+def with_fast_upsampling(graph: Graph) -> tuple[Graph, Mapping[str, Operator]]:
+    """The graph with Triton's kernel for each `network.layers.Upsample`, and the table of its operators."""
+    from maskflownet.engine.torch.kernels.upsampling import upsample  # noqa: PLC0415 - needs Triton
+
+    uses, fusions = Uses(graph), []
+    _, constants = _fold(graph, OPERATORS)
+    for node in graph.nodes:
+        if node.op != "Deconvolution" or node.inputs[1] not in constants:
+            continue
+        padded, kernel, factor = (
+            uses.producer(node.inputs[0], "Pad"),
+            constants[node.inputs[1]],
+            node.attrs["stride"][0],
+        )
+        ramp = 1 - (torch.arange(2 * factor) - factor).abs() / factor
+        linear = kernel.shape[1:] == (1, 2 * factor, 2 * factor) and torch.allclose(kernel, torch.outer(ramp, ramp))
+        edge = padded is not None and tuple(padded.attrs["pad_width"]) == (0, 0, 0, 0, 0, 1, 0, 1)
+        if linear and edge and tuple(node.attrs["pad"]) == (factor, factor):
+            replaced = {node.name}
+            if uses.only_consumer((padded.name, 0), "Deconvolution") is node:
+                replaced.add(padded.name)
+            fused = Node(node.name, "upsampling", {"factor": factor}, padded.inputs)
+            fusions.append(Fusion(fused, frozenset(replaced), ((node.name, 0),)))
+    operators = {**OPERATORS, "upsampling": lambda inputs, attrs: upsample(inputs[0], attrs["factor"])}
+    return fuse(graph, fusions), operators
+
+
+@contextmanager
+def computing(precision: str, search: bool = False) -> Iterator[None]:
+    """Let matrix products be computed at "float32", "tf32" or "bf16"; everything outside stays float32.
+
+    With `search`, cuDNN may time its algorithms for sizes that it meets for the first time.
+    """
+    products = torch.backends.cuda.matmul
+    before, products.allow_tf32 = products.allow_tf32, precision != "float32"
+    try:
+        with (
+            torch.backends.cudnn.flags(enabled=True, benchmark=search, allow_tf32=precision != "float32"),
+            torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"),
+        ):
+            yield
+    finally:
+        products.allow_tf32 = before

@@ -1,17 +1,9 @@
-"""What a table of operators is made of.
-
-The operators that sample images and match features, with MXNet's border rules.
-
-Plain PyTorch, whose memory grows by no more than a feature map for each displacement or tap.
-
-One table: the name of an MXNet operator -> the same function of PyTorch tensors.
+"""One table: the name of an MXNet operator -> the same function of PyTorch tensors.
 
 Only what the graphs of `network/` use; anything else is an error that names it. Each function takes
-tensors by position and MXNet's attributes by keyword, with MXNet's defaults. The operators that
-sample or match features are in `maskflownet.engine.torch.operators`.
+tensors by position and MXNet's attributes by keyword, with MXNet's defaults. Plain PyTorch, whose memory grows by no
+more than a feature map for each displacement or tap.
 """
-
-from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping

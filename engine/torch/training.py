@@ -9,7 +9,7 @@ import torch
 from maskflownet.engine.contract import Losses, NotFinite, PeerLost, Training, TrainingSettings, check_state
 from maskflownet.engine.graphs import graph_of
 from maskflownet.engine.torch.devices import Download, Streams, enough_memory
-from maskflownet.engine.torch.fused import computing, module_of
+from maskflownet.engine.torch.module import computing, module_of
 from maskflownet.network.architecture import HEAD
 from maskflownet.network.draws import draw_noise, draw_step
 

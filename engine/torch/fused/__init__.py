@@ -1,9 +1,6 @@
-"""What executes a network's graph fastest on a device, and at which precision it computes."""
+"""What executes a network's graph fastest on a device. Triton is imported behind this door only."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
 
 import torch
 from maskflownet.engine.symbol import Graph
@@ -31,41 +28,13 @@ def executor(graph: Graph, device: torch.device, precision: str) -> torch.nn.Mod
         depends on them is made anew in ``parameters_changed()``, if there is such a method, in
         place where a captured CUDA graph reads it.
     """
-    if precision != "float32" and triton_runs(device):
-        from maskflownet.engine.torch.fused.gpu import GPUNetwork  # noqa: PLC0415 - needs Triton
-
-        return GPUNetwork(graph, precision).to(device)
-    if device.type == "cpu":
-        return CPUNetwork(graph)
-    return GraphModule(graph).to(device)
-
-
-def module_of(graph: Graph, device: torch.device) -> torch.nn.Module:
-    """A graph without parameters, such as a loss, as a float32 module on a device."""
-    if triton_runs(device):
-        from maskflownet.engine.torch.fused.gpu import with_fast_upsampling  # noqa: PLC0415 - needs Triton
-
-        return with_fast_upsampling(graph).to(device)
-    return GraphModule(graph).to(device)
-
-
-@contextmanager
-def computing(precision: str, search: bool = False) -> Iterator[None]:
-    """Let matrix products be computed at a precision; everything outside stays float32.
-
-    Parameters
-    ----------
-    precision : {"float32", "tf32", "bf16"}
-    search : bool
-        Whether cuDNN may time its algorithms for sizes that it meets for the first time.
-    """
-    products = torch.backends.cuda.matmul
-    before, products.allow_tf32 = products.allow_tf32, precision != "float32"
     try:
-        with (
-            torch.backends.cudnn.flags(enabled=True, benchmark=search, allow_tf32=precision != "float32"),
-            torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"),
-        ):
-            yield
-    finally:
-        products.allow_tf32 = before
+        if precision != "float32" and triton_runs(device):
+            from maskflownet.engine.torch.fused.gpu import GPUNetwork  # noqa: PLC0415 - needs Triton
+
+            return GPUNetwork(graph, precision).to(device)
+        if device.type == "cpu":
+            return CPUNetwork(graph)
+    except ValueError as error:
+        warnings.warn(f"the network runs node by node, which takes longer: {error}", stacklevel=2)
+    return GraphModule(graph).to(device)

@@ -1,86 +1,179 @@
-"""Correlation of two feature maps: the cost volume of the networks."""
+"""Correlation of two feature maps, the networks' cost volume, on GPUs: Triton kernels made of small matrix products.
 
-from __future__ import annotations
+A block of BX pixels of a row times the BX + 2r pixels of another row that it can reach is one
+product on tensor cores, whose band ``0 <= j - i <= 2r`` is the cost volume for one dy. Backward,
+the band of the gradient is gathered into such a matrix and multiplied by the other feature map.
+"""
 
 import torch
-import torch.nn.functional as F
-from maskflownet.engine.torch.kernels.layout import float32_precision, uses_triton
+import triton
+import triton.language as tl
+from maskflownet.engine.torch.kernels.layout import ceil_div, channels_last, empty_channels_last, layout_of, power_of_2
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-BLOCK = 16  # pixels of a row whose products with their neighbours are one matrix
+BX = 16  # pixels of a row whose products with their neighbours are one matrix
+MANY_PROGRAMS = 4096  # about what fills a large GPU with programs of one warp
 
 
-def correlation(
-    a: Tensor,
-    b: Tensor,
-    radius: int,
-    slope: float | None = None,
-    out: Tensor | None = None,
-    precision: str | None = None,
-) -> Tensor:
-    """Cost volume of two feature maps.
+@triton.jit(do_not_specialize=["a_row", "a_image", "b_row", "b_image", "o_row", "o_image", "H", "W"])
+def _forward(
+    a_ptr, b_ptr, out_ptr,
+    a_row, a_image, b_row, b_image, o_row, o_image, H, W,
+    A: tl.constexpr, B: tl.constexpr, OUT: tl.constexpr,
+    C: tl.constexpr, R: tl.constexpr, SLOPE: tl.constexpr, LEAKY: tl.constexpr,
+    BX: tl.constexpr, BJ: tl.constexpr, BK: tl.constexpr, DYS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """One program: BX pixels of a row, DYS of the values of dy."""
+    SIDE: tl.constexpr = 2 * R + 1
+    x = tl.program_id(0) * BX + tl.arange(0, BX)
+    y = tl.program_id(1) % H
+    first = tl.program_id(1) // H * DYS
+    n = tl.program_id(2).to(tl.int64)
+    xb = tl.program_id(0) * BX - R + tl.arange(0, BJ)
+    c = tl.arange(0, BK)
+    dx = tl.arange(0, BJ)[None, :] - tl.arange(0, BX)[:, None]
+    band = (dx >= 0) & (dx < SIDE) & (x < W)[:, None]
+    a_rows = a_ptr + (n * a_image + y * a_row + x)[:, None] * A
+    out_rows = out_ptr + (n * o_image + y * o_row + x)[:, None] * OUT
+    for dy in range(first, min(first + DYS, SIDE)):
+        yb = y + dy - R
+        width = tl.where((yb >= 0) & (yb < H), W, 0)  # of the row of b
+        b_rows = b_ptr + (n * b_image + yb * b_row + xb)[:, None] * B
+        b_inside = ((xb >= 0) & (xb < width))[:, None]
+        acc = tl.zeros((BX, BJ), tl.float32)
+        for k in tl.static_range(0, C, BK):
+            known = (k + c < C)[None, :]
+            a = tl.load(a_rows + (k + c)[None, :], mask=(x < W)[:, None] & known, other=0.0)
+            b = tl.load(b_rows + (k + c)[None, :], mask=b_inside & known, other=0.0)
+            acc = tl.dot(a, tl.trans(b), acc, input_precision=PRECISION)
+        acc = acc * (1.0 / C)
+        if LEAKY:
+            acc = tl.where(acc > 0, acc, acc * SLOPE)
+        tl.store(out_rows + dy * SIDE + dx, acc.to(out_ptr.dtype.element_ty), mask=band)
+
+
+@triton.jit(do_not_specialize=["g_row", "g_image", "o_row", "o_image", "b_row", "b_image", "H", "W"])
+def _backward(
+    grad_ptr, out_ptr, b_ptr, da_ptr,
+    g_row, g_image, o_row, o_image, b_row, b_image, H, W,
+    G: tl.constexpr, OUT: tl.constexpr, B: tl.constexpr, C: tl.constexpr, R: tl.constexpr,
+    SLOPE: tl.constexpr, LEAKY: tl.constexpr, MIRROR: tl.constexpr,
+    BX: tl.constexpr, BJ: tl.constexpr, BC: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """One program: BX pixels of a row of the gradient, BC channels, from the other map `b`.
+
+    The gradient of the first map at x is a sum over neighbours x + d of gradient[x, d]; with
+    MIRROR that of the second map, a sum over neighbours x - d of gradient[x - d, d].
+    """
+    SIDE: tl.constexpr = 2 * R + 1
+    x = tl.program_id(0) * BX + tl.arange(0, BX)
+    y = tl.program_id(1)
+    BLOCKS: tl.constexpr = (C + BC - 1) // BC
+    n = (tl.program_id(2) // BLOCKS).to(tl.int64)
+    c = tl.program_id(2) % BLOCKS * BC + tl.arange(0, BC)
+    xb = tl.program_id(0) * BX - R + tl.arange(0, BJ)
+    dx = tl.arange(0, BJ)[None, :] - tl.arange(0, BX)[:, None]  # 0 .. 2r inside the band
+    band = (x < W)[:, None] & (dx >= 0) & (dx < SIDE)
+    acc = tl.zeros((BX, BC), tl.float32)
+    for dy in range(SIDE):
+        yb = y + dy - R
+        width = tl.where((yb >= 0) & (yb < H), W, 0)  # of the row of b
+        b_inside = (xb >= 0) & (xb < width)
+        inside = band & b_inside[None, :]
+        if MIRROR:
+            g_pixel = n * g_image + yb * g_row + xb[None, :]
+            o_pixel = n * o_image + yb * o_row + xb[None, :]
+            channel = (2 * R - dy) * SIDE + (2 * R - dx)
+        else:
+            g_pixel = n * g_image + y * g_row + x[:, None]
+            o_pixel = n * o_image + y * o_row + x[:, None]
+            channel = dy * SIDE + dx
+        g = tl.load(grad_ptr + g_pixel * G + channel, mask=inside, other=0.0)
+        g = g.to(tl.float32)
+        if LEAKY:
+            o = tl.load(out_ptr + o_pixel * OUT + channel, mask=inside, other=0.0)
+            g = tl.where(o.to(tl.float32) > 0, g, g * SLOPE)
+        b_rows = b_ptr + (n * b_image + yb * b_row + xb)[:, None] * B
+        b = tl.load(b_rows + c[None, :], mask=b_inside[:, None] & (c < C)[None, :], other=0.0)
+        acc = tl.dot(g.to(b.dtype), b, acc, input_precision=PRECISION)
+    da_rows = da_ptr + ((n * H + y) * W + x)[:, None] * C
+    value = (acc * (1.0 / C)).to(da_ptr.dtype.element_ty)
+    tl.store(da_rows + c[None, :], value, mask=(x < W)[:, None] & (c < C)[None, :])
+
+
+def _correlate(a: Tensor, b: Tensor, radius: int, slope: float | None, precision: str) -> Tensor:
+    """`correlation` without gradients; `a` and `b` as `channels_last` gives them."""
+    n, channels, h, w = a.shape
+    side = 2 * radius + 1
+    out = empty_channels_last(n, side * side, h, w, a)
+    la, lb, lo = layout_of(a), layout_of(b), layout_of(out)
+    blocks = ceil_div(w, BX)
+    # Where pixels are few, every dy becomes a program of its own.
+    dys = side if n * h * blocks >= MANY_PROGRAMS else 1
+    bk = min(64, power_of_2(channels))
+    _forward[(blocks, h * ceil_div(side, dys), n)](
+        a, b, out, la.row, la.image, lb.row, lb.image, lo.row, lo.image, h, w,
+        A=la.pixel, B=lb.pixel, OUT=lo.pixel, C=channels, R=radius,
+        SLOPE=slope or 0.0, LEAKY=slope is not None,
+        BX=BX, BJ=power_of_2(BX + 2 * radius), BK=bk, DYS=dys, PRECISION=precision,
+        num_warps=1 if bk <= 32 else 2,
+    )  # fmt: skip
+    return out
+
+
+def _gradient(grad: Tensor, out, other: Tensor, radius: int, slope, mirror: bool, precision: str):
+    """Gradient of the first map from the second, or with `mirror` of the second from the first."""
+    n, channels, h, w = other.shape
+    result = empty_channels_last(n, channels, h, w, other)
+    out = grad if out is None else out
+    lg, lo, lb = layout_of(grad), layout_of(out), layout_of(other)
+    blocks = ceil_div(w, BX)
+    bc = power_of_2(channels)
+    while bc > 32 and (bc > 64 or n * h * blocks * ceil_div(channels, bc) < MANY_PROGRAMS // 4):
+        bc //= 2
+    _backward[(blocks, h, n * ceil_div(channels, bc))](
+        grad, out, other, result, lg.row, lg.image, lo.row, lo.image, lb.row, lb.image, h, w,
+        G=lg.pixel, OUT=lo.pixel, B=lb.pixel, C=channels, R=radius,
+        SLOPE=slope or 0.0, LEAKY=slope is not None, MIRROR=mirror,
+        BX=BX, BJ=power_of_2(BX + 2 * radius), BC=bc, PRECISION=precision,
+        num_warps=1 if bc <= 32 else 2,
+    )  # fmt: skip
+    return result
+
+
+class _Correlation(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, a, b, radius, slope, precision):
+        out = _correlate(a, b, radius, slope, precision)
+        ctx.save_for_backward(a, b, out if slope is not None else None)
+        ctx.settings = radius, slope, precision
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        a, b, out = ctx.saved_tensors
+        radius, slope, precision = ctx.settings
+        grad = channels_last(grad)
+        da = db = None
+        if ctx.needs_input_grad[0]:
+            da = _gradient(grad, out, b, radius, slope, False, precision)
+        if ctx.needs_input_grad[1]:
+            db = _gradient(grad, out, a, radius, slope, True, precision)
+        return da, db, None, None, None
+
+
+def correlation(a: Tensor, b: Tensor, radius: int, slope: float | None, precision: str) -> Tensor:
+    """Cost volume of two feature maps (N, C, H, W) -> (N, (2r + 1)^2, H, W) of their type, channels-last.
 
     ``out[(dy + r)(2r + 1) + dx + r, y, x] = mean_c a[c, y, x] b[c, y + dy, x + dx]``, where `b` is
-    zero outside. Differentiable in `a` and `b`, once. On a GPU a Triton kernel, elsewhere
-    `correlation_reference`.
-
-    Parameters
-    ----------
-    a, b : (N, C, H, W)
-        Features of one type, best in channels-last memory (slices of wider maps too).
-    radius : int
-        Largest displacement r, feature pixels.
-    slope : float, optional
-        Of the LeakyReLU to apply to the result; at least 0.
-    out : (N, (2r + 1)^2, H, W), optional
-        A channels-last view to write to; only without gradients.
-    precision : {"tf32", "ieee"}, optional
-        Of float32 products on a GPU; by default ``torch.get_float32_matmul_precision()``.
-
-    Returns
-    -------
-    (N, (2r + 1)^2, H, W), type of `a`; on a GPU in channels-last memory.
+    zero outside, and the LeakyReLU of a `slope` >= 0 at the end. Differentiable in `a` and `b`, once.
+    Maps are best in channels-last memory, slices of wider ones too. `precision` ("tf32" or "ieee") is
+    that of float32 products.
     """
-    if uses_triton(a):
-        from maskflownet.engine.torch.kernels.correlation_triton import correlate  # noqa: PLC0415 - needs Triton
-
-        return correlate(a, b, radius, slope, out, precision or float32_precision())
-    result = correlation_reference(a, b, radius)
-    if slope is not None:
-        result = F.leaky_relu(result, slope)
-    return result if out is None else out.copy_(result)
-
-
-def correlation_reference(a: Tensor, b: Tensor, radius: int) -> Tensor:
-    """`correlation` in plain differentiable torch operators, float32 or float64 inside.
-
-    A block of a row of `a` times the block of a row of `b` that it can reach is one small matrix
-    product, whose diagonals are the cost volume.
-    """
-    n, c, h, w = a.shape
-    side = 2 * radius + 1
-    blocks = -(-w // BLOCK)
-    wide = torch.promote_types(a.dtype, torch.float32)
-    tail = blocks * BLOCK - w
-    rows = F.pad(a.to(wide).permute(0, 2, 3, 1), (0, 0, 0, tail))
-    rows = rows.reshape(n, h, blocks, BLOCK, c)
-    border = (radius, radius + tail, radius, radius)
-    reach = F.pad(b.to(wide), border).permute(0, 2, 1, 3)  # (N, H + 2r, C, W')
-    reach = reach.unfold(3, BLOCK + 2 * radius, BLOCK).permute(0, 1, 3, 2, 4)
-    reach = reach.contiguous()  # (N, H + 2r, blocks, C, BLOCK + 2r)
-    result = torch.stack(
-        [_diagonals(rows @ reach[:, dy : dy + h], side) for dy in range(side)], dim=4
-    )  # (N, H, blocks, BLOCK, side, side)
-    result = result.reshape(n, h, blocks * BLOCK, side * side)[:, :, :w] / c
-    memory = torch.contiguous_format
-    if a.is_contiguous(memory_format=torch.channels_last) and not a.is_contiguous():
-        memory = torch.channels_last
-    return result.permute(0, 3, 1, 2).to(a.dtype).contiguous(memory_format=memory)
-
-
-def _diagonals(products: Tensor, side: int) -> Tensor:
-    """``out[..., i, d] = products[..., i, i + d]`` of (..., I, I + side - 1) matrices."""
-    height, width = products.shape[-2:]
-    # In rows of one element more, what lay on a diagonal lies in a column.
-    flat = F.pad(products.flatten(-2), (0, height))
-    return flat.unflatten(-1, (height, width + 1))[..., :side]
+    a, b = channels_last(a), channels_last(b)
+    if torch.is_grad_enabled() and (a.requires_grad or b.requires_grad):
+        return _Correlation.apply(a, b, radius, slope, precision)
+    return _correlate(a, b, radius, slope, precision)

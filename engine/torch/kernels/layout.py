@@ -1,15 +1,16 @@
-"""What the kernels agree on: the memory layout of feature maps, and where Triton may run."""
-
-from __future__ import annotations
+"""What the kernels agree on: memory layouts, a transposed convolution as a plain one, where Triton may run."""
 
 import functools
-import os
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 OLDEST_CAPABILITY = (7, 0)  # of the GPUs for which Triton generates code
+# The taps of a 4x4 transposed convolution of stride 2 by which output row 2 i + a takes rows i - 1,
+# i, i + 1 of the input; the fifth one is zero.
+DOUBLING_TAPS = (3, 1, 4, 4, 2, 0)
 
 
 class Layout(NamedTuple):
@@ -51,14 +52,6 @@ def empty_channels_last(n: int, c: int, h: int, w: int, like: Tensor, dtype=None
     return memory.permute(0, 3, 1, 2)
 
 
-def layout_to_write(out: Tensor) -> Layout:
-    """Layout of a tensor that a caller gave for the result; ValueError if kernels cannot write."""
-    layout = layout_of(out)
-    if layout is None:
-        raise ValueError(f"the result needs channels-last memory, not strides {out.stride()}")
-    return layout
-
-
 def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
@@ -68,24 +61,9 @@ def power_of_2(n: int) -> int:
     return max(16, 1 << (n - 1).bit_length())
 
 
-def float32_precision() -> str:
-    """How float32 is multiplied: "ieee" or "tf32", by ``torch.set_float32_matmul_precision``."""
-    return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
-
-
-def uses_triton(x: Tensor) -> bool:
-    """Whether `x` is on a GPU for which Triton is installed and generates code."""
-    return triton_runs(x.device)
-
-
 def triton_runs(device: torch.device) -> bool:
     """Whether a device is a GPU for which Triton is installed and generates code."""
     return device.type == "cuda" and _triton_runs(device.index or 0)
-
-
-def interpreted() -> bool:
-    """Whether Triton's interpreter runs the kernels, on tensors of the CPU."""
-    return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 @functools.cache
@@ -95,3 +73,14 @@ def _triton_runs(device: int) -> bool:
     except ImportError:
         return False
     return torch.cuda.get_device_capability(device) >= OLDEST_CAPABILITY
+
+
+def as_convolution(weight: Tensor, bias: Tensor, taps: Tensor) -> tuple[Tensor, Tensor]:
+    """A 4x4 transposed convolution of stride 2 and padding 1 as a 3x3 one before a pixel shuffle.
+
+    (C, K, 4, 4), (K,), DOUBLING_TAPS -> (4 K, C, 3, 3), (4 K,)
+    """
+    inputs, outputs = weight.shape[:2]
+    weight = F.pad(weight, (0, 1, 0, 1)).index_select(2, taps).index_select(3, taps)
+    weight = weight.reshape(inputs, outputs, 2, 3, 2, 3).permute(1, 2, 4, 0, 3, 5)
+    return weight.reshape(4 * outputs, inputs, 3, 3), bias.repeat_interleave(4)

@@ -1,7 +1,5 @@
 """Linear upsampling by a whole factor, aligned to the first sample, edge held: GPU kernels."""
 
-from __future__ import annotations
-
 import torch
 import triton
 import triton.language as tl

@@ -19,8 +19,6 @@ dilated convolution is one of each d-th row and column, so that its tiles of a r
 plain ones of pixels with d times the channels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -75,21 +73,11 @@ def transform_filters(weight: Tensor) -> Tensor:
 
 
 class Strip(NamedTuple):
-    """Rows of tiles that are worked on at once.
+    """Rows of tiles that are worked on at once."""
 
-    Attributes
-    ----------
-    row : int
-        First row of outputs; also the first row of inputs in the padded map.
-    bands : int
-        Rows of tiles.
-    step : int
-        Rows of pixels from one row of tiles to the next.
-    """
-
-    row: int
-    bands: int
-    step: int
+    row: int  # first row of outputs; also the first row of inputs in the padded map
+    bands: int  # rows of tiles
+    step: int  # rows of pixels from one row of tiles to the next
 
 
 class TileGrid(NamedTuple):
@@ -142,17 +130,9 @@ def _shares(count: int, most: int) -> Iterator[tuple[int, int]]:
 
 
 def transform_inputs(padded: Tensor, grid: TileGrid, strip: Strip, scratch: Scratch, out: Tensor):
-    """The transformed tiles of a strip.
+    """Write the transformed tiles of a strip to `out`, (36, grid.tiles(strip), C), contiguous.
 
-    Parameters
-    ----------
-    padded : (rows, columns, C), float32
-        The map with its frame, at least ``grid.padded``; whole pixels in a row are contiguous.
-    grid : TileGrid
-    strip : Strip
-    scratch : Scratch
-    out : (36, grid.tiles(strip), C), contiguous
-        To be written.
+    `padded` (rows, columns, C) is the map with its frame, at least ``grid.padded``; pixels in a row are contiguous.
     """
     d, columns, bands = grid.dilation, grid.columns, strip.bands
     unit = d * padded.shape[2]
@@ -179,15 +159,8 @@ def transform_outputs(products: Tensor, bias: Tensor | None, scratch: Scratch) -
 def place_outputs(outputs: Tensor, slope: float | None, grid: TileGrid, strip: Strip, target: Tensor) -> None:
     """Put the outputs of a strip where they belong, through a LeakyReLU if there is a slope.
 
-    Parameters
-    ----------
-    outputs : (16, tiles, C)
-        Possibly a slice of the channels.
-    slope : float or None
-    grid : TileGrid
-    strip : Strip
-    target : (rows, columns, C)
-        At least ``grid.covered``; channels contiguous.
+    Outputs (16, tiles, C), possibly a slice of the channels; target (rows, columns, C), at least ``grid.covered``,
+    channels contiguous.
     """
     d, columns, bands = grid.dilation, grid.columns, strip.bands
     channels = outputs.shape[2]

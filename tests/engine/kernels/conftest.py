@@ -1,20 +1,40 @@
-"""The device that runs the Triton kernels."""
+"""Where the Triton kernels run: on a GPU, or by Triton's interpreter on the CPU."""
 
-from __future__ import annotations
+import os
 
 import pytest
 
 
-@pytest.fixture(scope="session")
-def kernels():
-    """A GPU, or with TRITON_INTERPRET=1 the CPU, on which Triton then interprets the kernels."""
-    torch = pytest.importorskip("torch")
-    pytest.importorskip("triton")
-    from maskflownet.engine.torch.kernels.layout import interpreted  # noqa: PLC0415 - needs torch
+def has_gpu() -> bool:
+    try:
+        import torch  # noqa: PLC0415
+    except ImportError:
+        return False
+    return torch.cuda.is_available()
 
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    if interpreted():
-        return torch.device("cpu")
-    pytest.skip("no GPU for the kernels")
-    return None
+
+if not has_gpu():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when a kernel is defined, so before any test is imported
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("triton", reason="Triton is not installed")
+    if (request.param == "cuda") != has_gpu():
+        pytest.skip("there is no GPU" if request.param == "cuda" else "the kernels are compiled for the GPU")
+    return torch.device(request.param)
+
+
+@pytest.fixture
+def close():
+    """A function that checks two arrays: the largest difference, relative to the largest value."""
+    torch = pytest.importorskip("torch")
+
+    def check(ours, theirs, bound, least=0.0):
+        ours, theirs = (torch.as_tensor(x).detach().double().cpu() for x in (ours, theirs))
+        assert ours.shape == theirs.shape
+        # Where terms of order 1 cancel, what is left is their rounding: `least` is then what counts as large.
+        assert (ours - theirs).abs().max() < bound * theirs.abs().max().clamp(min=least)
+
+    return check

@@ -1,7 +1,5 @@
 """Pieces of work in several threads: order, errors, PyTorch's settings of a thread."""
 
-from __future__ import annotations
-
 import threading
 import time
 from functools import partial
@@ -86,6 +84,8 @@ def test_settings_of_pytorch_hold_in_every_thread_and_return(threads):
 def test_memory_of_inference_mode_can_be_written_without_it():
     scratch = Scratch()
     with torch.inference_mode():
-        scratch.take("a", 4)
+        first = scratch.take("a", 4)
     with torch.no_grad():
-        scratch.take("a", 2, 2).zero_()
+        again = scratch.take("a", 2, 2).fill_(3)
+    assert again.data_ptr() == first.data_ptr()
+    assert first.tolist() == [3] * 4

@@ -1,16 +1,11 @@
-"""Winograd's convolution and the correlation of CPUs against PyTorch in float64."""
-
-from __future__ import annotations
+"""Winograd's convolution against PyTorch in float64."""
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
 import torch.nn.functional as F  # noqa: E402
-from maskflownet.engine.torch.kernels.correlation import correlation_reference  # noqa: E402
-from maskflownet.engine.torch.kernels.correlation_cpu import correlate  # noqa: E402
-from maskflownet.engine.torch.kernels.frames import Frame  # noqa: E402
-from maskflownet.engine.torch.kernels.threads import Scratch, Threads  # noqa: E402
+from maskflownet.engine.torch.kernels.threads import Frame, Scratch, Threads  # noqa: E402
 from maskflownet.engine.torch.kernels.winograd import (  # noqa: E402
     POSITIONS,
     TileGrid,
@@ -77,18 +72,3 @@ def test_every_row_of_tiles_is_in_one_strip():
             for i in range(4)
         ]
         assert sorted(rows) == list(range(grid.covered[0]))
-
-
-@pytest.mark.parametrize("slope", [None, SLOPE])
-@pytest.mark.parametrize("radius", [2, 4])
-@pytest.mark.parametrize("shape", [(2, 6, 5, 37), (1, 196, 1, 1), (1, 32, 9, 16)])
-def test_correlation(shape, radius, slope):
-    a, b = draw(*shape), draw(*shape, seed=1)
-    expected = correlation_reference(a.double(), b.double(), radius)
-    expected = expected if slope is None else F.leaky_relu(expected, slope)
-    with Threads() as threads:
-        for _ in range(2):  # what the first call left in memory must not matter
-            result = correlate(a, b, radius, slope, threads)
-            assert (result - expected).abs().max() < 1e-5
-        channels_last = [x.contiguous(memory_format=torch.channels_last) for x in (a, b)]
-        assert torch.allclose(correlate(*channels_last, radius, slope, threads), result, atol=1e-6)

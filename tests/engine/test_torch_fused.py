@@ -1,8 +1,7 @@
-"""Fused networks on a CPU against the same graphs node by node and the golden files."""
-
-from __future__ import annotations
+"""Fused networks: what is fused, and on a CPU the results of the same graphs node by node and of the golden files."""
 
 import json
+import warnings
 from collections import Counter
 
 import numpy as np
@@ -11,21 +10,17 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from maskflownet.engine.graphs import GRAPHS  # noqa: E402
-from maskflownet.engine.symbol import Graph, Node, parse_graph  # noqa: E402
-from maskflownet.engine.torch.fused import cpu_chain, cpu_deformable, cpu_dense_block  # noqa: E402
-from maskflownet.engine.torch.fused.cpu import CPUNetwork, fused_graph  # noqa: E402
-from maskflownet.engine.torch.fused.patterns import (  # noqa: E402
-    Fusion,
-    find_convolution_chains,  # noqa: E402
-    find_dense_blocks,  # noqa: E402
-    fuse,
-)
+from maskflownet.engine.symbol import Fusion, Graph, Node, fuse, parse_graph  # noqa: E402
+from maskflownet.engine.torch.fused import cpu, executor  # noqa: E402
+from maskflownet.engine.torch.fused.cpu import CPUNetwork  # noqa: E402
+from maskflownet.engine.torch.fused.plan import fused_graph  # noqa: E402
 from maskflownet.engine.torch.module import GraphModule  # noqa: E402
+from maskflownet.network.architecture import CONTEXT_DILATIONS, DENSE_CHANNELS, SLOPE  # noqa: E402
 
 from tests.golden_values import BOUND, relative_error  # noqa: E402
 
 FILES = {"MaskFlownet_S": "MaskFlownet_S-x1", "MaskFlownet": "MaskFlownet-x1-released"}
-DENSE = [128, 128, 96, 64, 32]
+CPU = torch.device("cpu")
 
 
 def graph_of(network) -> Graph:
@@ -72,10 +67,10 @@ def torch_threads():
 def test_agrees_with_the_graph_node_by_node(networks, torch_threads, monkeypatch, size, tiles, threads):
     plain, fused = networks
     # Strips so small that these images have many.
-    monkeypatch.setattr(cpu_dense_block, "TILES", tiles)
-    monkeypatch.setattr(cpu_dense_block, "LEAST", tiles // 4)
-    monkeypatch.setattr(cpu_chain, "STRIP", 36 * 64 * tiles)
-    monkeypatch.setattr(cpu_deformable, "PIECE", 100)
+    monkeypatch.setattr(cpu, "TILES", tiles)
+    monkeypatch.setattr(cpu, "LEAST", tiles // 4)
+    monkeypatch.setattr(cpu, "STRIP", 36 * 64 * tiles)
+    monkeypatch.setattr(cpu, "PIECE", 100)
     with torch.no_grad():
         expected = plain(*images(*size))
         torch_threads(threads)
@@ -143,42 +138,38 @@ def test_float64_is_computed_node_by_node(networks):
         plain.float(), fused.float()
 
 
-def test_everything_that_computes_is_fused():
-    for network, stages in (("MaskFlownet_S", 1), ("MaskFlownet", 2)):
-        graph = graph_of(network)
-        blocks = find_dense_blocks(graph)
-        assert len(blocks) == 5 * stages
-        for block in blocks:
-            assert [layer.channels for layer in block.convolutions] == DENSE
-            assert all(layer.slope == 0.1 for layer in block.convolutions)
-        kinds = Counter(node.op for node in fused_graph(graph).nodes)
-        assert kinds["dense_block"] == 5 * stages
-        correlations = sum(node.op == "Correlation" for node in graph.nodes)
-        assert kinds["correlation"] == correlations
-        deformables = sum(node.op == "_contrib_DeformableConvolution" for node in graph.nodes)
-        assert kinds["deformable"] == deformables
-        left = {"Convolution", "LeakyReLU", "Correlation", "_contrib_DeformableConvolution"}
-        assert not left & set(kinds)
-        upsamplings = sum(node.op == "Pad" for node in graph.nodes)
-        assert kinds["Deconvolution"] == upsamplings  # all others are heads of blocks
+@pytest.mark.parametrize(("network", "stages"), [("MaskFlownet_S", 1), ("MaskFlownet", 2)])
+def test_everything_that_computes_is_fused(network, stages):
+    graph = graph_of(network)
+    fused = fused_graph(graph)
+    assert (fused.inputs, fused.parameters) == (graph.inputs, graph.parameters)
+    before, after = (Counter(node.op for node in g.nodes) for g in (graph, fused))
+    assert after["dense_block"] == 5 * stages
+    assert after["correlation"] == before["Correlation"]
+    assert after["deformable"] == before["_contrib_DeformableConvolution"]
+    assert not {"Convolution", "LeakyReLU", "Correlation", "_contrib_DeformableConvolution"} & set(after)
+    assert after["Deconvolution"] == before["Pad"]  # the upsamplings; all others are heads of blocks
+    deformables = {node.name: node.attrs for node in fused.nodes if node.op == "deformable"}
+    for name, attrs in deformables.items():  # the first stage masks what it warps, the second does not
+        assert attrs["masked"] == attrs["residual"] == (network == "MaskFlownet_S" or "MaskFlownet_S" in name)
+        assert attrs["slope"] == SLOPE
 
 
-def test_heads_of_the_blocks():
-    heads = {
-        block.name: {head.node.name: head.slope for head in block.heads}
-        for block in find_dense_blocks(graph_of("MaskFlownet_S"))
-    }
-    assert heads["conv2_0_conv0_fwd"] == {"pred_flow2_fwd": None, "dc_conv1_conv0_fwd": 0.1}
-    assert heads["conv6_0_conv0_fwd"] == {"pred_flow6_fwd": None, "pred_mask6_fwd": None, "upfeat5_conv0_fwd": 0.1}
-
-
-def test_chains_end_where_a_result_is_needed_twice():
-    chains = [
-        [layer.node.name.split("_conv0")[0] for layer in chain.layers]
-        for chain in find_convolution_chains(graph_of("MaskFlownet_S"))
-    ]
-    assert chains[0] == ["conv1a", "conv1b", "conv1c", "conv2a", "conv2b", "conv2c"]
-    assert chains[1] == ["conv3a", "conv3b", "conv3c"]
+def test_the_pieces_of_the_first_stage():
+    nodes = fused_graph(graph_of("MaskFlownet_S")).nodes
+    pieces = {node.name: node.attrs["piece"] for node in nodes if "piece" in node.attrs}
+    for level in range(2, 7):
+        block = pieces[f"block{level} dense_block"]
+        assert tuple(layer.channels for layer in block.layers) == DENSE_CHANNELS
+        assert {layer.slope for layer in block.layers} == {SLOPE}
+    heads = [(head.channels, head.slope, head.doubles) for head in block.heads]
+    assert heads == [(2, None, False), (1, None, False), (16, SLOPE, True)]  # flow, mask, features
+    strides = [layer.stride for layer in pieces["conv1a chain"].layers]
+    assert strides == [2, 1, 1, 2, 1, 1]  # level 1 serves level 2 only
+    assert [layer.stride for layer in pieces["conv3a chain"].layers] == [2, 1, 1]
+    context = pieces["dc_conv2 chain"].layers
+    assert [layer.dilation for layer in context] == [*CONTEXT_DILATIONS[1:], 1]
+    assert [layer.slope for layer in context] == [SLOPE] * 5 + [None]
 
 
 def _edited(network, change) -> Graph:
@@ -187,38 +178,45 @@ def _edited(network, change) -> Graph:
     return parse_graph(json.dumps(content))
 
 
-@pytest.mark.parametrize("wanted", ["conv3_2_leakyrelu0_fwd", "concat18", "concat23"])
-def test_a_block_of_which_more_is_needed_stays_as_it_is(wanted):
-    """The graph returns a feature inside the block, its first concatenation or its last."""
+def also_return(name):
+    return lambda index, content: content["heads"].append([index[name], 0, 0])
 
-    def also_return(index, content):
-        content["heads"].append([index[wanted], 0, 0])
 
-    graph = _edited("MaskFlownet_S", also_return)
-    found = [block.name for block in find_dense_blocks(graph)]
-    assert "conv3_0_conv0_fwd" not in found
-    assert len(found) >= 4
-    plain, fused = GraphModule(graph), CPUNetwork(graph)
+def dilate(index, content):
+    attrs = content["nodes"][index["conv4_0_conv0_fwd"]]["attrs"]
+    attrs["dilate"] = attrs["pad"] = "(2, 2)"
+
+
+def rename(index, content):
+    content["nodes"][index["conv3_2.0.bias"]]["name"] = "other.bias"
+
+
+@pytest.mark.parametrize(
+    "change", [*map(also_return, ("conv3_2_leakyrelu0_fwd", "concat18", "concat23")), dilate, rename]
+)
+def test_a_network_that_is_wired_otherwise_runs_node_by_node_and_says_so(change):
+    graph = _edited("MaskFlownet_S", change)
+    plain = GraphModule(graph)
     plain.initialise(0)
-    fused.load_state_dict(plain.state_dict())
+    with pytest.warns(UserWarning, match="node by node, which takes longer"):
+        network = executor(graph, CPU, "float32")
+    network.load_state_dict(plain.state_dict())
     with torch.no_grad():
-        assert difference(fused(*images(1, 64, 64)), plain(*images(1, 64, 64))) < 2e-5
+        for ours, theirs in zip(network(*images(1, 64, 64)), plain(*images(1, 64, 64))):
+            assert torch.equal(ours, theirs)
 
 
-def test_a_dilated_convolution_is_no_part_of_a_block():
-    def dilate(index, content):
-        attrs = content["nodes"][index["conv4_0_conv0_fwd"]]["attrs"]
-        attrs["dilate"] = attrs["pad"] = "(2, 2)"
-
-    found = find_dense_blocks(_edited("MaskFlownet_S", dilate))
-    assert "conv4_0_conv0_fwd" not in [block.name for block in found]
+def test_the_shipped_networks_are_fused_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert all(isinstance(executor(graph_of(name), CPU, "float32"), CPUNetwork) for name in FILES)
 
 
 def test_a_fusion_that_needs_its_own_result_is_refused():
     x, y, z = (Node(n, "abs", {}, ((i, 0),)) for n, i in (("x", "in"), ("y", "x"), ("z", "y")))
     graph = Graph((x, y, z), ("in",), {}, (("z", 0),))
     both = Fusion(Node("xz", "abs", {}, (("in", 0), ("y", 0))), frozenset("xz"), (("x", 0), ("z", 0)))
-    with pytest.raises(ValueError, match="cannot be placed"):
+    with pytest.raises(ValueError, match="needs what fused nodes do not give"):
         fuse(graph, [both])
 
 
