@@ -1,17 +1,19 @@
-"""What the benchmarks on GPUs share: captured graphs, their time and memory, the matrix peak."""
+"""What the benchmarks on GPUs share: captured graphs, their time and memory, the matrix peak, a peer's script.
 
-from __future__ import annotations
+python benchmarks/gpu.py SCRIPT [ARGUMENTS] runs a peer's timing script, with the peak of GPU memory beside each line
+that it prints.
+"""
 
+import builtins
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 
 import torch
 
 WARM_UP = 3
-PEER = Path(__file__).with_name("peer.py")
 
 
 def capture(function: Callable) -> torch.cuda.CUDAGraph:
@@ -64,4 +66,14 @@ def peak_memory() -> str:
 
 def run_peer(script: str, packages: str) -> None:
     """Run the script that times the peer, in a process of its own, on the same GPU."""
-    subprocess.run([sys.executable, str(PEER), script, packages], check=True)
+    subprocess.run([sys.executable, __file__, script, packages], check=True)
+
+
+def print_with_memory(*values, **options) -> None:
+    builtins.print(*values, peak_memory(), **options)
+    forget_memory()
+
+
+if __name__ == "__main__":
+    sys.argv = sys.argv[1:]
+    runpy.run_path(sys.argv[0], {"print": print_with_memory}, "__main__")

@@ -5,22 +5,20 @@ and in training at 320x448, eight pairs. Every measurement replays a CUDA graph,
 from Python do not count; the second level cache stays warm, as inside a network.
 """
 
-from __future__ import annotations
-
 import argparse
 
 import torch
 from maskflownet.engine.torch.kernels.correlation import correlation
 from maskflownet.engine.torch.kernels.deformable import deformable, pack_weight
+from maskflownet.network.architecture import LEVELS, PYRAMID_CHANNELS, SLOPE
+from triton.testing import do_bench_cudagraph
 
 SIZES = ((1, 448, 1024), (8, 320, 448))
-CHANNELS = {2: 32, 3: 64, 4: 96, 5: 128, 6: 196}
-SLOPE = 0.1
+CHANNELS = {level: PYRAMID_CHANNELS[level] for level in sorted(LEVELS)}
+PRECISION = "tf32"
 
 
 def milliseconds(run) -> float:
-    from triton.testing import do_bench_cudagraph  # noqa: PLC0415 - only where there is a GPU
-
     return do_bench_cudagraph(run, rep=50, return_mode="median")
 
 
@@ -45,14 +43,14 @@ def operators(n: int, channels: int, height: int, width: int, dtype):
 
     def deform():
         kernel = weight if torch.is_grad_enabled() else packed
-        return deformable(a, offset, kernel, bias, mask, residual, SLOPE)
+        return deformable(a, offset, kernel, bias, mask, residual, SLOPE, PRECISION)
 
     def deform_only():  # as in the full network: the features of the frozen head
         kernel = weight if torch.is_grad_enabled() else packed
-        return deformable(a.detach(), offset, kernel, bias, slope=SLOPE)
+        return deformable(a.detach(), offset, kernel, bias, None, None, SLOPE, PRECISION)
 
-    yield "correlation, radius 4", lambda: correlation(a, b, 4, SLOPE), (a, b)
-    yield "correlation, radius 2", lambda: correlation(a, b, 2, SLOPE), (a, b)
+    yield "correlation, radius 4", lambda: correlation(a, b, 4, SLOPE, PRECISION), (a, b)
+    yield "correlation, radius 2", lambda: correlation(a, b, 2, SLOPE, PRECISION), (a, b)
     yield "deformable, mask", deform, (a, offset, weight, bias, mask, residual)
     yield "deformable, frozen features", deform_only, (offset, weight, bias)
 
@@ -62,7 +60,6 @@ def main(argv=None):
     parser.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"])
     parser.add_argument("--levels", nargs="+", type=int, default=list(CHANNELS))
     args = parser.parse_args(argv)
-    torch.set_float32_matmul_precision("high")  # TF32
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}; microseconds")
     row = "{:>12} {:>9} {:>5}  {:28} {:>9} {:>17}"
     print(row.format("pairs x size", "type", "level", "operator", "forward", "forward+backward"))

@@ -13,7 +13,7 @@ from statistics import median
 
 import numpy as np
 import torch
-from maskflownet.benchmarks.arithmetic import multiply_accumulates
+from maskflownet.benchmarks.inference import multiply_accumulates
 from maskflownet.engine.contract import TrainingSettings
 from maskflownet.engine.load import make_engine
 from maskflownet.engine.torch.devices import devices

@@ -10,7 +10,8 @@ from maskflownet.checkpoints.records import Record
 from maskflownet.engine.contract import ALONE, Engine, Prediction, Processes, Sizing, TrainingSettings, shares
 from maskflownet.engine.graphs import graph_of
 from maskflownet.engine.torch.devices import Streams, enough_memory
-from maskflownet.engine.torch.fused import computing, executor, module_of
+from maskflownet.engine.torch.fused import executor
+from maskflownet.engine.torch.module import computing, module_of
 from maskflownet.engine.torch.training import TorchTraining, centred, to_float
 from maskflownet.errors import UserError
 from maskflownet.settings.configs import NetworkConfig

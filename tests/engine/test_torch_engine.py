@@ -20,7 +20,7 @@ from maskflownet.engine.contract import Sizing
 from maskflownet.engine.load import load_engine, load_into, make_engine
 from maskflownet.engine.torch.devices import check_precision, devices
 from maskflownet.engine.torch.engine import TorchEngine, pad, resize
-from maskflownet.engine.torch.fused import computing
+from maskflownet.engine.torch.module import computing
 from maskflownet.errors import UserError
 from maskflownet.inference.metrics import measure, summarise
 from maskflownet.reader.formats import write_image

@@ -129,7 +129,7 @@ def test_a_transposed_convolution_is_a_convolution_before_a_shuffle(close):
     close(F.pixel_shuffle(result, 2), expected, 1e-6)
 
 
-@pytest.mark.parametrize("factor", [2, 4, 16])
+@pytest.mark.parametrize("factor", [2, 4, 8])
 def test_upsampling(factor, device, close):
     from maskflownet.engine.torch.kernels.upsampling import upsample  # noqa: PLC0415
 
