@@ -161,16 +161,8 @@ def as_map(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     return new_map(n, c, h, w, dtype or x.dtype, x.device).copy_(x)
 
 
-class _Blocks(NamedTuple):
-    m: int
-    n: int
-    k: int
-    warps: int
-    stages: int
-
-
-def _forward_blocks(pixels: int, inputs: int, outputs: int, half: bool) -> _Blocks:
-    """Block sizes, from timings of the networks' shapes on an H100 (2026-11-22)."""
+def _forward_blocks(pixels: int, inputs: int, outputs: int, half: bool) -> tuple[int, int, int, int, int]:
+    """Block sizes m, n, k, warps and stages, from timings of the networks' shapes on an H100 (2026-11-22)."""
     n = min(128, power_of_2(outputs))
     if n == 128 and (pixels < 1024 or 128 < outputs <= 192):
         n = 64
@@ -187,14 +179,15 @@ def _forward_blocks(pixels: int, inputs: int, outputs: int, half: bool) -> _Bloc
     warps = 8 if m == 256 and inputs > 16 else 4
     if not half:
         k = max(16, k // 2)
-    return _Blocks(m, n, k, warps, stages)
+    return m, n, k, warps, stages
 
 
-def _parts(programs: int, steps: int, wanted: int = 2 * MULTIPROCESSORS) -> int:
+def _parts(programs: int, steps: int) -> int:
     """Into how many parts a sum is split so that all multiprocessors have work."""
     if programs >= MULTIPROCESSORS:
         return 1
-    return max(1, min(wanted // programs, steps // 3))
+    split = max(1, min(2 * MULTIPROCESSORS // programs, steps // 3))
+    return ceil_div(steps, ceil_div(steps, split))
 
 
 def convolve_into(
@@ -214,12 +207,11 @@ def convolve_into(
 
     Parameters
     ----------
-    x : (N, C, H, W)
-        A map (`as_map`); float32 is converted to the type of the weight.
+    x : map (N, C, H, W)
+        float32 is converted to the type of the weight.
     weight : (9, K, C)
         float32 or bfloat16, any strides; taps row by row.
-    y : (N, K, H / stride, W / stride)
-        A map to write to.
+    y : map (N, K, H / stride, W / stride)
     bias : (K,), float32, optional
     slope : float, optional
         Of the LeakyReLU at the end; with `gate`, of the LeakyReLU that gave the gate.
@@ -234,11 +226,9 @@ def convolve_into(
     n, inputs, height, width = x.shape
     outputs, out_height, out_width = y.shape[1:]
     pixels = n * out_height * out_width
-    blocks = _forward_blocks(pixels, inputs, outputs, weight.dtype != torch.float32)
-    grid_m, grid_n = ceil_div(pixels, blocks.m), ceil_div(outputs, blocks.n)
-    steps = 9 * ceil_div(inputs, blocks.k)
-    split = _parts(grid_m * grid_n, steps)
-    split = ceil_div(steps, ceil_div(steps, split))
+    m, n, k, warps, stages = _forward_blocks(pixels, inputs, outputs, weight.dtype != torch.float32)
+    grid_m, grid_n = ceil_div(pixels, m), ceil_div(outputs, n)
+    split = _parts(grid_m * grid_n, 9 * ceil_div(inputs, k))
     partial = y
     if split > 1:
         partial = torch.empty(split * pixels * outputs, dtype=torch.float32, device=x.device)
@@ -257,8 +247,7 @@ def convolve_into(
         height, width, out_height, out_width, pixels, inputs, outputs, split,
         dense_layout(x).pixel, gate_pitch, y_pitch, *weight.stride(),
         STRIDE=stride, DILATION=dilation, FLIP=flip, **epilogue, SPLIT=split > 1,
-        BLOCK_M=blocks.m, BLOCK_N=blocks.n, BLOCK_K=blocks.k, PRECISION=precision,
-        num_warps=blocks.warps, num_stages=blocks.stages,
+        BLOCK_M=m, BLOCK_N=n, BLOCK_K=k, PRECISION=precision, num_warps=warps, num_stages=stages,
     )  # fmt: skip
     if split > 1:
         _add_parts[(ceil_div(pixels * outputs, 1024),)](
@@ -268,17 +257,10 @@ def convolve_into(
 
 
 def weight_gradients(x: Tensor, gradient: Tensor, stride: int = 1, dilation: int = 1) -> tuple[Tensor, Tensor]:
-    """Gradients of the weight (K, C, 3, 3) and the bias (K,) of a convolution.
+    """Gradients of the weight (K, C, 3, 3) and the bias (K,) of a convolution of a map `x`, from its output's.
 
     The weight's by cuDNN, which is two to four times faster here than what was written in Triton;
     in the type of `gradient`, summed in float32. The bias's in float32.
-
-    Parameters
-    ----------
-    x : (N, C, H, W)
-        Input of the convolution, a map.
-    gradient : (N, K, H / stride, W / stride)
-        Gradient of its output, a map.
     """
     outputs, inputs = gradient.shape[1], x.shape[1]
     bias = pixel_sums(gradient)
@@ -324,10 +306,6 @@ class Arithmetic(NamedTuple):
 
     dtype: torch.dtype  # float32 or bfloat16
     precision: str = "tf32"  # or "ieee": of float32 products
-
-    @property
-    def half(self) -> bool:
-        return self.dtype != torch.float32
 
 
 def pack(weight: Tensor, into: Tensor) -> None:
