@@ -3,8 +3,6 @@
 Deterministic blocks: what is random comes in as arrays, drawn by `maskflownet.network.draws`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from maskflownet.network.compat import mx
@@ -39,15 +37,8 @@ def _mix_channels(F, x, matrix, channels: int):
 
 
 class GeometryAugmentation(mx.gluon.HybridBlock):
-    """Sample both images through affine windows; label and mask follow exactly.
+    """Sample both images through affine windows of the `target` size (H, W); label and mask follow exactly.
 
-    Parameters
-    ----------
-    target : (int, int)
-        H, W of the outputs, px.
-
-    Notes
-    -----
     Inputs: images (N, 3, Ho, Wo), flow (N, 2, Ho, Wo) px (u, v), mask (N, 1, Ho, Wo) with 1 =
     valid, and the (N, 22) of `draw_geometry` made for the same two shapes. The flow must be finite,
     also where the mask is 0.
@@ -89,8 +80,6 @@ class ColourAugmentation(mx.gluon.HybridBlock):
 
     Order: saturation and hue, noise, contrast with gain and brightness, clip to [0, 1], gamma.
 
-    Notes
-    -----
     Inputs: images (N, 3, H, W) RGB in [0, 1], standard normal noise of the same shape for each
     (see `draw_noise_seed`), and the (N, 18) of `draw_colour`. Outputs: both images.
     """

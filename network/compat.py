@@ -10,8 +10,6 @@ The wheel mxnet-cu117 looks for CUDA's libraries only on the system's paths. A l
 the wanted name satisfies it, too. So `preload` loads those of NVIDIA's own `-cu11` wheels before MXNet is imported.
 """
 
-from __future__ import annotations
-
 import ctypes
 import importlib.util
 import warnings

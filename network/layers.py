@@ -3,8 +3,6 @@
 All tensors are NCHW. Flow inside the network has its channels in the order (y, x).
 """
 
-from __future__ import annotations
-
 from maskflownet.network.architecture import SLOPE
 from maskflownet.network.compat import mx
 
@@ -51,16 +49,8 @@ class Correlation(mx.gluon.HybridBlock):
         self.radius = radius
 
     def hybrid_forward(self, F, a, b):
-        return F.Correlation(
-            a,
-            b,
-            kernel_size=1,
-            max_displacement=self.radius,
-            stride1=1,
-            stride2=1,
-            pad_size=self.radius,
-            is_multiply=True,
-        )
+        fixed = {"kernel_size": 1, "stride1": 1, "stride2": 1, "is_multiply": True}
+        return F.Correlation(a, b, max_displacement=self.radius, pad_size=self.radius, **fixed)
 
 
 class DeformableConv(mx.gluon.HybridBlock):

@@ -1,15 +1,12 @@
-"""Training loss and metric: the multi-scale end-point error (spec of PWC-Net, used in section 4).
+"""Training loss and metric: the multi-scale end-point error of PWC-Net (section 4).
 
 Predictions and labels share one channel order; masks are 1 where the label is known.
 """
 
-from __future__ import annotations
-
-from maskflownet.network.architecture import STRIDES
+from maskflownet.network.architecture import LOSS_WEIGHTS, STRIDES
 from maskflownet.network.compat import mx
 from maskflownet.network.layers import Upsample
 
-WEIGHTS = (0.005, 0.01, 0.02, 0.08, 0.32)  # coarse to fine
 EPSILON = 1e-8
 
 
@@ -45,7 +42,7 @@ class EndPointError(mx.gluon.HybridBlock):
 class MultiscaleEPE(mx.gluon.HybridBlock):
     """Weighted sum of the end-point errors of the five predictions, (N,) per sample."""
 
-    def __init__(self, weights=WEIGHTS, q: float | None = None, **kwargs):
+    def __init__(self, weights=LOSS_WEIGHTS, q: float | None = None, **kwargs):
         super().__init__(**kwargs)
         self.weights = tuple(weights)
         if len(self.weights) != len(STRIDES):

@@ -1,16 +1,12 @@
-"""What both networks are made of: a feature pyramid and a coarse-to-fine decoder.
+"""MaskFlownet-S and MaskFlownet (Zhao et al., CVPR 2020, sections 3.1 to 3.3).
 
 Layers are attributes of the network itself, created by level, because their names are the keys of
 the ``.params`` files: `conv{level}{letter}`, `conv{level}_{i}`, `upfeat{level}`, `deform{level}`,
-`pred_flow{level}`, `dc_conv{i}`.
-
-MaskFlownet-S and MaskFlownet (Zhao et al., CVPR 2020, sections 3.1 to 3.3).
+`pred_flow{level}`, `dc_conv{i}`. The torch engine fuses layers by these names (`engine.torch.fused.plan`).
 
 Images are (N, 3, H, W), RGB in [0, 1] minus the mean of both images per sample and channel; height
 and width are multiples of 64. Flows are (N, 2, H / stride, W / stride), (y, x).
 """
-
-from __future__ import annotations
 
 from maskflownet.network.architecture import (
     CONTEXT_CHANNELS,
@@ -29,14 +25,8 @@ from maskflownet.network.layers import Correlation, DeformableConv, Upsample, Wa
 class FlowNetwork(mx.gluon.HybridBlock):
     """Pyramid, dense decoder and context network, without the wiring between the levels.
 
-    Parameters
-    ----------
-    decoder_inputs : dict of int to int
-        Number of channels that enter the dense block of each level.
-    deform_levels : tuple of int
-        Levels with a deformable convolution.
-    flow_multiplier : float
-        Pixels per unit of the network's flow, divided by 20.
+    `decoder_inputs` has, by level, the channels that enter its dense block; `deform_levels` have a deformable
+    convolution; `flow_multiplier` is pixels per unit of the network's flow, divided by 20.
     """
 
     def __init__(self, decoder_inputs, deform_levels, flow_multiplier=1.0, **kwargs):
@@ -126,22 +116,12 @@ class FlowNetwork(mx.gluon.HybridBlock):
         return x
 
     def decode(self, F, flow, inputs, on_level=None):
-        """Run the decoder from level 6 to level 2.
+        """Run the decoder: the flows of levels 6 to 2 in flow units, each (N, 2, h, w), (y, x).
 
-        Parameters
-        ----------
-        flow : array or None
-            What the prediction of level 6 is added to, (N, 2, H/64, W/64); None for nothing.
-        inputs : callable(level, features, flow)
-            The input (N, C, h, w) of the level's dense block; features (N, 16, h, w) and flow
-            (N, 2, h, w) come from the level above, None and the first flow at level 6.
-        on_level : callable(level, x), optional
-            Called with the output of each dense block.
-
-        Returns
-        -------
-        list of (N, 2, h, w)
-            Flows of levels 6 to 2 in flow units, (y, x).
+        The prediction of level 6 is added to `flow` (N, 2, H/64, W/64), if there is one.
+        `inputs(level, features, flow)` gives the input (N, C, h, w) of a level's dense block; features (N, 16, h, w)
+        and flow (N, 2, h, w) come from the level above, None and the first flow at level 6.
+        `on_level(level, x)` is called with the output of each dense block.
         """
         flows, features, x = [], None, None
         for level in LEVELS:
@@ -239,11 +219,8 @@ class MaskFlownet(FlowNetwork):
 
     Returns the five flows in px, coarse to fine, and the head's mask (N, 1, H/4, W/4).
 
-    Parameters
-    ----------
-    pyramid : {"paper", "released"}
-        "paper" matches image 2; "released" reproduces the network of the authors' checkpoints,
-        in which levels 2 and 3 of image 2 are the features of image 1 in this stage.
+    The `pyramid` "paper" matches image 2; "released" reproduces the network of the authors' checkpoints,
+    in which levels 2 and 3 of image 2 are the features of image 1 in this stage.
     """
 
     RADIUS = 2

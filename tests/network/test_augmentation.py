@@ -58,14 +58,14 @@ def worst_label_error(original, target, params, flow):
 
 @columns
 @pytest.mark.parametrize("amount", [0.0, 10.0])
-def test_lesson_13_the_label_is_exact_for_many_draws(column, amount):
+def test_the_label_is_exact_for_many_draws(column, amount):
     params = draw_geometry(np.random.default_rng(1), 100, ORIGINAL, TARGET, ranges(COLUMNS[column]))
     flow = smooth_flow(ORIGINAL, amount) + 0.3 * amount
     assert worst_label_error(ORIGINAL, TARGET, params, flow) < 1e-3
 
 
 @columns
-def test_lesson_13_the_label_is_exact_at_full_size(column):
+def test_the_label_is_exact_at_full_size(column):
     original, target = SHAPES[column]
     params = draw_geometry(np.random.default_rng(2), 4, original, target, ranges(COLUMNS[column]))
     assert worst_label_error(original, target, params, smooth_flow(original, 20)) < 1e-3

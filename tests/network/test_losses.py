@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from maskflownet.network.architecture import STRIDES
+from maskflownet.network.architecture import LOSS_WEIGHTS, STRIDES
 from maskflownet.network.compat import mx
-from maskflownet.network.losses import WEIGHTS, EndPointError, MultiscaleEPE
+from maskflownet.network.losses import EndPointError, MultiscaleEPE
 
 nd = mx.nd
 
@@ -34,9 +34,9 @@ def constant_inputs(offset, size=64):
 def test_a_constant_miss_is_the_loss():
     label, predictions = constant_inputs((3, 4))
     loss = MultiscaleEPE()(label, nd.ones((2, 1, 64, 64)), *predictions).asnumpy()
-    assert loss == pytest.approx([5 * sum(WEIGHTS)] * 2, rel=1e-5)
+    assert loss == pytest.approx([5 * sum(LOSS_WEIGHTS)] * 2, rel=1e-5)
     robust = MultiscaleEPE(q=0.4)(label, nd.ones((2, 1, 64, 64)), *predictions).asnumpy()
-    assert robust == pytest.approx([7**0.4 * sum(WEIGHTS)] * 2, rel=1e-5)
+    assert robust == pytest.approx([7**0.4 * sum(LOSS_WEIGHTS)] * 2, rel=1e-5)
 
 
 def test_weights_are_per_scale():
@@ -49,7 +49,7 @@ def test_weights_are_per_scale():
 
 
 @pytest.mark.parametrize("q", [None, 0.4])
-def test_lesson_15_a_sample_without_a_valid_pixel_contributes_zero(q):
+def test_a_sample_without_a_valid_pixel_contributes_zero(q):
     label, predictions = constant_inputs((3, 4))
     mask = nd.ones((2, 1, 64, 64))
     mask[1] = 0

@@ -114,7 +114,7 @@ def test_golden_training_steps(golden, images, network):
     golden.check(network, "train_epe", errors)
 
 
-def test_lesson_25_the_full_network_returns_the_mask_of_its_head(golden, images):
+def test_the_full_network_returns_the_mask_of_its_head(golden, images):
     _, mask = load(golden, "MaskFlownet")(*images)
     head = load(golden, "MaskFlownet_S")
     for name, value in golden.parameters("MaskFlownet").items():
