@@ -16,30 +16,27 @@ from maskflownet.errors import UserError
 Operator = Callable[[list, Mapping[str, Any]], Any]  # tensors, attributes -> tensor or tuple
 
 
-class Table(dict):
-    """Name of an operator -> function of its inputs (list of tensors) and attributes (mapping).
+# The functions have the attribute `attributes`, the names of those they know: a node with another cannot be executed.
+OPERATORS: dict[str, Operator] = {}
 
-    The functions that `operator` and `add` enter have the attribute ``attributes``, the names of
-    those they know: a node with another one cannot be executed.
-    """
 
-    def operator(self, name: str) -> Callable:
-        """Decorator: enter a function with tensors by position and attributes by keyword only."""
+def _enter(name: str, function: Callable, attributes) -> None:
+    def call(inputs, attrs):
+        return function(*inputs, **attrs)
 
-        def enter(function):
-            parameters = inspect.signature(function).parameters.values()
-            names = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
-            self.add(name, function, names)
-            return function
+    call.attributes = frozenset(attributes)
+    OPERATORS[name] = call
 
-        return enter
 
-    def add(self, name: str, function: Callable, attributes) -> None:
-        def call(inputs, attrs):
-            return function(*inputs, **attrs)
+def operator(name: str) -> Callable:
+    """Decorator: enter a function with tensors by position and attributes by keyword only."""
 
-        call.attributes = frozenset(attributes)
-        self[name] = call
+    def enter(function):
+        parameters = inspect.signature(function).parameters.values()
+        _enter(name, function, [p.name for p in parameters if p.kind is p.KEYWORD_ONLY])
+        return function
+
+    return enter
 
 
 def only(operator: str, **values) -> None:
@@ -50,10 +47,6 @@ def only(operator: str, **values) -> None:
                 f"the torch engine's operator {operator} cannot have {name} = {value!r}, "
                 f"only {' or '.join(map(repr, supported))}"
             )
-
-
-OPERATORS = Table()
-operator = OPERATORS.operator
 
 
 @operator("Correlation")
@@ -79,20 +72,9 @@ def correlation(a, b, *, max_displacement, pad_size=0, kernel_size=1, stride1=1,
 
 @operator("_contrib_DeformableConvolution")
 def deformable_convolution(
-    x,
-    offset,
-    weight,
-    bias=None,
-    *,
-    kernel,
-    num_filter,
-    stride=(1, 1),
-    pad=(0, 0),
-    dilate=(1, 1),
-    num_group=1,
-    num_deformable_group=1,
-    no_bias=False,
-):
+    x, offset, weight, bias=None, *, kernel, num_filter, stride=(1, 1), pad=(0, 0), dilate=(1, 1), num_group=1,
+    num_deformable_group=1, no_bias=False,
+):  # fmt: skip
     """Convolution: tap k samples `x` (N, C, H, W) at its place + offset[:, 2k : 2k + 2], (y, x).
 
     A sample with a coordinate < 0 or >= size is 0; inside bilinear, the last row and column held.
@@ -158,40 +140,19 @@ def bilinear_sampler(x, grid, *, cudnn_off=None):
 
 
 @operator("Convolution")
-def convolution(  # noqa: PLR0917
-    x,
-    weight,
-    bias=None,
-    *,
-    kernel,
-    num_filter,
-    stride=(1, 1),
-    pad=(0, 0),
-    dilate=(1, 1),
-    num_group=1,
-    no_bias=False,
-    layout="NCHW",
-):
+def convolution(
+    x, weight, bias=None, *, kernel, num_filter, stride=(1, 1), pad=(0, 0), dilate=(1, 1), num_group=1,
+    no_bias=False, layout="NCHW",
+):  # fmt: skip
     only("Convolution", layout=(layout, "NCHW", None))
     return F.conv2d(x, weight, bias, stride, pad, dilate, num_group)
 
 
 @operator("Deconvolution")
 def deconvolution(
-    x,
-    weight,
-    bias=None,
-    *,
-    kernel,
-    num_filter,
-    stride=(1, 1),
-    pad=(0, 0),
-    adj=(0, 0),
-    dilate=(1, 1),
-    num_group=1,
-    no_bias=True,
-    layout="NCHW",
-):
+    x, weight, bias=None, *, kernel, num_filter, stride=(1, 1), pad=(0, 0), adj=(0, 0), dilate=(1, 1),
+    num_group=1, no_bias=True, layout="NCHW",
+):  # fmt: skip
     only("Deconvolution", layout=(layout, "NCHW", None))
     return F.conv_transpose2d(x, weight, bias, stride, pad, adj, num_group, dilate)
 
@@ -305,7 +266,7 @@ for name, function in {
     "broadcast_div": torch.div,
     "broadcast_power": torch.pow,
 }.items():
-    OPERATORS.add(name, function, attributes=())
+    _enter(name, function, ())
 
 for name, function in {
     "_plus_scalar": lambda x, scalar: x + scalar,
@@ -318,4 +279,4 @@ for name, function in {
     "_equal_scalar": lambda x, scalar: (x == scalar).to(x.dtype),
     "_greater_scalar": lambda x, scalar: (x > scalar).to(x.dtype),
 }.items():
-    OPERATORS.add(name, function, attributes=("scalar", "is_int"))
+    _enter(name, function, ("scalar", "is_int"))

@@ -1,5 +1,7 @@
 """Convolutions, dense blocks, upsampling and whole networks by Triton against PyTorch's own, in both directions."""
 
+from dataclasses import replace
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -8,7 +10,7 @@ import torch.nn.functional as F  # noqa: E402
 from maskflownet.engine.graphs import graph_of  # noqa: E402
 from maskflownet.engine.torch.fused.plan import Layer  # noqa: E402
 from maskflownet.engine.torch.kernels.layout import DOUBLING_TAPS, as_convolution  # noqa: E402
-from maskflownet.engine.torch.module import GraphModule, computing  # noqa: E402
+from maskflownet.engine.torch.module import GraphModule, computing, with_fast_upsampling  # noqa: E402
 
 SLOPE = 0.1
 # dtype of the maps, precision of float32 products, bound relative to the largest value
@@ -138,6 +140,30 @@ def test_upsampling(factor, device, close):
     size = (2 * factor + 1, 5 * factor + 1)
     wide = F.interpolate(F.pad(x, (0, 1, 0, 1), "replicate"), size, None, "bilinear", True)
     compare(close, [upsample(x, factor)], [wide[:, :, :-1, :-1]], [x], 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "count"),
+    [
+        ("upsample", {"factor": 4, "channels": 2}, 1),
+        ("loss", {}, 5),
+        ("network", {"network": "MaskFlownet_S"}, 8),
+        ("network", {"network": "MaskFlownet"}, 14),
+    ],
+)
+def test_upsamplings_of_a_graph(kind, settings, count, device, close):
+    graph = graph_of(kind, **settings)
+    fused, operators = with_fast_upsampling(graph)
+    assert sum(node.op == "upsampling" for node in fused.nodes) == count
+    assert not any(node.op == "Pad" for node in fused.nodes)
+    if kind == "upsample":
+        x = torch.randn(1, 2, 3, 4, device=device)
+        close(GraphModule(fused, operators).to(device)(x)[0], GraphModule(graph).to(device)(x)[0], 1e-6)
+    # A kernel that is no triangle is left alone.
+    steeper = [replace(n, attrs={"scalar": 2.0}) if n.op == "_rminus_scalar" else n for n in graph.nodes]
+    assert not any(
+        node.op == "upsampling" for node in with_fast_upsampling(replace(graph, nodes=tuple(steeper)))[0].nodes
+    )
 
 
 OFF_GRID = (0.45, -0.45)  # moves samples by .14, .28, .56, ... of each level's pixels
