@@ -39,7 +39,7 @@ def _forward(
     out_rows = out_ptr + (n * o_image + y * o_row + x)[:, None] * OUT
     for dy in range(first, min(first + DYS, SIDE)):
         yb = y + dy - R
-        width = tl.where((yb >= 0) & (yb < H), W, 0)  # of the row of b
+        width = ((yb >= 0) & (yb < H)).to(tl.int32) * W  # of the row of b
         b_rows = b_ptr + (n * b_image + yb * b_row + xb)[:, None] * B
         b_inside = ((xb >= 0) & (xb < width))[:, None]
         acc = tl.zeros((BX, BJ), tl.float32)
@@ -79,7 +79,7 @@ def _backward(
     acc = tl.zeros((BX, BC), tl.float32)
     for dy in range(SIDE):
         yb = y + dy - R
-        width = tl.where((yb >= 0) & (yb < H), W, 0)  # of the row of b
+        width = ((yb >= 0) & (yb < H)).to(tl.int32) * W  # of the row of b
         b_inside = (xb >= 0) & (xb < width)
         inside = band & b_inside[None, :]
         if MIRROR:

@@ -37,27 +37,11 @@ def deformable(
     sample with a coordinate < 0 or >= size is zero; beyond size - 1 the edge value is held, as in
     MXNet. Differentiable in all tensors, once.
 
-    Parameters
-    ----------
-    x : (N, C, H, W)
-        Features, best in channels-last memory (slices of wider maps too).
-    offset : (N, 2, H, W)
-        Feature pixels, (y, x).
-    weight : (K, C, 3, 3), or (9, C, K) of `pack_weight`
-        The packed form saves a copy, and has no gradient.
-    bias : (K,)
-    mask : (N, 1, H, W) or None
-        Factor of the convolution, after its bias.
-    residual : (N, K, H, W) or None
-        Summand, of the type of `x`.
-    slope : float or None
-        Of the LeakyReLU at the end, greater than 0.
-    precision : {"tf32", "ieee"}
-        Of float32 products.
-
-    Returns
-    -------
-    (N, K, H, W), type of `x`, in channels-last memory.
+    Features x (N, C, H, W), best in channels-last memory (slices of wider maps too); offset (N, 2, H, W), feature
+    pixels, (y, x); weight (K, C, 3, 3), or (9, C, K) of `pack_weight`, which saves a copy and has no gradient; bias
+    (K,); mask (N, 1, H, W), the factor of the convolution after its bias; residual (N, K, H, W), the summand, of the
+    type of `x`; slope of the LeakyReLU at the end, greater than 0; precision of float32 products, "tf32" or "ieee".
+    Mask, residual and slope may be None. Returns (N, K, H, W), type of `x`, in channels-last memory.
     """
     x = channels_last(x)
     offset = offset.float()
