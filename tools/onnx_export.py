@@ -87,28 +87,18 @@ def check_target(path, sizing: Sizing) -> Path:
 def export_onnx(
     path, config: NetworkConfig, checkpoint: Checkpoint, sizing: Sizing | None = None, batch: int | None = None
 ) -> Exported:
-    """Write a checkpoint, or its head, as an ONNX model with float32 weights inside.
+    """Write a checkpoint, or its head if `config` is the head's, as an ONNX model with float32 weights inside.
 
-    Parameters
-    ----------
-    path : str or Path
-        The file; it appears when it is complete.
-    config : NetworkConfig
-        The network to export: that of the checkpoint, or its head.
-    sizing : Sizing, optional
-        `resize` is the size of the model's images and flow, by default 448x1024.
-    batch : int, optional
-        Pairs of each call; by default any number.
+    `sizing.resize` is the size of its images and flow, by default 448x1024; `batch` its pairs, by default any number.
 
     Raises
     ------
     UserError
         A package is missing, the checkpoint does not fit, or the file cannot be written.
     """
-    sizing = sizing or Sizing()
-    path = check_target(path, sizing)
+    path = check_target(path, sizing or Sizing())
     torch, onnx = import_onnx()
-    network, size, record = config.network.class_, sizing.resize or SIZE, checkpoint.record
+    network, size, record = config.network.class_, (sizing and sizing.resize) or SIZE, checkpoint.record
     graph = graph_of("network", network=network, flow_multiplier=record.flow_multiplier, pyramid=record.pyramid)
     checkpoint = match_network(checkpoint, network, graph.parameters)
     check_multiplier(checkpoint, config)
@@ -224,14 +214,14 @@ def _deformable_convolution(inputs, attrs):
     grid = []
     for i in (0, 1):
         size = int(x.shape[2 + i])
-        first, left, windows = _cells(size, [tap * dilate[i] - pad[i] for tap in range(kernel[i])])
-        whole = whole.index_select(2 + i, torch.tensor(windows).flatten())
+        first, left, windows = _cells(size, np.arange(kernel[i]) * dilate[i] - pad[i])
+        whole = whole.index_select(2 + i, torch.from_numpy(windows.reshape(-1)))
         pixels = torch.arange(int(offset.shape[2 + i]), dtype=torch.float32) * stride[i]
         position = offset[:, i] + (pixels[:, None] if i == 0 else pixels)
         inside = (position >= first) & (position < first + len(left))  # false of NaN, too
         position = torch.where(inside, position, float(first))
         start = position.floor()
-        cell = torch.tensor(left)[(start - first).long()]
+        cell = torch.from_numpy(left)[(start - first).long()]
         place = (cell + position - start) * (2 / (len(windows) - 1)) - 1
         grid.append(torch.where(inside, place, FAR))
     whole = F.conv2d(whole, weight, stride=tuple(kernel))
@@ -239,32 +229,21 @@ def _deformable_convolution(inputs, attrs):
     return out + bias[0][:, None, None] if bias else out
 
 
-def _cells(size: int, taps: list[int]) -> tuple[int, list[float], list[list[int]]]:
-    """The intervals [i, i + 1) of positions between which the taps along an axis take two pixels each.
+def _cells(size: int, taps: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
+    """The cells [i, i + 1) of positions between which the taps along an axis take two pixels each.
 
-    The pixels on the right of a cell are those on the left of the next one and stored once, but
-    not at the borders: a tap at -0.1 takes nothing, one at 0 takes pixel 0.
-
-    Returns
-    -------
-    first : int
-        Start of the first cell: the lowest position at which a tap is inside.
-    left : list of float
-        By cell c the row of `windows` at its start; the next row is that at its end.
-    windows : list of list of int
-        The taps' pixels, `size` = outside.
+    Returns the first cell, the lowest in which a tap is inside; by cell the row of `windows` at its start, the next
+    row being that at its end; and the windows, the taps' pixels, `size` = outside. The end of a cell is the start of
+    the next one and stored once, but not at the borders: a tap at -0.1 takes nothing, one at 0 takes pixel 0.
     """
-    first, last = -max(taps), size - 1 - min(taps)
-    left, windows = [], []
-    for cell in range(first, last + 1):
-        at = [tap + cell for tap in taps]
-        low = [place if 0 <= place < size else size for place in at]
-        high = [min(place + 1, size - 1) if 0 <= place < size else size for place in at]
-        if windows[-1:] != [low]:
-            windows.append(low)
-        left.append(len(windows) - 1.0)
-        windows.append(high)
-    return first, left, windows
+    first = -max(taps)
+    at = np.arange(first, size - min(taps))[:, None] + taps
+    inside = (at >= 0) & (at < size)
+    start, end = np.where(inside, at, size), np.where(inside, np.minimum(at + 1, size - 1), size)
+    stored = np.ones((len(at), 2), bool)
+    stored[1:, 0] = (start[1:] != end[:-1]).any(1)
+    rows = np.cumsum(stored).reshape(stored.shape) - 1
+    return int(first), rows[:, 0].astype(np.float32), np.stack([start, end], 1)[stored]
 
 
 _OPERATORS = {
