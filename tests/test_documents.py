@@ -1,4 +1,4 @@
-"""MODEL_ZOO.md and DATASETS.md say what the code and the records say."""
+"""docs/models.md and docs/datasets.md say what the code and the records say."""
 
 import math
 import re
@@ -9,8 +9,8 @@ from maskflownet.engine.graphs import graph_of
 from maskflownet.settings.datasets import SETS
 from maskflownet.settings.folders import ROOT, WEIGHTS
 
-ZOO = (ROOT / "MODEL_ZOO.md").read_text(encoding="utf-8")
-DATASETS = (ROOT / "DATASETS.md").read_text(encoding="utf-8")
+ZOO = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+DATASETS = (ROOT / "docs" / "datasets.md").read_text(encoding="utf-8")
 NETWORKS = ("MaskFlownet_S", "MaskFlownet")
 
 
