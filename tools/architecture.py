@@ -13,8 +13,19 @@ from pathlib import Path
 from maskflownet.settings.folders import ROOT
 
 # From below to above: a room imports from itself and from those before it.
-ROOMS = "errors network reader scenes settings checkpoints engine inference report training".split()
-ABOVE = "tools programs examples benchmarks".split()
+ROOMS = [
+    "errors",
+    "network",
+    "reader",
+    "scenes",
+    "settings",
+    "checkpoints",
+    "engine",
+    "inference",
+    "report",
+    "training",
+]
+ABOVE = ["tools", "programs", "examples", "benchmarks"]
 PAGE = ROOT / "docs" / "architecture.md"
 
 
