@@ -1,8 +1,14 @@
-"""A real engine without a network: its flow follows from the images by a rule that tests choose."""
+"""Engines for tests: one without a network, whose flow follows from the images by a rule, and real ones by name."""
+
+from importlib import import_module
 
 import numpy as np
+import pytest
+from maskflownet.checkpoints.checkpoint import Checkpoint
 from maskflownet.engine.contract import Engine, Prediction, Sizing
+from maskflownet.engine.load import load_into
 from maskflownet.inference.validation import Results, ValidationOptions, validate
+from maskflownet.settings.configs import load_network_config
 from maskflownet.settings.datasets import ValidationSets
 
 
@@ -44,3 +50,29 @@ def validated(engine, sets, unions=None, skipped=None, watcher=None, **options) 
     """Validate on data sets by name; `options` are those of ValidationOptions."""
     found = ValidationSets(sets=sets, unions=unions or {}, skipped=skipped or {})
     return validate(engine, found, ValidationOptions(**options), watcher)
+
+
+def on_gpu(value, gpus: int = 1):
+    """A value of a test's parameter for a machine with so many GPUs; on the CPU the same test gets other values."""
+    try:
+        found = import_module("torch").cuda.device_count()
+    except ImportError:
+        found = 0
+    marks = [pytest.mark.gpu, pytest.mark.skipif(found < gpus, reason=f"PyTorch finds {found} of {gpus} GPUs")]
+    return pytest.param(value, marks=marks)
+
+
+def make(kind: str, checkpoint: Checkpoint, config: str | None = None, devices: int = 1, precision: str = "float32"):
+    """An engine with a checkpoint: "mxnet" or "torch" on the CPU, "gpu" for PyTorch on GPUs."""
+    config = load_network_config(config or checkpoint.record.network)
+    if kind == "mxnet":
+        mx = pytest.importorskip("maskflownet.network.compat", reason="MXNet is not installed").mx
+        engine = import_module("maskflownet.engine.mxnet.engine").MXNetEngine(
+            config, [mx.cpu(i) for i in range(devices)]
+        )
+    else:
+        torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+        found = [torch.device("cuda", i) if kind == "gpu" else torch.device("cpu") for i in range(devices)]
+        engine = import_module("maskflownet.engine.torch.engine").TorchEngine(config, found, precision=precision)
+    load_into(engine, checkpoint)
+    return engine

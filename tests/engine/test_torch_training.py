@@ -1,4 +1,7 @@
-"""Training with the torch engine: equal to MXNet's, resumed exactly, moved between the engines."""
+"""Training with the torch engine: equal to MXNet's and on a GPU to the CPU's, resumed exactly, moved between engines.
+
+MXNet is not needed on a GPU: its sizes are those whose graphs are in `network/graphs/`.
+"""
 
 # ruff: noqa: E402 - nothing of PyTorch is imported where the tests are skipped
 
@@ -23,10 +26,19 @@ from maskflownet.settings.configs import load_network_config
 from maskflownet.settings.datasets import load_data_config
 from maskflownet.training.snapshots import state_path
 
+from tests.known_engine import on_gpu
 from tests.torch_runs import RUN, largest_difference, start, train_torch_in, training_differences
-from tests.training_runs import NETWORK, train_in, write_configs
+from tests.training_runs import AUGMENTATION, NETWORK, train_in, write_configs
 
-CPU = torch.device("cpu")
+DEVICES = ["cpu", on_gpu("cuda:0")]
+SIZES = {
+    "cpu": {},
+    "cuda:0": {
+        "synthetic": {"length": 12, "validation_length": 2, "size": [400, 520]},
+        "orig_shape": [384, 512],
+        "target_shape": [320, 448],
+    },
+}
 
 
 def assert_same_training(path_a, path_b, parameters, moments):
@@ -99,16 +111,21 @@ def test_a_loss_that_is_not_finite_stops_a_torch_run(tmp_path):
     assert sorted((tmp_path / "weights").iterdir()) == before
 
 
-def settings_of(folder, **changes) -> tuple:
+def settings_of(folder) -> tuple:
     config = load_network_config(folder / "network.yaml")
     data = load_data_config(folder / "data.yaml")
-    settings = TrainingSettings(
-        config.optimizer, config.network.mw, data.orig_shape, data.target_shape, data.augmentation, seed=3
-    )
-    return config, settings._replace(**changes)
+    sizes = data.orig_shape, data.target_shape
+    return config, TrainingSettings(config.optimizer, config.network.mw, *sizes, data.augmentation, seed=3)
 
 
-def batch_of(settings, count, seed=0):
+def training_on(folder, device, network="MaskFlownet_S", sizes=None, **data):
+    write_configs(folder, {**NETWORK, "network": {"class": network}}, **{**SIZES[sizes or device], **data})
+    config, settings = settings_of(folder)
+    engine = TorchEngine(config, [torch.device(device)], 1)
+    return settings, engine, engine.training(settings)
+
+
+def batch_of(settings, count=2, seed=0):
     rng = np.random.default_rng(seed)
     images = [rng.integers(0, 256, (count, *settings.original, 3), np.uint8) for _ in range(2)]
     flow = rng.normal(size=(count, *settings.original, 2)).astype("f4")
@@ -116,20 +133,91 @@ def batch_of(settings, count, seed=0):
     return Batch(*images, flow, mask, tuple(f"sample {i}" for i in range(count)))
 
 
-def test_a_step_that_fails_leaves_everything_as_it_was(tmp_path):
-    write_configs(tmp_path)
-    config, settings = settings_of(tmp_path)
-    engine = TorchEngine(config, [CPU])
-    training = engine.training(settings)
-    assert np.isfinite(training.train_batch(batch_of(settings, 2), 0, 1e-4).loss)
-    before = {**engine.parameters(), **training.state()}
-    batch = batch_of(settings, 2)
-    batch.flow[1, 20:40] = np.nan
-    with pytest.raises(NotFinite, match="for the samples sample 1$"):
-        _ = training.train_batch(batch, 1, 1e-4).loss
-    training.train_batch(batch_of(settings, 2), 1, 1e-4)
-    after = {**engine.parameters(), **training.state()}
+def everything(engine, training) -> dict[str, np.ndarray]:
+    return {**engine.parameters(), **training.state()}
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_after_a_loss_that_is_not_finite_nothing_changes(tmp_path, device):
+    settings, engine, training = training_on(tmp_path, device)
+    assert np.isfinite(training.train_batch(batch_of(settings), 0, 1e-4).loss)
+    before = everything(engine, training)
+    batch = batch_of(settings)
+    batch.flow[1] = np.nan
+    bad, good = training.train_batch(batch, 1, 1e-4), training.train_batch(batch_of(settings), 2, 1e-4)
+    with pytest.raises(NotFinite, match="not finite at step 2, for the samples sample 1$"):
+        _ = bad.loss
+    assert np.isfinite(good.loss)
+    after = everything(engine, training)
     assert all((after[name] == before[name]).all() for name in before)
+
+
+@pytest.mark.parametrize("network", ["MaskFlownet_S", "MaskFlownet"])
+@pytest.mark.parametrize("device", DEVICES)
+def test_every_device_trains_as_the_cpu_does(tmp_path, device, network):
+    """Losses that are read late, of batches that are overwritten at once, against those of step after step."""
+    quiet = {"augmentation": {**AUGMENTATION, "noise": 0}}  # the GPU draws other noise
+    settings, *cpu = training_on(tmp_path, "cpu", network, sizes=device, **quiet)
+    _, *other = training_on(tmp_path, device, network, **quiet)
+    expected, late = [], []
+    for step in range(3):
+        batch = batch_of(settings, seed=step)
+        losses = cpu[1].train_batch(batch, step, 1e-4)
+        expected.append((losses.loss, losses.epe))
+        late.append(other[1].train_batch(batch, step, 1e-4))
+        for array in batch[:4]:
+            array[...] = 0
+    for losses, pair in zip(late, expected):
+        assert (losses.loss, losses.epe) == pytest.approx(pair, rel=1e-3)
+    a, b = everything(*cpu), everything(*other)
+    for name in a:
+        size, bound = np.linalg.norm(a[name]), 5e-2
+        if not name.startswith(("mean.", "var.")):
+            # Measured by how far Adam can have moved it: where a gradient is all but zero, its
+            # rounding decides the direction.
+            size, bound = 3 * 1e-4 * a[name].size ** 0.5, 0.1
+        assert np.linalg.norm(a[name] - b[name]) <= bound * size, name
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_batch_may_be_on_the_device_already(tmp_path, device):
+    """As a scene generator on the GPU makes it, which goes on with the same memory."""
+    settings, engine, training = training_on(
+        tmp_path, device, augmentation=None, orig_shape=[64, 64], target_shape=[64, 64]
+    )
+    start, batch, results = everything(engine, training), batch_of(settings), []
+    names = engine.parameters()
+    for on_device in (False, True):
+        engine.assign({name: start[name] for name in names})
+        training.load_state({name: array for name, array in start.items() if name not in names}, 0)
+        arrays = [torch.tensor(array, device=device) for array in batch[:4]] if on_device else batch[:4]
+        losses = training.train_batch(Batch(*arrays, batch.names), 0, 1e-4)
+        if on_device:
+            for array in arrays:
+                array.zero_()
+        results.append((losses.loss, losses.epe, engine.parameters()))
+    (loss, epe, parameters), other = results
+    assert (loss, epe) == pytest.approx(other[:2], rel=1e-5)
+    for name in parameters:
+        assert np.linalg.norm(parameters[name] - other[2][name]) <= 1e-5 * parameters[name].size ** 0.5, name
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_steps_gradients_are_those_of_its_inputs_and_its_noise(tmp_path, device, monkeypatch):
+    """On a GPU: what was captured is what is computed operation by operation."""
+    settings, _, training = training_on(tmp_path, device)
+    given, compute, batch = [], training.gradients, batch_of(settings)
+    monkeypatch.setattr(training, "gradients", lambda inputs: given.append(inputs) or compute(inputs))
+    loss = training.train_batch(batch, 0, 0.0).loss
+    captured = training.adam.summed.clone()
+    inputs = type(given[-1])(*(field.clone() for field in given[-1]))
+    assert (inputs.img1.cpu().numpy() == batch.img1).all()
+    assert inputs.noise.std().item() == pytest.approx(1, abs=0.02)
+    assert (inputs.noise[0] != inputs.noise[1]).any()
+    assert compute(inputs).mean().item() == pytest.approx(loss, rel=1e-5)
+    assert (training.adam.summed - captured).norm() < 1e-4 * captured.norm()
+    assert training.train_batch(batch, 0, 0.0).loss == pytest.approx(loss, rel=1e-5)  # the same step, the same noise
+    assert torch.equal(given[-1].noise, inputs.noise)
 
 
 def test_processes_draw_their_rows_of_one_batch(tmp_path):
@@ -175,9 +263,7 @@ def test_flat_adam_is_the_written_formula(epsilon, size):
 
 
 def test_the_state_of_another_network_is_refused(tmp_path):
-    write_configs(tmp_path)
-    config, settings = settings_of(tmp_path)
-    training = TorchEngine(config, [CPU]).training(settings)
+    _, _, training = training_on(tmp_path, "cpu")
     state = training.state()
     state.pop("mean.conv1a.0.weight")
     with pytest.raises(UserError, match="belongs to another checkpoint"):
