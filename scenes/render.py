@@ -1,61 +1,421 @@
-"""Synthetic scenes with exact flow: layered photographs that move and deform."""
+"""From drawn layers to frames, flow and occlusion, by batched tensor operations on a CPU or a GPU.
 
-from __future__ import annotations
+Both frames of all scenes are cut into tiles of 16 x 16 px. Every layer has a list of the tiles that it may touch, so
+that small objects cost little. All tiles of all layers are shaded at once, as tensors (T, 256); then they are laid over
+each other by rank. The non-rigid part of a motion, and its inverse, are computed at 49 nodes of a tile and interpolated.
+"""
+
+from functools import cache
+from typing import NamedTuple
 
 import numpy as np
-from maskflownet.scenes.draw import draw_layers
-from maskflownet.scenes.layers import Composition, compose
-from maskflownet.scenes.options import SceneOptions
-from maskflownet.scenes.photometry import expose
-from maskflownet.scenes.textures import Textures
+import torch
+from maskflownet.scenes.draw import BOXES, CURVE, CUTS, ENDS, ORDERS, PARTS, POLYGON, STICKS, Draws
+from torch.nn import functional as F
 
-MIN_SIDE = 16  # px
-Scene = Composition
+TILE = 16  # px
+NODES = 7  # along a side of a tile, Chebyshev; with the bounds in draw.py the interpolation errs by at most 1e-2 px
+STEPS = 8  # of the fixed-point iteration, each of which leaves at most 0.4 of the error
+SMEARS = (-0.375, -0.125, 0.125, 0.375)  # of the exposure, where motion blur is sampled
+CHUNK = {"cpu": 256, "cuda": 1 << 17}  # tiles shaded at a time: what fits the cache, what fits the memory
 
 
-def render_scene(
-    textures: Textures, seed: int, index: int, height: int, width: int, options: SceneOptions | None = None
-) -> Scene:
-    """Render scene `index` of the set `seed`.
+class Scenes(NamedTuple):
+    """A batch of scenes on one device."""
 
-    The same arguments give the same bytes, in whatever order, process or thread they are asked
-    for. Motions and objects grow with the square root of the picture's area. The label is exact to
-    `maskflownet.scenes.motion.ACCURACY` px; OpenCV before version 5 samples pictures at 1/32 px.
+    img1: torch.Tensor  # (N, H, W, 3) uint8 RGB
+    img2: torch.Tensor
+    flow: torch.Tensor  # (N, H, W, 2) float32, px, (u, v): the motion of the top layer in frame 1
+    occlusion: torch.Tensor  # (N, H, W) bool, True = what frame 1 shows is hidden or outside in frame 2
 
-    Parameters
-    ----------
-    textures : Textures
-    seed, index : int
-        Not negative.
-    height, width : int
-        px, at least 16.
-    options : SceneOptions, optional
-        The difficulty.
 
-    Returns
-    -------
-    Scene
-        img1, img2 (H, W, 3) uint8 RGB; flow (H, W, 2) float32, px, (u, v); occlusion (H, W, 1)
-        uint8, 255 = not visible in frame 2.
+class _Rows:
+    """A row of named numbers for every tile."""
 
-    Raises
-    ------
-    DataError
-        If a texture cannot be read.
-    ValueError
-        If the size is below 16 px or a number is negative.
+    def __init__(self, values: torch.Tensor, columns: dict[str, slice]) -> None:
+        self.values, self.columns = values, columns
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        """(T, k), a view."""
+        return self.values[:, self.columns[name]]
+
+    def of(self, index: torch.Tensor) -> "_Rows":
+        return _Rows(self.values.index_select(0, index), self.columns)
+
+
+class _Tiles(NamedTuple):
+    """What layers may touch, sorted by rank, then frame, then scene."""
+
+    layer: np.ndarray  # (T,) int64
+    frame: np.ndarray  # (T,) int64, 0 or 1
+    place: np.ndarray  # (T,) int64, number of the tile among those of both frames of all scenes
+    origin: np.ndarray  # (T, 2) float32, px, (x, y) of its first pixel
+
+
+@torch.no_grad()
+def render(draws: Draws, bank) -> Scenes:
+    """Render drawn scenes on the device of the bank (`textures.Bank`).
+
+    A pixel belongs to the nearest layer with an alpha of at least one half. It is occluded if in frame 2, at the place
+    to which its flow points, a nearer layer is there, or if that place is outside the pixel centres of the picture.
     """
-    check_arguments(seed, index, height, width)
-    options = options or SceneOptions()
-    rng = np.random.default_rng([seed, index])
-    scene = compose(draw_layers(textures, rng, height, width, options), height, width)
-    img1, img2 = expose(rng, (scene.img1, scene.img2), options)
-    return scene._replace(img1=img1, img2=img2)
+    tiles = _tiles(draws)
+    colour, top, flow = _compose(draws, tiles, *_shade_all(draws, tiles, bank))
+    flow, tops = _picture(flow, draws.size), _picture(top[:, None], draws.size)[:, 0].chunk(2)
+    images = _expose(_picture(colour, draws.size), draws)
+    return Scenes(*images.chunk(2), flow.permute(0, 2, 3, 1).contiguous(), _occlusion(flow, *tops))
 
 
-def check_arguments(seed: int, index: int, height: int, width: int) -> None:
-    """Raise ValueError where `render_scene` would, before anything is rendered."""
-    if min(height, width) < MIN_SIDE:
-        raise ValueError(f"a scene of {height}x{width} px is smaller than {MIN_SIDE} px")
-    if seed < 0 or index < 0:
-        raise ValueError(f"seed {seed} and index {index} of a scene must not be negative")
+def _send(values: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Copy to the device, without waiting for a GPU."""
+    tensor = torch.from_numpy(values)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
+def _tiles(draws: Draws) -> _Tiles:
+    down, across = (-(-side // TILE) for side in draws.size)
+    c = draws.columns
+    axes, linear, inverse = (c[name].reshape(-1, 2, 2) for name in ("axes", "linear", "inverse"))
+    spare = np.abs(c["amplitude"].reshape(len(axes), -1, 2)).sum(1)
+    margin = 2 + 2 * c["soft"] + np.linalg.norm(c["smear"], axis=1, keepdims=True) / 2
+    half = c["half"] + margin + c["stroke"] / 2
+    # Row 0 and row 1 are the frames: the centres, from own axes to the frame, back, and half the sides of a box.
+    centre = np.stack([c["centre"], c["centre"] + c["shift"]])
+    out = np.stack([np.swapaxes(axes, 1, 2), linear @ np.swapaxes(axes, 1, 2)])
+    back = np.stack([axes, axes @ inverse])
+    half = np.stack([half, half + np.einsum("mij,mj->mi", np.abs(back[1]), spare)])
+    half[:, draws.rank == 0] = 1e6
+    box = np.einsum("fmij,fmj->fmi", np.abs(out), half)
+    low = np.floor((centre - box) / TILE).clip(0, [across, down]).astype(np.int64)
+    high = (np.floor((centre + box) / TILE) + 1).clip(0, [across, down]).astype(np.int64)
+    wide, high = np.moveaxis(np.maximum(high - low, 0), -1, 0)
+    # One row for every tile of every box, by rank and then by frame.
+    order = np.lexsort((np.tile(draws.scene, 2), np.repeat([0, 1], len(axes)), np.tile(draws.rank, 2)))
+    count = (wide * high).reshape(-1)[order]
+    frame, layer = np.divmod(np.repeat(order, count), len(axes))
+    y, x = np.divmod(np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count), wide[frame, layer])
+    tile = low[frame, layer] + np.stack([x, y], 1)
+    # A turned layer does not touch all tiles of its box.
+    away = tile * TILE + (TILE - 1) / 2 - centre[frame, layer]
+    limit = half + (TILE - 1) / 2 * np.abs(back).sum(3)
+    near = (np.abs(np.einsum("tij,tj->ti", back[frame, layer], away)) <= limit[frame, layer]).all(1)
+    layer, frame, tile = layer[near], frame[near], tile[near]
+    scene = frame * len(draws.noise_key) + draws.scene[layer]
+    return _Tiles(layer, frame, (scene * down + tile[:, 1]) * across + tile[:, 0], (tile * TILE).astype(np.float32))
+
+
+def _shade_all(draws: Draws, tiles: _Tiles, bank) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(T, 3, 256) colour, (T, 256) alpha, and (T of frame 1, 2, 256) flow."""
+    device, step = bank.texels.device, CHUNK[bank.texels.device.type]
+    # One table, one copy: the texture's whole numbers are in it by their bits.
+    parts = {**draws.columns, "texture": draws.texture.astype(np.int32).view(np.float32), "at": draws.columns["centre"]}
+    ends = np.cumsum([values.shape[1] for values in parts.values()])
+    columns = {name: slice(end - values.shape[1], end) for end, (name, values) in zip(ends.tolist(), parts.items())}
+    table = _Rows(_send(np.concatenate([v.astype(np.float32) for v in parts.values()], 1), device), columns)
+    smeared, colour, alpha, flow = draws.columns["smear"].any(1), [], [], []
+    for start in range(0, len(tiles.layer), step):
+        part = slice(start, start + step)
+        layer, frame = tiles.layer[part], tiles.frame[part]
+        rows = table.of(_send(layer, device))
+        rows["at"].neg_().add_(_send(tiles.origin[part], device))
+        local = torch.empty(len(layer), 2, TILE * TILE, device=device)
+        for number, locate in enumerate((_locate_1, _locate_2)):
+            chosen = np.flatnonzero(frame == number)
+            if len(chosen):
+                index = _send(chosen, device)
+                some = rows.of(index)
+                local.index_copy_(0, index, locate(some))
+                if number == 0:
+                    flow.append(_flow(some))
+        surface = _shade(bank, rows, local, draws.kind[layer], np.flatnonzero(smeared[layer]))
+        colour.append(surface[0])
+        alpha.append(surface[1])
+    return torch.cat(colour), torch.cat(alpha), torch.cat(flow)
+
+
+def _compose(draws: Draws, tiles: _Tiles, colour, alpha, flow) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Lay tiles over each other: (F, 3, 256) colour and (F, 256) rank of the top layer of the F tiles of both frames,
+    (F / 2, 2, 256) flow."""
+    rank, first = draws.rank[tiles.layer], tiles.frame == 0
+    ranks = np.arange(rank.max() + 2)
+    ends, flow_ends = np.searchsorted(rank, ranks), np.searchsorted(rank[first], ranks)
+    place, flow_place = _send(tiles.place, colour.device), _send(tiles.place[first], colour.device)
+    shown = alpha >= 0.5
+    flow_shown = shown.index_select(0, _send(np.flatnonzero(first), colour.device))
+    canvas, label = colour[: ends[1]], flow[: flow_ends[1]]
+    top = torch.zeros(len(canvas), TILE * TILE, dtype=torch.int16, device=colour.device)
+    for number in ranks[1:-1]:
+        part = slice(ends[number], ends[number + 1])
+        at = place[part]
+        canvas.index_copy_(0, at, torch.lerp(canvas.index_select(0, at), colour[part], alpha[part, None]))
+        top.index_copy_(0, at, top.index_select(0, at).masked_fill_(shown[part], int(number)))
+        part = slice(flow_ends[number], flow_ends[number + 1])
+        at = flow_place[part]
+        label.index_copy_(0, at, torch.where(flow_shown[part, None], flow[part], label.index_select(0, at)))
+    return canvas, top, label
+
+
+@cache
+def _interpolation(device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(2, 49) nodes and (2, 256) pixels of a tile as (x, y) in px, and (49, 256) weights from one to the other.
+
+    The weights are float64: a program may let float32 products have 10 bits (TF32).
+    """
+    node = (TILE - 1) / 2 * (1 - np.cos(np.pi * (np.arange(NODES) + 0.5) / NODES) / np.cos(np.pi / 2 / NODES))
+    pixel = np.arange(TILE)
+    weight = np.ones((NODES, TILE))
+    for j in range(NODES):
+        for k in set(range(NODES)) - {j}:
+            weight[j] *= (pixel - node[k]) / (node[j] - node[k])
+    nodes, pixels = (torch.tensor(np.stack(np.meshgrid(axis, axis)).reshape(2, -1)) for axis in (node, pixel))
+    weights = torch.tensor(np.einsum("ay,bx->abyx", weight, weight).reshape(NODES**2, TILE**2))
+    return nodes.to(device, torch.float32), pixels.to(device, torch.float32), weights.to(device)
+
+
+# Places in layers' own axes. A tile's row has the numbers of its layer, and `at`, its origin about the layer's centre.
+
+
+def _locate_1(row: _Rows) -> torch.Tensor:
+    """(T, 2, 256) places of frame 1's pixels, px about the centre."""
+    return _affine(row["axes"], row["at"][..., None], _interpolation(row["at"].device)[1])
+
+
+def _flow(row: _Rows) -> torch.Tensor:
+    """(T, 2, 256) motion of frame 1's pixels, px."""
+    nodes, pixels, weights = _interpolation(row["at"].device)
+    at, identity = row["at"][..., None], torch.eye(2, device=nodes.device).view(4)
+    bend = _between(_deformation(row, at + nodes), weights)
+    return bend.add_(_affine(row["linear"] - identity, at, pixels)).add_(row["shift"][..., None])
+
+
+def _locate_2(row: _Rows) -> torch.Tensor:
+    """(T, 2, 256) places of what frame 2's pixels show, by fixed-point iteration from the affine part's inverse."""
+    nodes, pixels, weights = _interpolation(row["at"].device)
+    at = (row["at"] - row["shift"])[..., None]
+    start, bend = _apply(row["inverse"], at + nodes), 0
+    for _ in range(STEPS):
+        bend = -_apply(row["inverse"], _deformation(row, start + bend))
+    both = _apply(row["axes"], row["inverse"].view(-1, 2, 2)).view(-1, 4)
+    return _between(_apply(row["axes"], bend), weights).add_(_affine(both, at, pixels))
+
+
+def _apply(matrix: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """(T, 4) matrices times (T, 2, n) vectors."""
+    m = matrix[..., None]
+    return torch.stack([m[:, 0] * x[:, 0] + m[:, 1] * x[:, 1], m[:, 2] * x[:, 0] + m[:, 3] * x[:, 1]], 1)
+
+
+def _affine(matrix: torch.Tensor, at: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
+    """(T, 4) matrices times the (T, 2, 256) pixels of tiles whose first one is (T, 2, 1)."""
+    base = _apply(matrix, at)
+    m = matrix.reshape(-1, 2, 2, 1)
+    return torch.addcmul(torch.addcmul(base, m[:, :, 0], pixels[0]), m[:, :, 1], pixels[1])
+
+
+def _deformation(row: _Rows, x: torch.Tensor) -> torch.Tensor:
+    """(T, 2, n) non-rigid displacement of (T, 2, n) places about the centre, px."""
+    wave, amplitude, out = row["wave"][..., None], row["amplitude"][..., None], 0
+    for k in range(row["phase"].shape[1]):
+        angle = wave[:, 2 * k] * x[:, 0] + wave[:, 2 * k + 1] * x[:, 1] + row["phase"][:, k, None]
+        out = out + torch.sin(angle)[:, None] * amplitude[:, 2 * k : 2 * k + 2]
+    return out
+
+
+def _between(nodes: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """(T, 2, 256) from (T, 2, 49)."""
+    return (nodes.double() @ weights).float()
+
+
+def _shade(bank, row: _Rows, local: torch.Tensor, kind: np.ndarray, smeared: np.ndarray) -> tuple:
+    """Colour (T, 3, 256) and alpha (T, 256) at places in own axes; `smeared` tiles are the mean along their way."""
+    colour, alpha = _surface(bank, row, local, kind)
+    if len(smeared):
+        times = np.repeat(smeared, len(SMEARS))
+        index = _send(times, local.device)
+        some, share = row.of(index), torch.tensor(SMEARS, device=local.device).repeat(len(smeared))[:, None]
+        places = local.index_select(0, index).add_((share * some["smear"])[..., None])
+        seen, opaque = _surface(bank, some, places, kind[times])
+        seen, opaque = (v.unflatten(0, (-1, len(SMEARS))).mean(1) for v in (seen * opaque[:, None], opaque))
+        index = _send(smeared, local.device)
+        colour.index_copy_(0, index, seen / opaque[:, None].clamp(min=1e-3))
+        alpha.index_copy_(0, index, opaque)
+    return colour, alpha
+
+
+def _surface(bank, row: _Rows, local: torch.Tensor, kind: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    behind = int(np.searchsorted(kind != 0, True))  # backgrounds come first
+    colour, alpha = _sample(bank.texels, row, local, behind)
+    for number, paint in ((POLYGON, _polygon), (CURVE, _curve), (STICKS, _sticks), (PARTS, _parts)):
+        chosen = np.flatnonzero(kind == number)
+        if len(chosen):
+            index = _send(chosen, local.device)
+            some, (x, y) = row.of(index), local.index_select(0, index).unbind(1)
+            if number == PARTS:
+                painted, cover = paint(some, x, y, colour.index_select(0, index))
+                colour.index_copy_(0, index, painted)
+            else:
+                cover = _cover(some, paint(some, x, y))
+            alpha.index_copy_(0, index, cover)
+    return colour, alpha
+
+
+def _sample(texels: torch.Tensor, row: _Rows, local: torch.Tensor, behind: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Bilinear colour (T, 3, 256) and alpha (T, 256), 0 .. 1, of textures at places in own axes.
+
+    The first `behind` tiles mirror their textures at the border. Places are whole numbers of 1/256 texel, weights sum
+    to 256, and two channels share a 32-bit number.
+    """
+    texture = row["texture"].view(torch.int32)
+    start, width, _ = texture.split(1, 1)
+    last = (256 * texture[:, 1:, None] - 257).float()
+    place = torch.addcmul((256 * row["middle"] + 0.5)[..., None], (256 * row["scale"])[..., None], local)
+    if behind:
+        place[:behind] = last[:behind] - (last[:behind] - place[:behind].abs()).abs()
+    place = torch.clamp(place, torch.zeros_like(last), last).int()
+    x, y = (place >> 8).unbind(1)
+    fx, fy = (place & 255).unbind(1)
+    index = (y * width).add_(x).add_(start)
+    both = (fx * fy) >> 8
+    right, lower = fx - both, fy - both
+    red_blue, green_alpha = 0, 0
+    for step, weight in ((0, (256 - fx).sub_(lower)), (1, right), (width, lower), (width + 1, both)):
+        seen = texels.index_select(0, (index + step).view(-1)).view(index.shape)
+        red_blue = (seen & 0xFF00FF).mul_(weight).add_(red_blue)
+        green_alpha = (seen >> 8).bitwise_and_(0xFF00FF).mul_(weight).add_(green_alpha)
+    colour = torch.empty(len(index), 3, index.shape[1], device=index.device)
+    for channel, value in enumerate((red_blue & 0xFFFF, green_alpha & 0xFFFF, (red_blue >> 16).bitwise_and_(0xFFFF))):
+        colour[:, channel] = value
+    colour.mul_(row["gain"][..., None] / 256).add_(row["bias"][..., None])
+    return colour, (green_alpha >> 16).bitwise_and_(0xFFFF) * (1 / 65280)
+
+
+def _cover(row: _Rows, distance: torch.Tensor) -> torch.Tensor:
+    """Alpha of a signed distance to an edge in px, negative inside: a ramp of 1 px, wider out of focus."""
+    return (0.5 - distance / row["soft"]).clamp_(0, 1)
+
+
+# Signed distances to silhouettes, or close to them near the edge; `draw._shapes` says what the numbers are.
+
+
+def _polygon(row: _Rows, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    n = row["shape"][..., None]
+    lines = [n[:, 3 * k] * x + n[:, 3 * k + 1] * y - n[:, 3 * k + 2] for k in range(CUTS + 2)]
+    out = torch.maximum(x.abs() - row["half"][:, :1], y.abs() - row["half"][:, 1:])
+    for line in lines[:CUTS]:
+        out = torch.maximum(out, line)
+    return torch.maximum(out, torch.minimum(*lines[CUTS:]))
+
+
+def _curve(row: _Rows, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    n = row["shape"][..., None]
+    u, v = x / row["half"][:, :1], y / row["half"][:, 1:]
+    radius = torch.hypot(u, v).clamp(min=1e-3)
+    cos, sin = u / radius, v / radius
+    c, s, edge, slope = cos, sin, 0.72, 0
+    for k in range(ORDERS):
+        a, b = n[:, 4 + k], n[:, 4 + ORDERS + k]
+        edge, slope = edge + a * c + b * s, slope + (k + 1) * (b * c - a * s)
+        c, s = c * cos - s * sin, s * cos + c * sin
+    scale = row["half"].prod(1, keepdim=True).sqrt() * torch.rsqrt(1 + (slope / radius) ** 2)
+    out = (radius - edge.clamp(0.25, 1.0)) * scale
+    out = torch.where(n[:, 0] > 0, out.abs() - n[:, 0] / 2, out)
+    return torch.maximum(out, n[:, 3] - n[:, 1] * x - n[:, 2] * y)
+
+
+def _sticks(row: _Rows, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    n = row["shape"][..., None]
+    out = None
+    for k in range(ENDS):
+        ax, ay, bx, by = n[:, 4 * k : 4 * k + 4].unbind(1)
+        dx, dy = bx - ax, by - ay
+        along = (((x - ax) * dx + (y - ay) * dy) / (dx * dx + dy * dy).clamp(min=1e-3)).clamp_(0, 1)
+        distance = torch.hypot(x - ax - along * dx, y - ay - along * dy)
+        out = distance if out is None else torch.minimum(out, distance)
+    return out - row["stroke"] / 2
+
+
+def _parts(row: _Rows, x: torch.Tensor, y: torch.Tensor, texture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    n = row["shape"][..., None]
+    colour, alpha = texture, 0
+    mean = torch.addcmul(row["bias"], row["gain"], row["mean"])[..., None]
+    for k in range(BOXES):
+        left, top, wide, high, rounding, keep, *rest = n[:, 9 * k : 9 * k + 9].unbind(1)
+        own = torch.stack(rest, 1)
+        dx, dy = (x - left).abs() - wide + rounding, (y - top).abs() - high + rounding
+        outside = torch.hypot(dx.clamp(min=0), dy.clamp(min=0)) + torch.maximum(dx, dy).clamp(max=0)
+        cover = _cover(row, outside - rounding)
+        fill = torch.where(own < 0, texture, own + keep[:, None] * (texture - mean))
+        colour = fill if k == 0 else torch.where(alpha[:, None] > 0, torch.lerp(colour, fill, cover[:, None]), fill)
+        alpha = torch.maximum(cover, alpha) if k else cover
+    left, top, wide, high = n[:, 9 * BOXES :].unbind(1)
+    hole = torch.maximum((x - left).abs() - wide, (y - top).abs() - high)
+    return colour, torch.minimum(alpha, 1 - _cover(row, hole))
+
+
+def _picture(tiles: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """(N * G, C, 256) tiles to (N, C, H, W)."""
+    down, across = (-(-side // TILE) for side in size)
+    split = tiles.reshape(-1, down, across, tiles.shape[1], TILE, TILE).permute(0, 3, 1, 4, 2, 5)
+    return split.reshape(len(split), -1, down * TILE, across * TILE)[..., : size[0], : size[1]]
+
+
+def _occlusion(flow: torch.Tensor, top1: torch.Tensor, top2: torch.Tensor) -> torch.Tensor:
+    """(N, H, W) bool from (N, 2, H, W) flow and the rank of the top layer in both frames, bilinear in frame 2."""
+    count, height, width = top1.shape
+    x = flow[:, 0] + torch.arange(width, device=flow.device)
+    y = flow[:, 1] + torch.arange(height, device=flow.device)[:, None]
+    outside = (x < 0) | (x > width - 1) | (y < 0) | (y > height - 1)
+    left, upper = x.floor().clamp_(0, width - 2), y.floor().clamp_(0, height - 2)
+    fx, fy = (x - left).clamp_(0, 1), (y - upper).clamp_(0, 1)
+    base = torch.arange(count, dtype=torch.int32, device=flow.device)[:, None, None] * (height * width)
+    index = base + upper.int() * width + left.int()
+    ranks = top2.reshape(-1)
+    rows = []
+    for down in (0, width):
+        a, b = (
+            (ranks.index_select(0, (index + (down + right)).view(-1)).view_as(top1) > top1).float() for right in (0, 1)
+        )
+        rows.append(torch.lerp(a, b, fx))
+    return (torch.lerp(*rows, fy) > 0.5) | outside
+
+
+def _expose(image: torch.Tensor, draws: Draws) -> torch.Tensor:
+    """(2 N, H, W, 3) uint8 from (2 N, 3, H, W), 0 .. 255: blur, colour, tone and noise of both frames."""
+    frames = {name: np.concatenate([*np.swapaxes(v, 0, 1)]) for name, v in draws.frames.items()}  # (2 N, k)
+    blur = frames.pop("blur")[:, 0]
+    if blur.any():
+        blurred = _send(np.flatnonzero(blur), image.device)
+        image = image.index_copy(0, blurred, _blur(image.index_select(0, blurred), blur[blur > 0]))
+    numbers = _send(np.concatenate([*frames.values()], 1).astype(np.float32), image.device)[..., None, None]
+    gamma, contrast, brightness, tint, saturation, noise = numbers.split([v.shape[1] for v in frames.values()], 1)
+    image = torch.lerp(image.mean(1, keepdim=True), image, saturation).mul_(1 / 255).clamp_(0, 1).pow_(gamma)
+    image = image.sub_(0.5).mul_(contrast).add_(brightness + 0.5).mul_(tint).mul_(255)
+    if frames["noise"].any():
+        image.addcmul_(noise, _noise(draws, image.device))
+    return image.add_(0.5).clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def _blur(image: torch.Tensor, sigma: np.ndarray) -> torch.Tensor:
+    """(n, 3, H, W), smoothed by a Gaussian of seven taps; `sigma` (n,) in px."""
+    weight = np.exp(-(np.arange(4)[:, None] ** 2) / (2 * sigma**2))
+    weight = _send((weight / (2 * weight.sum(0) - 1)).astype(np.float32), image.device)[..., None, None, None]
+    for axis, border in ((3, (3, 3, 0, 0)), (2, (0, 0, 3, 3))):
+        padded, side = F.pad(image, border, mode="replicate"), image.shape[axis]
+        image = image * weight[0]
+        for k in (1, 2, 3):
+            image.addcmul_(weight[k], padded.narrow(axis, 3 - k, side) + padded.narrow(axis, 3 + k, side))
+    return image
+
+
+def _noise(draws: Draws, device: torch.device) -> torch.Tensor:
+    """(2 N, 3, H, W) normal numbers that depend on scene, frame and pixel alone."""
+    height, width = draws.size
+    keys = np.concatenate([draws.noise_key, draws.noise_key ^ 0x3C6EF372]).astype(np.int32)
+    x = torch.arange(height * width, dtype=torch.int32, device=device) * 0x9E3779B - 0x12345
+    x = x ^ _send(keys, device)[:, None]
+    for shift, factor in ((15, 0x2C1B3C6D), (12, 0x297A2D39), (15, 0x2C1B3C6D)):
+        x = (x ^ (x >> shift)) * factor
+    x = x ^ (x >> 13)
+    quantile = torch.special.ndtri((torch.arange(1024, device=device, dtype=torch.float64) + 0.5) / 1024).float()
+    bits = torch.stack([(x >> shift) & 1023 for shift in (0, 10, 20)], 1)
+    return quantile.index_select(0, bits.view(-1)).view(-1, 3, height, width)

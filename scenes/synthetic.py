@@ -1,50 +1,51 @@
 """The synthetic set: image pairs with exact flow, made on the fly or written to disk."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from maskflownet.errors import DataError
+from maskflownet.errors import UserError
 from maskflownet.reader.files import atomic_path, write_bytes
 from maskflownet.reader.formats import write_flo, write_image
 from maskflownet.reader.sample import Sample
-from maskflownet.scenes.options import SceneOptions
-from maskflownet.scenes.render import Scene, check_arguments, render_scene
+from maskflownet.scenes.draw import SceneOptions, check_arguments, draw
 from maskflownet.scenes.textures import Textures
+from pydantic import RootModel
 from tqdm import tqdm
+
+try:
+    import torch
+    from maskflownet.scenes.render import Scenes, render
+except ImportError:
+    torch = None
 
 SPLIT_FILE = "FlyingChairs_train_val.txt"
 RECORD_FILE = "synthetic.json"  # what made the folder, so that a restart cannot mix two sets
+BLOCK = 4  # steps whose batches are made at once on a GPU, to launch fewer kernels
+
+
+class Scene(NamedTuple):
+    """One scene on the host."""
+
+    img1: np.ndarray  # (H, W, 3) uint8 RGB
+    img2: np.ndarray
+    flow: np.ndarray  # (H, W, 2) float32, px, (u, v)
+    occlusion: np.ndarray  # (H, W, 1) uint8, 255 = not visible in image 2
 
 
 class Synthetic:
-    """Scenes 0 .. length - 1 of a seed, rendered when asked for and not kept.
+    """Scenes 0 .. length - 1 of a seed, rendered on the CPU when asked for and not kept.
 
-    Parameters
-    ----------
-    length : int
-        Number of pairs; a larger set begins with the same pairs.
-    height, width : int
-        px.
-    seed : int
-        Scene i of a seed is always the same scene.
-    textures : str or Path, optional
-        Folder of pictures; default: the pictures that scikit-image ships.
-    options : SceneOptions, optional
-        The difficulty.
+    Scene i of a seed is always the same scene; a larger set begins with the same pairs. `textures` is a folder of
+    pictures; without one those that scikit-image ships are taken.
 
-    Raises
-    ------
-    DataError
-        If the set is empty or the textures cannot be used.
-    ValueError
-        If the seed is negative or the size below 16 px.
+    UserError: the set is empty, the textures cannot be used, the seed is negative, the size below 16 px, or PyTorch is
+    missing.
     """
 
     def __init__(
@@ -57,13 +58,11 @@ class Synthetic:
         options: SceneOptions | None = None,
     ) -> None:
         if length < 1:
-            raise DataError(f"a synthetic set of {length} pairs is empty")
+            raise UserError(f"a synthetic set of {length} pairs is empty")
         check_arguments(seed, 0, height, width)
-        self.length = length
-        self.height = height
-        self.width = width
-        self.seed = seed
-        self.folder = textures
+        if torch is None:
+            raise UserError("synthetic scenes need PyTorch, which is not installed: pip install torch")
+        self.length, self.size, self.seed = length, (height, width), seed
         self.textures = Textures(textures)
         self.options = options or SceneOptions()
 
@@ -73,71 +72,101 @@ class Synthetic:
     def __getitem__(self, index: int) -> Sample:
         """Render a pair; its label is valid everywhere, occluded pixels included."""
         scene = self.scene(index)
-        name = f"synthetic_{self.seed}/{index % self.length:05d}"
-        return Sample(scene.img1, scene.img2, scene.flow, None, name)
+        return Sample(scene.img1, scene.img2, scene.flow, None, f"synthetic_{self.seed}/{index % self.length:05d}")
 
     def scene(self, index: int) -> Scene:
-        """Render a pair with its occlusion mask.
-
-        Raises
-        ------
-        IndexError
-            If there is no such pair.
-        """
+        """Render a pair with its occlusion mask; IndexError if there is no such pair."""
         if not -self.length <= index < self.length:
             raise IndexError(f"pair {index} of a synthetic set of {self.length}")
-        index = index % self.length
-        return render_scene(self.textures, self.seed, index, self.height, self.width, self.options)
+        bank = self.textures.bank()
+        scenes = render(draw(bank, self.seed, [index % self.length], self.size, self.options), bank)
+        img1, img2, flow, occlusion = (values[0].numpy() for values in scenes)
+        return Scene(img1, img2, flow, occlusion[..., None] * np.uint8(255))
 
     def occlusion(self, index: int) -> np.ndarray:
-        """Return (H, W, 1) uint8, 255 = not visible in image 2."""
+        """(H, W, 1) uint8, 255 = not visible in image 2."""
         return self.scene(index).occlusion
 
-    def noc(self, index: int) -> None:  # noqa: ARG002
-        """Return None: there is no second label; `occlusion` tells the same."""
+    def noc(self, index: int) -> None:
+        """None: there is no second label; `occlusion` tells the same."""
 
     def record(self) -> dict:
         """Everything that decides what a pair looks like, for a JSON file; not the length."""
         return {
-            "size": [self.height, self.width],
+            "size": [*self.size],
             "seed": self.seed,
             "textures": [p.name for p in self.textures.photographs + self.textures.cutouts],
-            "options": asdict(self.options),
+            "options": RootModel[SceneOptions](self.options).model_dump(),
         }
+
+
+class SceneBatches:
+    """Endless batches of a set's scenes on a device, for training without a copy from the host.
+
+    The batch of a step is a function of the step alone: process `rank` of `world` gets the scenes ``start + (step *
+    world + rank) * batch`` and those after it. On a GPU the batches of `BLOCK` steps are made at once, and the next
+    block ahead, by a thread and on a CUDA stream of its own.
+    """
+
+    def __init__(
+        self, dataset: Synthetic, batch: int, device="cpu", start: int = 0, rank: int = 0, world: int = 1
+    ) -> None:
+        self.dataset, self.batch, self.start, self.rank, self.world = dataset, batch, start, rank, world
+        self.device = torch.device(device)
+        if self.device.type == "cuda" and self.device.index is None:
+            self.device = torch.device("cuda", torch.cuda.current_device())  # a thread has another current device
+        self.bank = dataset.textures.bank(self.device)
+        self.blocks: dict[int, Future] = {}
+        self.worker = ThreadPoolExecutor(1, "scenes")
+        if self.device.type == "cuda":
+            self.stream = torch.cuda.Stream(self.device)
+            self.stream.wait_stream(torch.cuda.current_stream(self.device))  # until the bank is complete
+
+    def next(self, step: int) -> "Scenes":
+        """The scenes of a step, ready to be used on the current stream."""
+        number, place = divmod(step, BLOCK)
+        wanted = (number, number + 1)
+        self.blocks = {n: self.blocks.get(n) or self.worker.submit(self._make, n) for n in wanted}
+        scenes, done = self.blocks[number].result()
+        part = slice(place * self.batch, (place + 1) * self.batch)
+        if done is not None:
+            stream = torch.cuda.current_stream(self.device)
+            stream.wait_event(done)
+            for values in scenes:
+                values.record_stream(stream)
+        return Scenes(*(values[part] for values in scenes))
+
+    def _make(self, number: int):
+        """The scenes of a block, and the event after which they are there."""
+        steps = np.arange(number * BLOCK, (number + 1) * BLOCK)
+        first = self.start + (steps * self.world + self.rank) * self.batch
+        scenes = (first[:, None] + np.arange(self.batch)).reshape(-1)
+        draws = draw(self.bank, self.dataset.seed, scenes, self.dataset.size, self.dataset.options)
+        if self.device.type != "cuda":
+            return render(draws, self.bank), None
+        with torch.cuda.device(self.device), torch.cuda.stream(self.stream):
+            return render(draws, self.bank), self.stream.record_event()
 
 
 def write_chairs(dataset: Synthetic, folder: str | Path, validation_every: int = 36) -> None:
     """Write a synthetic set in the layout of FlyingChairs.
 
-    ``data/%05d_img1.ppm``, ``_img2.ppm``, ``_flow.flo`` and, beyond that layout, ``_occ.png`` (255
-    = occluded), numbered from 1, and ``FlyingChairs_train_val.txt`` with 1 = training and 2 =
-    validation. Pairs that are complete stay, so that a run that was stopped, or is to be made
-    longer, goes on.
+    ``data/%05d_img1.ppm``, ``_img2.ppm``, ``_flow.flo`` and, beyond that layout, ``_occ.png`` (255 = occluded), numbered
+    from 1, and ``FlyingChairs_train_val.txt`` with 1 = training and 2 = validation: every `validation_every`-th pair,
+    0 = none. Pairs that are complete stay, so that a run that was stopped, or is to be made longer, goes on.
 
-    Parameters
-    ----------
-    dataset : Synthetic
-    folder : str or Path
-        Made if absent.
-    validation_every : int
-        Every pair of which the number is a multiple of this is for validation, 0 = none. 36 is the
-        share of FlyingChairs.
-
-    Raises
-    ------
-    DataError
-        If the folder holds another set or cannot be written.
+    UserError: the folder holds another set or cannot be written.
     """
     folder = Path(folder)
     data = folder / "data"
     try:
         data.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{data}: cannot be made ({error.strerror})") from error
+        raise UserError(f"{data}: cannot be made ({error.strerror})") from error
     _check_record(folder, dataset)
     beyond = [p for p in data.glob("*_img1.ppm") if int(p.name.split("_")[0]) > len(dataset)]
     if beyond:
-        raise DataError(f"{folder}: already holds {min(beyond).name}, beyond {len(dataset)} pairs")
+        raise UserError(f"{folder}: already holds {min(beyond).name}, beyond {len(dataset)} pairs")
     for index in tqdm(range(len(dataset)), desc=str(folder), unit="pair", disable=None):
         names = ("img1.ppm", "img2.ppm", "flow.flo", "occ.png")
         img1, img2, flow, occlusion = (data / f"{index + 1:05d}_{name}" for name in names)
@@ -157,22 +186,17 @@ def write_chairs(dataset: Synthetic, folder: str | Path, validation_every: int =
 
 def _check_record(folder: Path, dataset: Synthetic) -> None:
     """Refuse a folder that holds other pairs; write down what this one holds."""
-    path = folder / RECORD_FILE
-    record = dataset.record()
+    path, record, found = folder / RECORD_FILE, dataset.record(), {}
     if path.is_file():
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(f"cannot read {path}: {error}") from error
-        if not isinstance(found, dict):
-            raise DataError(f"{path}: not a record of a synthetic set")
-        if isinstance(found.get("options"), dict):  # options that did not exist yet were off
-            found["options"] = {**asdict(SceneOptions()), **found["options"]}
-        keys = [key for key in record if found.get(key) != record[key]]
+            keys = [key for key in record if found.get(key) != record[key]]
+        except (OSError, ValueError, AttributeError) as error:
+            raise UserError(f"cannot read {path}: it is not a record of a synthetic set") from error
         if keys:
-            raise DataError(f"{folder}: holds a synthetic set with other {', '.join(keys)}")
+            raise UserError(f"{folder}: holds a synthetic set with other {', '.join(keys)}")
     elif any((folder / "data").iterdir()):
-        raise DataError(f"{folder / 'data'}: holds files but there is no {RECORD_FILE} beside it")
+        raise UserError(f"{folder / 'data'}: holds files but there is no {RECORD_FILE} beside it")
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
@@ -189,33 +213,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m maskflownet.scenes.synthetic",
-        description="Write synthetic image pairs with exact flow in the layout of FlyingChairs, "
-        "with occlusion masks. A stopped run goes on where it was; a set can be made longer.",
+        description="Write synthetic image pairs with exact flow in the layout of FlyingChairs, with occlusion masks. "
+        "A stopped run goes on where it was; a set can be made longer.",
     )
-    parser.add_argument("folder", metavar="FOLDER", help="where to write")
-    parser.add_argument("--count", type=int, default=1000, help="number of pairs (default 1000)")
-    parser.add_argument(
-        "--size", type=_size, default=(384, 512), metavar="H,W",
-        help="height and width of the pictures in px (default 384,512)",
-    )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="another seed, another set (default 0)")
-    parser.add_argument(
-        "--textures", metavar="DIR",
-        help="folder of pictures, searched recursively; those with an alpha channel are cut-outs "
-        "(default: the pictures that scikit-image ships)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--validation-every", type=int, default=36, metavar="N",
-        help="every N-th pair is for validation, 0 for none (default 36)",
-    )  # fmt: skip
-    parser.add_argument("--traceback", action="store_true", help="show where an error occurred")
+    add = parser.add_argument
+    add("folder", metavar="FOLDER", help="where to write")
+    add("--count", type=int, default=1000, help="number of pairs (default 1000)")
+    add("--size", type=_size, default=(384, 512), metavar="H,W", help="of the pictures, px (default 384,512)")
+    add("--seed", type=int, default=0, help="another seed, another set (default 0)")
+    add("--textures", metavar="DIR", help="folder of pictures, searched recursively; those with an alpha channel are "
+        "cut-outs (default: the pictures that scikit-image ships)")  # fmt: skip
+    add("--validation-every", type=int, default=36, metavar="N",
+        help="every N-th pair is for validation, 0 for none (default 36)")  # fmt: skip
+    add("--traceback", action="store_true", help="show where an error occurred")
     options = parser.parse_args(arguments)
     try:
         if options.validation_every < 0:
-            raise ValueError(f"--validation-every is {options.validation_every}, not 0 or more")
+            raise UserError(f"--validation-every is {options.validation_every}, not 0 or more")
         dataset = Synthetic(options.count, *options.size, options.seed, options.textures)
         write_chairs(dataset, options.folder, options.validation_every)
-    except (DataError, ValueError) as error:
+    except UserError as error:
         if options.traceback:
             raise
         print(f"error: {error}", file=sys.stderr)

@@ -1,147 +1,167 @@
-"""Pictures that the synthetic scenes are made of: photographs and cut-outs."""
-
-from __future__ import annotations
+"""Pictures that the synthetic scenes are made of: photographs and cut-outs, in one tensor on the device."""
 
 import importlib.util
+import warnings
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
-from maskflownet.errors import DataError
+from maskflownet.errors import UserError
 from maskflownet.reader.formats import PICTURE_SUFFIXES
 from PIL import Image
 
-# Inside every scikit-image wheel since 0.18, so that nothing is ever downloaded. Left out: pictures
-# without texture (phantom, horse, clock_motion, ...) and the second view of the motorcycle.
+# Inside every scikit-image wheel since 0.18, so that nothing is downloaded. Left out: pictures without
+# texture (phantom, horse, clock_motion, ...) and the second view of the motorcycle.
 BUNDLED = (
-    "astronaut.png",
-    "brick.png",
-    "camera.png",
-    "chelsea.png",
-    "coffee.png",
-    "coins.png",
-    "grass.png",
-    "gravel.png",
-    "hubble_deep_field.jpg",
-    "ihc.png",
-    "moon.png",
-    "motorcycle_left.png",
-    "page.png",
-    "retina.jpg",
-    "rocket.jpg",
-    "text.png",
+    *("astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "grass.png"),
+    *("gravel.png", "hubble_deep_field.jpg", "ihc.png", "moon.png", "motorcycle_left.png", "page.png"),
+    *("retina.jpg", "rocket.jpg", "text.png"),
 )
-MAX_SIDE = 768  # px; larger pictures are reduced, a scene shows them at about that size
-MAX_CACHED = 512  # pictures in memory, at most 1.2 GB of photographs of the largest size
-MIN_SIDE = 16  # px; the coarsest pyramid level and the smallest usable picture
+PHOTOGRAPH_SIDES = (640, 860)  # px, short and long side at most: what a scene of 448x576 shows
+CUTOUT_SIDE = 256  # px, the long side at most
+MIN_SIDE = 16  # px
+LEVELS = 5  # of a picture's pyramid, each half the size of the one before
+BANK_BYTES = 2**31  # about 690 photographs of the largest size
 
 
-def bundled_folder() -> Path:
-    """Folder of the pictures inside the installed scikit-image, found without importing it."""
-    spec = importlib.util.find_spec("skimage")
-    if spec is None or not spec.submodule_search_locations:
-        raise DataError(
-            "scikit-image, whose pictures are the default textures, is not installed: "
-            "pip install scikit-image, or name a folder of pictures with --textures"
-        )
-    return Path(list(spec.submodule_search_locations)[0]) / "data"
+class Bank(NamedTuple):
+    """Pyramids of all pictures, one after the other; photographs first.
+
+    A texel is an int32, R + 256 G + 65536 B + 2^24 A, so that one gather reads four channels.
+    """
+
+    texels: "torch.Tensor"  # noqa: F821 - (n,) int32 on the device
+    first: np.ndarray  # (P, LEVELS) int64, index of a level's first texel
+    sides: np.ndarray  # (P, LEVELS, 2) int64, width and height; a small picture repeats its last level
+    mean: np.ndarray  # (P, 3) float64, mean colour where opaque, 0 .. 255
+    photographs: int  # how many of the P pictures are photographs
 
 
 class Textures:
-    """Photographs and cut-outs, decoded when first used; at most `MAX_CACHED` stay in memory.
+    """The pictures below a folder: those with an alpha channel are cut-outs, all others photographs.
 
-    Parameters
-    ----------
-    folder : str or Path, optional
-        Searched recursively. Pictures with an alpha channel are cut-outs, all others photographs.
-        Default: the pictures that scikit-image ships, all of them photographs.
-
-    Attributes
-    ----------
-    photographs, cutouts : list of Path
-        Sorted, so that an index means the same picture on every machine.
-
-    Raises
-    ------
-    DataError
-        If there is no such folder, no photograph in it, or a file is not a picture.
+    Without a folder those that scikit-image ships. `photographs` and `cutouts` are sorted paths, so that an index means
+    the same picture on every machine. UserError: no such folder, no photograph in it, or a file is not a picture.
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:
         self.photographs: list[Path] = []
         self.cutouts: list[Path] = []
         if folder is None:
-            root = bundled_folder()
-            self.photographs = [root / name for name in BUNDLED]
+            self.photographs = [bundled_folder() / name for name in BUNDLED]
             missing = [path for path in self.photographs if not path.is_file()]
             if missing:
-                raise DataError(f"{missing[0]}: missing in this scikit-image, 0.18 or later has it")
+                raise UserError(f"{missing[0]}: missing in this scikit-image, 0.18 or later has it")
             return
         root = Path(folder)
         if not root.is_dir():
-            raise DataError(f"{root}: no such folder of textures")
+            raise UserError(f"{root}: no such folder of textures")
         paths = [p for p in root.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file()]
         for path in sorted(paths, key=lambda p: p.relative_to(root).as_posix()):
             (self.cutouts if _has_alpha(path) else self.photographs).append(path)
         if not self.photographs:
-            raise DataError(f"{root}: no photograph (a picture without alpha) for a background")
+            raise UserError(f"{root}: no photograph (a picture without alpha) for a background")
 
-    def photograph(self, index: int) -> tuple[np.ndarray, ...]:
-        """Pyramid of a photograph: (h, w, 3) uint8 RGB, then each level half the size."""
-        return _pyramid(str(self.photographs[index]), False)
+    def bank(self, device: "str | torch.device" = "cpu") -> Bank:  # noqa: F821
+        """Decode all pictures, once per process and device. Beyond `BANK_BYTES` some are left out, with a warning.
 
-    def cutout(self, index: int) -> tuple[np.ndarray, ...]:
-        """Pyramid of a cut-out: (h, w, 4) uint8 RGBA, colour continued where it is transparent."""
-        return _pyramid(str(self.cutouts[index]), True)
-
-
-def _has_alpha(path: Path) -> bool:
-    try:
-        with Image.open(path) as picture:  # reads the header only
-            return picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"cannot read {path}: it is damaged or not a picture ({error})") from error
+        UserError: a picture is damaged, too small, or has no opaque pixel.
+        """
+        return _bank(tuple(self.photographs), tuple(self.cutouts), str(device))
 
 
-@lru_cache(maxsize=MAX_CACHED)
-def _pyramid(path: str, alpha: bool) -> tuple[np.ndarray, ...]:
-    picture = _decode(path, alpha)
-    if min(picture.shape[:2]) < MIN_SIDE:
-        raise DataError(f"{path}: smaller than {MIN_SIDE} px, too small for a texture")
-    reduction = max(picture.shape[:2]) / MAX_SIDE
-    if reduction > 1:
-        size = tuple(max(1, round(side / reduction)) for side in picture.shape[1::-1])
-        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-    levels = [picture]
-    while min(levels[-1].shape[:2]) >= 2 * MIN_SIDE:
-        size = tuple(side // 2 for side in levels[-1].shape[1::-1])
-        levels.append(cv2.resize(levels[-1], size, interpolation=cv2.INTER_AREA))
-    for level in levels:
-        level.flags.writeable = False  # shared by all scenes
-    return tuple(levels)
+def bundled_folder() -> Path:
+    """Folder of the pictures inside the installed scikit-image, found without importing it."""
+    spec = importlib.util.find_spec("skimage")
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(
+            "scikit-image, whose pictures are the default textures, is not installed: "
+            "pip install scikit-image, or name a folder of pictures with --textures"
+        )
+    return Path(next(iter(spec.submodule_search_locations))) / "data"
 
 
-def _decode(path: str, alpha: bool) -> np.ndarray:
+@lru_cache(maxsize=4)
+def _bank(photographs: tuple[Path, ...], cutouts: tuple[Path, ...], device: str) -> Bank:
+    import torch
+
+    pyramids, room = {}, BANK_BYTES // 4
+    for path in (*cutouts, *photographs):  # cut-outs first: they are small
+        pyramid = _pyramid(path, path in cutouts)
+        size = sum(level.shape[0] * level.shape[1] for level in pyramid)
+        if size <= room:
+            pyramids[path], room = pyramid, room - size
+    left_out = len(photographs) + len(cutouts) - len(pyramids)
+    if left_out:
+        warnings.warn(f"{left_out} of {left_out + len(pyramids)} textures are left out: the bank is full", stacklevel=3)
+    kept = [pyramids[path] for path in (*photographs, *cutouts) if path in pyramids]
+    texels = [level.reshape(-1, 4).view(np.int32)[:, 0] for pyramid in kept for level in pyramid]
+    return Bank(
+        torch.from_numpy(np.concatenate(texels)).to(device),
+        np.cumsum([0, *(level.size for level in texels[:-1])]).reshape(-1, LEVELS),
+        np.array([[level.shape[1::-1] for level in pyramid] for pyramid in kept]),
+        np.array([cv2.mean(pyramid[0], pyramid[0][..., 3].copy())[:3] for pyramid in kept]),
+        sum(path in pyramids for path in photographs),
+    )
+
+
+def _pyramid(path: Path, cutout: bool) -> list[np.ndarray]:
+    """`LEVELS` pictures (h, w, 4) uint8 RGBA; a cut-out's has a transparent border of one texel."""
+    picture = _decode(path)
+    if cutout:
+        _continue_colour(path, picture)
+    short, long = sorted(picture.shape[:2])
+    if short < MIN_SIDE:
+        raise UserError(f"{path}: smaller than {MIN_SIDE} px, too small for a texture")
+    reduction = long / CUTOUT_SIDE if cutout else max(short / PHOTOGRAPH_SIDES[0], long / PHOTOGRAPH_SIDES[1])
+    levels = []
+    for number in range(LEVELS):
+        width, height = (max(1, round(side / max(reduction, 1) / 2**number)) for side in picture.shape[1::-1])
+        if min(width, height) < MIN_SIDE // 2:
+            levels.append(levels[-1])
+            continue
+        level = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+        if cutout:
+            level = cv2.copyMakeBorder(level, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+            level[[0, -1], :, 3] = level[:, [0, -1], 3] = 0
+        levels.append(level)
+    return levels
+
+
+def _open(path: Path, read):
     try:
         with Image.open(path) as picture:
-            if picture.mode.startswith("I"):  # 16 bit grey, which Pillow would clip at 255
-                grey = np.rint(np.asarray(picture).clip(0, 65535) / 257).astype(np.uint8)
-                return cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
-            pixels = np.array(picture.convert("RGBA" if alpha else "RGB"))
+            return read(picture)
     except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"cannot read {path}: it is damaged or not a picture ({error})") from error
-    return _continue_colour(path, pixels) if alpha else pixels
+        raise UserError(f"cannot read {path}: it is damaged or not a picture ({error})") from error
 
 
-def _continue_colour(path: str, pixels: np.ndarray) -> np.ndarray:
+def _has_alpha(path: Path) -> bool:  # reads the header only
+    return _open(path, lambda picture: picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info)
+
+
+def _decode(path: Path) -> np.ndarray:
+    """(h, w, 4) uint8 RGBA."""
+
+    def read(picture: Image.Image) -> np.ndarray:
+        if picture.mode.startswith("I"):  # 16 bit grey, which Pillow would clip at 255
+            grey = np.rint(np.asarray(picture).clip(0, 65535) / 257).astype(np.uint8)
+            return cv2.cvtColor(grey, cv2.COLOR_GRAY2RGBA)
+        picture.draft("RGB", PHOTOGRAPH_SIDES[::-1])  # a JPEG much too large is decoded at half the size
+        return np.array(picture.convert("RGBA"))
+
+    return _open(path, read)
+
+
+def _continue_colour(path: Path, pixels: np.ndarray) -> None:
     """Give transparent pixels the nearest opaque colour, which soft edges are mixed with."""
     opaque = pixels[..., 3] >= 128
     if not opaque.any():
-        raise DataError(f"{path}: a cut-out without one opaque pixel")
+        raise UserError(f"{path}: a cut-out without one opaque pixel")
     holes = np.where(opaque, 0, 255).astype(np.uint8)
     _, labels = cv2.distanceTransformWithLabels(holes, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
     nearest = np.zeros(labels.max() + 1, np.int64)
     nearest[labels[opaque]] = np.flatnonzero(opaque)
     pixels[..., :3] = pixels[..., :3].reshape(-1, 3)[nearest[labels]]
-    return pixels
