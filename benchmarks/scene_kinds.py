@@ -18,7 +18,7 @@ import numpy as np
 from maskflownet.errors import UserError, nearest
 from maskflownet.inference.metrics import end_point_error, measure, summarise
 from maskflownet.inference.predictor import Predictor, load
-from maskflownet.scenes.options import SceneOptions
+from maskflownet.scenes.draw import SceneOptions
 from maskflownet.scenes.synthetic import Synthetic
 from maskflownet.settings.cli import Parser, add_devices, count, height_width, run, whole_number
 from tqdm import tqdm
@@ -41,9 +41,7 @@ KINDS = {
     "plain": SceneOptions(plain_share=0.7),
     "darting": SceneOptions(dart_share=0.5, small_motion_share=1),
     "composite": SceneOptions(composite_share=1, min_objects=6),
-    "shadows": SceneOptions(shadow_share=1),
     "vehicles": SceneOptions(vehicle_share=0.5, small_motion_share=1),
-    "glossy": SceneOptions(gloss_share=1, dart_share=0.5, small_motion_share=1),
 }
 
 
@@ -155,10 +153,7 @@ def main(arguments):
     add_devices(parser)
     args = parser.parse_args(arguments)
     kinds = chosen(args.kinds)
-    try:
-        sets = {kind: Synthetic(args.count, *args.size, args.seed, args.textures, KINDS[kind]) for kind in kinds}
-    except ValueError as error:
-        raise UserError(f"--size: {error}") from error
+    sets = {kind: Synthetic(args.count, *args.size, args.seed, args.textures, KINDS[kind]) for kind in kinds}
     predictors = load_all(args)
     rows = []
     for kind, scenes in sets.items():

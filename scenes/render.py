@@ -2,21 +2,23 @@
 
 Both frames of all scenes are cut into tiles of 16 x 16 px. Every layer has a list of the tiles that it may touch, so
 that small objects cost little. All tiles of all layers are shaded at once, as tensors (T, 256); then they are laid over
-each other by rank. The non-rigid part of a motion, and its inverse, are computed at 49 nodes of a tile and interpolated.
+each other by rank. The non-rigid part of a motion, and its inverse, are interpolated between 49 nodes of a tile.
 """
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from maskflownet.scenes.draw import BOXES, CURVE, CUTS, ENDS, ORDERS, PARTS, POLYGON, STICKS, Draws
+from maskflownet.scenes.draw import BOXES, CURVE, CUTS, ENDS, ORDERS, PARTS, POLYGON, STICKS, Draws, draw
 from torch.nn import functional as F
 
 TILE = 16  # px
 NODES = 7  # along a side of a tile, Chebyshev; with the bounds in draw.py the interpolation errs by at most 1e-2 px
 STEPS = 8  # of the fixed-point iteration, each of which leaves at most 0.4 of the error
 SMEARS = (-0.375, -0.125, 0.125, 0.375)  # of the exposure, where motion blur is sampled
+BLOCK = 4  # steps whose batches are made at once, to launch fewer kernels on a GPU
 CHUNK = {"cpu": 256, "cuda": 1 << 17}  # tiles shaded at a time: what fits the cache, what fits the memory
 
 
@@ -27,6 +29,47 @@ class Scenes(NamedTuple):
     img2: torch.Tensor
     flow: torch.Tensor  # (N, H, W, 2) float32, px, (u, v): the motion of the top layer in frame 1
     occlusion: torch.Tensor  # (N, H, W) bool, True = what frame 1 shows is hidden or outside in frame 2
+
+
+class SceneBatches:
+    """Endless batches of a `Synthetic` set on a device, for training without a copy from the host.
+
+    The batch of a step is a function of the step alone: process `rank` of `world` gets the scenes ``start + (step *
+    world + rank) * batch`` and those after it. The batches of `BLOCK` steps are made at once, and the next block ahead,
+    by a thread and on a CUDA stream of its own.
+    """
+
+    def __init__(self, dataset, batch: int, device="cpu", start: int = 0, rank: int = 0, world: int = 1) -> None:
+        self.dataset, self.batch, self.start, self.rank, self.world = dataset, batch, start, rank, world
+        self.bank, self.device = dataset.textures.bank(), torch.device(device)
+        self.texels = torch.as_tensor(self.bank.texels).to(self.device)
+        self.stream = torch.cuda.Stream(self.texels.device) if self.texels.is_cuda else None
+        self.blocks: dict[int, Future] = {}
+        self.worker = ThreadPoolExecutor(1, "scenes")
+
+    def next(self, step: int) -> Scenes:
+        """The scenes of a step, ready for use on the current stream."""
+        block, place = divmod(step, BLOCK)
+        wanted = (block, block + 1)
+        self.blocks = {n: self.blocks.get(n) or self.worker.submit(self._make, n) for n in wanted}
+        scenes, done = self.blocks[block].result()
+        if done is not None:
+            current = torch.cuda.current_stream(self.texels.device)
+            current.wait_event(done)
+            for values in scenes:
+                values.record_stream(current)
+        return Scenes(*(values[place * self.batch : (place + 1) * self.batch] for values in scenes))
+
+    def _make(self, block: int) -> tuple[Scenes, torch.cuda.Event | None]:
+        steps, dataset = np.arange(block * BLOCK, (block + 1) * BLOCK), self.dataset
+        first = self.start + (steps * self.world + self.rank) * self.batch
+        scenes = (first[:, None] + np.arange(self.batch)).reshape(-1)
+        with torch.cuda.stream(self.stream):
+            draws = draw(self.bank, dataset.seed, scenes, dataset.size, dataset.options)
+            return render(draws, self.texels), self.stream and self.stream.record_event()
+
+    def close(self) -> None:
+        self.worker.shutdown(cancel_futures=True)
 
 
 class _Rows:
@@ -53,14 +96,14 @@ class _Tiles(NamedTuple):
 
 
 @torch.no_grad()
-def render(draws: Draws, bank) -> Scenes:
-    """Render drawn scenes on the device of the bank (`textures.Bank`).
+def render(draws: Draws, texels: torch.Tensor | np.ndarray) -> Scenes:
+    """Render drawn scenes on the device of the texels, those of the bank that they were drawn with.
 
     A pixel belongs to the nearest layer with an alpha of at least one half. It is occluded if in frame 2, at the place
     to which its flow points, a nearer layer is there, or if that place is outside the pixel centres of the picture.
     """
     tiles = _tiles(draws)
-    colour, top, flow = _compose(draws, tiles, *_shade_all(draws, tiles, bank))
+    colour, top, flow = _compose(draws, tiles, *_shade_all(draws, tiles, torch.as_tensor(texels)))
     flow, tops = _picture(flow, draws.size), _picture(top[:, None], draws.size)[:, 0].chunk(2)
     images = _expose(_picture(colour, draws.size), draws)
     return Scenes(*images.chunk(2), flow.permute(0, 2, 3, 1).contiguous(), _occlusion(flow, *tops))
@@ -104,9 +147,9 @@ def _tiles(draws: Draws) -> _Tiles:
     return _Tiles(layer, frame, (scene * down + tile[:, 1]) * across + tile[:, 0], (tile * TILE).astype(np.float32))
 
 
-def _shade_all(draws: Draws, tiles: _Tiles, bank) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _shade_all(draws: Draws, tiles: _Tiles, texels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(T, 3, 256) colour, (T, 256) alpha, and (T of frame 1, 2, 256) flow."""
-    device, step = bank.texels.device, CHUNK[bank.texels.device.type]
+    device, step = texels.device, CHUNK[texels.device.type]
     # One table, one copy: the texture's whole numbers are in it by their bits.
     parts = {**draws.columns, "texture": draws.texture.astype(np.int32).view(np.float32), "at": draws.columns["centre"]}
     ends = np.cumsum([values.shape[1] for values in parts.values()])
@@ -127,7 +170,7 @@ def _shade_all(draws: Draws, tiles: _Tiles, bank) -> tuple[torch.Tensor, torch.T
                 local.index_copy_(0, index, locate(some))
                 if number == 0:
                     flow.append(_flow(some))
-        surface = _shade(bank, rows, local, draws.kind[layer], np.flatnonzero(smeared[layer]))
+        surface = _shade(texels, rows, local, draws.kind[layer], np.flatnonzero(smeared[layer]))
         colour.append(surface[0])
         alpha.append(surface[1])
     return torch.cat(colour), torch.cat(alpha), torch.cat(flow)
@@ -226,15 +269,15 @@ def _between(nodes: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     return (nodes.double() @ weights).float()
 
 
-def _shade(bank, row: _Rows, local: torch.Tensor, kind: np.ndarray, smeared: np.ndarray) -> tuple:
+def _shade(texels: torch.Tensor, row: _Rows, local: torch.Tensor, kind: np.ndarray, smeared: np.ndarray) -> tuple:
     """Colour (T, 3, 256) and alpha (T, 256) at places in own axes; `smeared` tiles are the mean along their way."""
-    colour, alpha = _surface(bank, row, local, kind)
+    colour, alpha = _surface(texels, row, local, kind)
     if len(smeared):
         times = np.repeat(smeared, len(SMEARS))
         index = _send(times, local.device)
         some, share = row.of(index), torch.tensor(SMEARS, device=local.device).repeat(len(smeared))[:, None]
         places = local.index_select(0, index).add_((share * some["smear"])[..., None])
-        seen, opaque = _surface(bank, some, places, kind[times])
+        seen, opaque = _surface(texels, some, places, kind[times])
         seen, opaque = (v.unflatten(0, (-1, len(SMEARS))).mean(1) for v in (seen * opaque[:, None], opaque))
         index = _send(smeared, local.device)
         colour.index_copy_(0, index, seen / opaque[:, None].clamp(min=1e-3))
@@ -242,9 +285,11 @@ def _shade(bank, row: _Rows, local: torch.Tensor, kind: np.ndarray, smeared: np.
     return colour, alpha
 
 
-def _surface(bank, row: _Rows, local: torch.Tensor, kind: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+def _surface(
+    texels: torch.Tensor, row: _Rows, local: torch.Tensor, kind: np.ndarray
+) -> tuple[torch.Tensor, torch.Tensor]:
     behind = int(np.searchsorted(kind != 0, True))  # backgrounds come first
-    colour, alpha = _sample(bank.texels, row, local, behind)
+    colour, alpha = _sample(texels, row, local, behind)
     for number, paint in ((POLYGON, _polygon), (CURVE, _curve), (STICKS, _sticks), (PARTS, _parts)):
         chosen = np.flatnonzero(kind == number)
         if len(chosen):

@@ -1,10 +1,10 @@
 """The synthetic set: image pairs with exact flow, made on the fly or written to disk."""
 
 import argparse
+import importlib.util
 import json
 import sys
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,15 +18,8 @@ from maskflownet.scenes.textures import Textures
 from pydantic import RootModel
 from tqdm import tqdm
 
-try:
-    import torch
-    from maskflownet.scenes.render import Scenes, render
-except ImportError:
-    torch = None
-
 SPLIT_FILE = "FlyingChairs_train_val.txt"
 RECORD_FILE = "synthetic.json"  # what made the folder, so that a restart cannot mix two sets
-BLOCK = 4  # steps whose batches are made at once on a GPU, to launch fewer kernels
 
 
 class Scene(NamedTuple):
@@ -60,7 +53,7 @@ class Synthetic:
         if length < 1:
             raise UserError(f"a synthetic set of {length} pairs is empty")
         check_arguments(seed, 0, height, width)
-        if torch is None:
+        if importlib.util.find_spec("torch") is None:
             raise UserError("synthetic scenes need PyTorch, which is not installed: pip install torch")
         self.length, self.size, self.seed = length, (height, width), seed
         self.textures = Textures(textures)
@@ -78,8 +71,10 @@ class Synthetic:
         """Render a pair with its occlusion mask; IndexError if there is no such pair."""
         if not -self.length <= index < self.length:
             raise IndexError(f"pair {index} of a synthetic set of {self.length}")
+        from maskflownet.scenes.render import render  # noqa: PLC0415 - PyTorch, which configs are read without
+
         bank = self.textures.bank()
-        scenes = render(draw(bank, self.seed, [index % self.length], self.size, self.options), bank)
+        scenes = render(draw(bank, self.seed, [index % self.length], self.size, self.options), bank.texels)
         img1, img2, flow, occlusion = (values[0].numpy() for values in scenes)
         return Scene(img1, img2, flow, occlusion[..., None] * np.uint8(255))
 
@@ -100,60 +95,13 @@ class Synthetic:
         }
 
 
-class SceneBatches:
-    """Endless batches of a set's scenes on a device, for training without a copy from the host.
-
-    The batch of a step is a function of the step alone: process `rank` of `world` gets the scenes ``start + (step *
-    world + rank) * batch`` and those after it. On a GPU the batches of `BLOCK` steps are made at once, and the next
-    block ahead, by a thread and on a CUDA stream of its own.
-    """
-
-    def __init__(
-        self, dataset: Synthetic, batch: int, device="cpu", start: int = 0, rank: int = 0, world: int = 1
-    ) -> None:
-        self.dataset, self.batch, self.start, self.rank, self.world = dataset, batch, start, rank, world
-        self.device = torch.device(device)
-        if self.device.type == "cuda" and self.device.index is None:
-            self.device = torch.device("cuda", torch.cuda.current_device())  # a thread has another current device
-        self.bank = dataset.textures.bank(self.device)
-        self.blocks: dict[int, Future] = {}
-        self.worker = ThreadPoolExecutor(1, "scenes")
-        if self.device.type == "cuda":
-            self.stream = torch.cuda.Stream(self.device)
-            self.stream.wait_stream(torch.cuda.current_stream(self.device))  # until the bank is complete
-
-    def next(self, step: int) -> "Scenes":
-        """The scenes of a step, ready to be used on the current stream."""
-        number, place = divmod(step, BLOCK)
-        wanted = (number, number + 1)
-        self.blocks = {n: self.blocks.get(n) or self.worker.submit(self._make, n) for n in wanted}
-        scenes, done = self.blocks[number].result()
-        part = slice(place * self.batch, (place + 1) * self.batch)
-        if done is not None:
-            stream = torch.cuda.current_stream(self.device)
-            stream.wait_event(done)
-            for values in scenes:
-                values.record_stream(stream)
-        return Scenes(*(values[part] for values in scenes))
-
-    def _make(self, number: int):
-        """The scenes of a block, and the event after which they are there."""
-        steps = np.arange(number * BLOCK, (number + 1) * BLOCK)
-        first = self.start + (steps * self.world + self.rank) * self.batch
-        scenes = (first[:, None] + np.arange(self.batch)).reshape(-1)
-        draws = draw(self.bank, self.dataset.seed, scenes, self.dataset.size, self.dataset.options)
-        if self.device.type != "cuda":
-            return render(draws, self.bank), None
-        with torch.cuda.device(self.device), torch.cuda.stream(self.stream):
-            return render(draws, self.bank), self.stream.record_event()
-
-
 def write_chairs(dataset: Synthetic, folder: str | Path, validation_every: int = 36) -> None:
     """Write a synthetic set in the layout of FlyingChairs.
 
-    ``data/%05d_img1.ppm``, ``_img2.ppm``, ``_flow.flo`` and, beyond that layout, ``_occ.png`` (255 = occluded), numbered
-    from 1, and ``FlyingChairs_train_val.txt`` with 1 = training and 2 = validation: every `validation_every`-th pair,
-    0 = none. Pairs that are complete stay, so that a run that was stopped, or is to be made longer, goes on.
+    ``data/%05d_img1.ppm``, ``_img2.ppm``, ``_flow.flo`` and, beyond that layout, ``_occ.png`` (255 = occluded),
+    numbered from 1, and ``FlyingChairs_train_val.txt`` with 1 = training and 2 = validation: every
+    `validation_every`-th pair, 0 = none. Pairs that are complete stay, so that a run that was stopped, or is to be
+    made longer, goes on.
 
     UserError: the folder holds another set or cannot be written.
     """

@@ -1,4 +1,4 @@
-"""Pictures that the synthetic scenes are made of: photographs and cut-outs, in one tensor on the device."""
+"""Pictures that the synthetic scenes are made of: photographs and cut-outs, in one array."""
 
 import importlib.util
 import warnings
@@ -32,7 +32,7 @@ class Bank(NamedTuple):
     A texel is an int32, R + 256 G + 65536 B + 2^24 A, so that one gather reads four channels.
     """
 
-    texels: "torch.Tensor"  # noqa: F821 - (n,) int32 on the device
+    texels: np.ndarray  # (n,) int32
     first: np.ndarray  # (P, LEVELS) int64, index of a level's first texel
     sides: np.ndarray  # (P, LEVELS, 2) int64, width and height; a small picture repeats its last level
     mean: np.ndarray  # (P, 3) float64, mean colour where opaque, 0 .. 255
@@ -64,12 +64,12 @@ class Textures:
         if not self.photographs:
             raise UserError(f"{root}: no photograph (a picture without alpha) for a background")
 
-    def bank(self, device: "str | torch.device" = "cpu") -> Bank:  # noqa: F821
-        """Decode all pictures, once per process and device. Beyond `BANK_BYTES` some are left out, with a warning.
+    def bank(self) -> Bank:
+        """Decode all pictures, once per process. Beyond `BANK_BYTES` some are left out, with a warning.
 
         UserError: a picture is damaged, too small, or has no opaque pixel.
         """
-        return _bank(tuple(self.photographs), tuple(self.cutouts), str(device))
+        return _bank(tuple(self.photographs), tuple(self.cutouts))
 
 
 def bundled_folder() -> Path:
@@ -84,9 +84,7 @@ def bundled_folder() -> Path:
 
 
 @lru_cache(maxsize=4)
-def _bank(photographs: tuple[Path, ...], cutouts: tuple[Path, ...], device: str) -> Bank:
-    import torch
-
+def _bank(photographs: tuple[Path, ...], cutouts: tuple[Path, ...]) -> Bank:
     pyramids, room = {}, BANK_BYTES // 4
     for path in (*cutouts, *photographs):  # cut-outs first: they are small
         pyramid = _pyramid(path, path in cutouts)
@@ -99,7 +97,7 @@ def _bank(photographs: tuple[Path, ...], cutouts: tuple[Path, ...], device: str)
     kept = [pyramids[path] for path in (*photographs, *cutouts) if path in pyramids]
     texels = [level.reshape(-1, 4).view(np.int32)[:, 0] for pyramid in kept for level in pyramid]
     return Bank(
-        torch.from_numpy(np.concatenate(texels)).to(device),
+        np.concatenate(texels),
         np.cumsum([0, *(level.size for level in texels[:-1])]).reshape(-1, LEVELS),
         np.array([[level.shape[1::-1] for level in pyramid] for pyramid in kept]),
         np.array([cv2.mean(pyramid[0], pyramid[0][..., 3].copy())[:3] for pyramid in kept]),

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from maskflownet.errors import UserError, nearest
 from maskflownet.network.architecture import LOSS_WEIGHTS, NETWORKS, PYRAMIDS
 from maskflownet.network.draws import AugmentationRanges
-from maskflownet.scenes.options import SceneOptions
+from maskflownet.scenes.draw import SceneOptions
 from maskflownet.settings.folders import CONFIGS
 from maskflownet.settings.schema import (
     INTERNAL,

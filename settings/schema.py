@@ -124,6 +124,7 @@ WORDS = {  # pydantic's and ours
     "be an object": "hold keys and values",
     "greater than or equal to": "at least",
     "greater than": "above",
+    "less than or equal to": "at most",
 }
 
 

@@ -1,123 +1,376 @@
-"""reader/synthetic.py: the set as a data set, on disk and as a command."""
+"""The synthetic teacher: exact labels, reproducible scenes, the statistics that the specification asks for."""
 
-import json
+import dataclasses
+import subprocess
+import sys
+from contextlib import closing
 
+import cv2
 import numpy as np
 import pytest
-from maskflownet.errors import DataError
-from maskflownet.reader.chairs import Chairs
-from maskflownet.reader.formats import read_mask
-from maskflownet.scenes.options import SceneOptions
+import torch
+from maskflownet.errors import UserError
+from maskflownet.reader.formats import read_flo, read_image
+from maskflownet.scenes import render as rendering
+from maskflownet.scenes import textures as texturing
+from maskflownet.scenes.draw import PARTS, SceneOptions, draw
+from maskflownet.scenes.render import SceneBatches, render
 from maskflownet.scenes.synthetic import Synthetic, main, write_chairs
+from maskflownet.scenes.textures import Textures
 
-SIZE = (64, 96)
-
-
-def test_samples():
-    dataset = Synthetic(3, *SIZE, seed=5)
-    assert len(dataset) == 3
-    sample = dataset[2]
-    assert sample.img1.shape == sample.img2.shape == (*SIZE, 3)
-    assert sample.flow.shape == (*SIZE, 2)
-    assert sample.flow.dtype == np.float32
-    assert sample.mask is None
-    assert dataset[-1].name == sample.name == "synthetic_5/00002"
-    assert len(list(dataset)) == 3  # ends, as a sequence must
-    longer = Synthetic(10, *SIZE, seed=5)[2]
-    assert np.array_equal(longer.img2, sample.img2)
-    assert np.array_equal(dataset.occlusion(2), dataset.scene(2).occlusion)
+gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU for PyTorch")]
+DEVICES = ["cpu", pytest.param("cuda", marks=gpu)]
+CLEAN = {"photometric": 0, "noise": 0, "defocus_share": 0, "motion_blur_share": 0, "fog_share": 0}
+SPECIAL = [
+    {},
+    {"travel_share": 1},
+    {"dart_share": 1},
+    {"vehicle_share": 1, "composite_share": 1},
+    {"deformation": 3, "rotation": 3, "zoom": 4},
+    {"thin_share": 1},
+]
+SIZE = (144, 192)
 
 
-def test_options_and_arguments_reach_the_scenes():
-    usual = Synthetic(1, *SIZE)[0]
-    still = Synthetic(1, *SIZE, options=SceneOptions(motion_scale=0))[0]
-    assert np.abs(usual.flow).max() > 0
-    assert np.abs(still.flow).max() == 0
-    with pytest.raises(DataError, match="empty"):
-        Synthetic(0)
-    with pytest.raises(ValueError, match="seed -1"):
-        Synthetic(1, seed=-1)
-    with pytest.raises(IndexError):
-        Synthetic(3)[3]
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """Small tensors: several threads would wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
-def test_written_set_reads_as_chairs(tmp_path):
-    dataset = Synthetic(5, *SIZE, seed=1)
-    write_chairs(dataset, tmp_path / "set", validation_every=2)
-    train, val = Chairs(tmp_path / "set", "train"), Chairs(tmp_path / "set", "val")
-    assert [s.name for s in train] == ["00001", "00003", "00005"]
-    assert [s.name for s in val] == ["00002", "00004"]
-    for found, index in zip(val, (1, 3)):
-        expected = dataset[index]
-        assert np.array_equal(found.img1, expected.img1)
-        assert np.array_equal(found.img2, expected.img2)
-        assert np.array_equal(found.flow, expected.flow)
-    occlusion = read_mask(tmp_path / "set" / "data" / "00004_occ.png")
-    assert np.array_equal(occlusion, dataset.occlusion(3))
-    assert 0 < occlusion.mean() < 255
+@pytest.fixture(scope="module")
+def smooth(tmp_path_factory):
+    """Photographs that bilinear sampling reproduces almost without error, and one cut-out."""
+    folder = tmp_path_factory.mktemp("smooth")
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        coarse = rng.integers(0, 256, (14, 18, 3), np.uint8)
+        picture = cv2.GaussianBlur(cv2.resize(coarse, (640, 480), interpolation=cv2.INTER_CUBIC), (0, 0), 6)
+        cv2.imwrite(str(folder / f"{number}.png"), picture)
+    disc = cv2.circle(np.zeros((480, 640), np.uint8), (320, 240), 200, 255, -1, cv2.LINE_AA)
+    cv2.imwrite(str(folder / "cut.png"), np.dstack([picture, disc]))
+    return folder
 
 
-def test_restart_makes_what_is_missing_and_keeps_the_rest(tmp_path):
-    write_chairs(Synthetic(3, *SIZE), tmp_path)
-    data = tmp_path / "data"
-    before = {p.name: p.read_bytes() for p in data.iterdir()}
-    (data / "00002_flow.flo").unlink()
-    kept = (data / "00001_img1.ppm").stat().st_mtime_ns
-    write_chairs(Synthetic(4, *SIZE), tmp_path)
-    assert (data / "00001_img1.ppm").stat().st_mtime_ns == kept
-    after = {p.name: p.read_bytes() for p in data.iterdir()}
-    assert len(after) == 16
-    assert {name: after[name] for name in before} == before
-    assert (tmp_path / "FlyingChairs_train_val.txt").read_text().split() == ["1"] * 4
+@pytest.fixture(scope="module")
+def bundled():
+    return Textures()
 
 
-def test_a_folder_never_holds_two_sets(tmp_path):
-    write_chairs(Synthetic(2, *SIZE), tmp_path)
-    with pytest.raises(DataError, match="seed"):
-        write_chairs(Synthetic(2, *SIZE, seed=1), tmp_path)
-    with pytest.raises(DataError, match="size"):
-        write_chairs(Synthetic(2, 64, 64), tmp_path)
-    with pytest.raises(DataError, match="options"):
-        write_chairs(Synthetic(2, *SIZE, options=SceneOptions(noise=0)), tmp_path)
-    with pytest.raises(DataError, match="00002"):
-        write_chairs(Synthetic(1, *SIZE), tmp_path)
-    (tmp_path / "synthetic.json").write_text("[]")
-    with pytest.raises(DataError, match="record"):
-        write_chairs(Synthetic(2, *SIZE), tmp_path)
-    (tmp_path / "synthetic.json").unlink()
-    with pytest.raises(DataError, match=r"synthetic\.json"):
-        write_chairs(Synthetic(2, *SIZE), tmp_path)
+def made(textures, scenes, options, device="cpu", size=SIZE, seed=0):
+    """Scenes as arrays: img1, img2, flow, occlusion."""
+    return rendered(draw(textures.bank(), seed, scenes, size, options), textures, device)
 
 
-def test_command(tmp_path):
-    folder = tmp_path / "set"
-    command = [str(folder), "--count", "2", "--size", "64,96", "--validation-every", "2"]
-    assert main([*command, "--seed", "7"]) == 0
-    expected = Synthetic(2, 64, 96, seed=7)[1]
-    assert np.array_equal(Chairs(folder, "val")[0].flow, expected.flow)
-    assert json.loads((folder / "synthetic.json").read_text())["seed"] == 7
+def rendered(draws, textures, device):
+    texels = torch.as_tensor(textures.bank().texels).to(device)
+    return [values.cpu().numpy() for values in render(draws, texels)]
+
+
+def warped(image, flow):
+    y, x = np.mgrid[: flow.shape[0], : flow.shape[1]].astype(np.float32)
+    return cv2.remap(image.astype(np.float32), x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_shapes_types_and_devices(bundled, device):
+    bank = bundled.bank()
+    for size in ((64, 96), (70, 117)):  # whole tiles, and not
+        scenes = render(draw(bank, 0, [0, 1, 2], size), torch.as_tensor(bank.texels).to(device))
+        assert [tuple(v.shape) for v in scenes] == [(3, *size, 3), (3, *size, 3), (3, *size, 2), (3, *size)]
+        assert [v.dtype for v in scenes] == [torch.uint8, torch.uint8, torch.float32, torch.bool]
+        assert {v.device.type for v in scenes} == {device}
+        assert torch.isfinite(scenes.flow).all()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("special", SPECIAL, ids=str)
+def test_flow_moves_frame_2_onto_frame_1(smooth, special, device):
+    options = SceneOptions(**CLEAN, **special)
+    img1, img2, flow, occlusion = made(Textures(smooth), np.arange(5), options, device)
+    for a, b, f, hidden in zip(img1, img2, flow, occlusion):
+        layers = cv2.morphologyEx(np.linalg.norm(f, axis=2), cv2.MORPH_GRADIENT, np.ones((5, 5))) > 1.0
+        inner = ~cv2.dilate((hidden | layers).astype(np.uint8), np.ones((5, 5))).astype(bool)
+        error = np.abs(warped(b, f) - a).max(axis=2)[inner]
+        assert error.size > 500
+        assert np.percentile(error, 90) < 3  # grey levels; a shift by 0.5 px makes about 3 on average
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_flow_of_a_rigid_layer_is_its_shift(smooth, device):
+    still = SceneOptions(**CLEAN, rotation=0, zoom=0, deformation=0, min_objects=0, max_objects=0)
+    draws = draw(Textures(smooth).bank(), 0, np.arange(4), SIZE, still)
+    flow = rendered(draws, Textures(smooth), device)[2]
+    np.testing.assert_allclose(flow, np.broadcast_to(draws.columns["shift"][:, None, None], flow.shape), atol=1e-4)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("special", SPECIAL, ids=str)
+def test_motion_is_its_formula_and_frame_2_its_inverse(smooth, special, device):
+    """Both against float64 at every pixel of a tile, small objects and strong deformations included."""
+    options = SceneOptions(**special, object_scale=0.5, motion_scale=2)
+    draws = draw(Textures(smooth).bank(), 1, np.arange(20), (320, 448), options)
+    c = draws.columns
+    count = len(c["centre"])
+    square = {name: c[name].reshape(count, 2, 2) for name in ("linear", "axes")}
+    corner = np.floor(np.random.default_rng(0).uniform(0, 320, (count, 2)))
+    pixels = corner[..., None] + np.stack(np.meshgrid(np.arange(16.0), np.arange(16.0))).reshape(2, -1)
+
+    def forward(x):  # (M, 2, n) about the centre
+        phase = np.einsum("mkc,mcn->mkn", c["wave"].reshape(count, -1, 2), x) + c["phase"][..., None]
+        bend = np.einsum("mkn,mkc->mcn", np.sin(phase), c["amplitude"].reshape(count, -1, 2))
+        return square["linear"] @ x + bend + c["shift"][..., None]
+
+    rows = {**c, "at": corner - c["centre"]}
+    rows = {name: torch.from_numpy(v.astype(np.float32)).to(device) for name, v in rows.items()}
+    about = pixels - c["centre"][..., None]
+    assert np.abs(rendering._flow(rows).cpu().numpy() - (forward(about) - about)).max() < 2e-3
+    before = np.swapaxes(square["axes"], 1, 2) @ rendering._locate_2(rows).cpu().numpy().astype(np.float64)
+    error = np.abs(forward(before) - about).max((1, 2))
+    assert np.median(error) < 1e-4 and error.max() < 1e-2
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_occlusion_is_what_a_nearer_layer_covers_or_leaves(smooth, device):
+    """One object over a background at rest, both rigid: the mask from the silhouettes of both frames."""
+    options = SceneOptions(**CLEAN, rotation=0, zoom=0, deformation=0, min_objects=1, max_objects=1, camera_share=0)
+    draws = draw(Textures(smooth).bank(), 5, np.arange(8), SIZE, options)
+    shift = draws.columns["shift"]
+    shift[:] = np.rint(shift)  # px: silhouettes of both frames are the same pixels
+    shift[draws.rank == 0] = 0
+    flow, occlusion = rendered(draws, Textures(smooth), device)[2:]
+    y, x = np.mgrid[: SIZE[0], : SIZE[1]]
+    for scene, (dx, dy) in enumerate(shift[draws.rank == 1].astype(int)):
+        shape = (flow[scene] == (dx, dy)).all(-1)
+        inside = (x + dx >= 0) & (x + dx < SIZE[1]) & (y + dy >= 0) & (y + dy < SIZE[0])
+        came_from = (x - dx >= 0) & (x - dx < SIZE[1]) & (y - dy >= 0) & (y - dy < SIZE[0])
+        covered = np.zeros(SIZE, bool)
+        covered[came_from] = shape[y[came_from] - dy, x[came_from] - dx]
+        expected = np.where(shape, ~inside, covered)
+        known = came_from | shape  # what comes in from outside is not seen in frame 1
+        assert (occlusion[scene] == expected)[known].all()
+    assert np.abs(shift).max() > 5 and occlusion.any()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_scene_does_not_depend_on_its_batch(bundled, device):
+    options = SceneOptions(vehicle_share=0.3, travel_share=0.3, motion_blur_share=0.5, composite_share=0.3)
+    together = made(bundled, [7, 3, 11, 4, 9], options, device)
+    for row, scene in enumerate((7, 3, 11)):
+        alone = made(bundled, [scene], options, device)
+        for a, b in zip(alone[:2], together[:2]):
+            difference = np.abs(a[0].astype(int) - b[row])
+            assert difference.max() <= 2 and (difference > 0).mean() < 1e-3
+        np.testing.assert_allclose(alone[2][0], together[2][row], atol=1e-3)
+        assert (alone[3][0] != together[3][row]).mean() < 1e-3
+
+
+@pytest.mark.parametrize("device", DEVICES[1:])
+def test_a_scene_does_not_depend_on_the_device(bundled, device):
+    for a, b in zip(made(bundled, [0, 1, 2], SceneOptions()), made(bundled, [0, 1, 2], SceneOptions(), device)):
+        differs = np.abs(a.astype(np.float64) - b) > (0.01 if a.dtype == np.float32 else 2)
+        assert differs.mean() < 2e-3
+
+
+def test_seeds_and_scenes_differ(bundled):
+    first = made(bundled, [0, 1], SceneOptions())
+    other = made(bundled, [0, 1], SceneOptions(), seed=1)
+    assert len({a.tobytes() for images in (first[0], other[0]) for a in images}) == 4
+
+
+def test_motion_is_heavy_tailed(bundled):
+    """Median about 10 px, mean 11 to 19 px, about 1 % above 75 px, small motions well represented."""
+    bank = bundled.bank()
+    options = SceneOptions(**CLEAN)
+    lengths = []
+    for start in range(0, 240, 24):
+        flow = render(draw(bank, 0, np.arange(start, start + 24), (80, 112), options), bank.texels).flow
+        lengths.append(4 * torch.linalg.norm(flow, dim=-1).flatten()[::5])  # px at 320x448
+    length = torch.cat(lengths).numpy()
+    assert 8 < np.median(length) < 13
+    assert 11 < length.mean() < 19
+    assert 0.003 < (length > 75).mean() < 0.035
+    assert (length < 1).mean() > 0.04 and (length < 3).mean() > 0.12
+
+
+def test_vehicles_are_long_and_fast_along_their_length(bundled):
+    options = SceneOptions(vehicle_share=1, small_motion_share=1, min_objects=6)
+    draws = draw(bundled.bank(), 0, np.arange(100), (320, 448), options)
+    c, objects = draws.columns, draws.rank > 0
+    assert set(draws.kind[objects]) == {PARTS}
+    shift, ahead, length = c["shift"][objects], c["axes"][objects, :2], c["half"][objects]
+    speed = np.linalg.norm(shift, axis=1)
+    assert np.median(speed) == pytest.approx(28, rel=0.15)
+    assert np.median(np.linalg.norm(c["shift"][~objects], axis=1)) < 2
+    assert ((length[:, 0] / length[:, 1]) > 1.7).all()
+    angle = np.abs((shift * ahead).sum(1)) / speed
+    assert (angle[speed > 14] > 0.85).mean() > 0.97
+
+
+# fmt: off
+CHANGES = {
+    "min_objects": 9, "max_objects": 4, "object_scale": 2.0, "vehicle_share": 1, "thin_share": 1, "composite_share": 1,
+    "cutout_share": 0, "motion_scale": 2, "small_motion_share": 1, "camera_share": 0, "travel_share": 1,
+    "dart_share": 1, "rotation": 0, "zoom": 0, "deformation": 0, "photometric": 3, "noise": 20, "defocus_share": 1,
+    "motion_blur_share": 1, "fog_share": 1, "plain_share": 1,
+}
+# fmt: on
+
+
+def test_every_option_is_listed_here():
+    assert set(CHANGES) == {field.name for field in dataclasses.fields(SceneOptions)}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_every_option_has_an_effect(smooth, name):
+    textures, size = Textures(smooth), (96, 128)
+    before = made(textures, np.arange(3), SceneOptions(), size=size)
+    after = made(textures, np.arange(3), SceneOptions(**{name: CHANGES[name]}), size=size)
+    assert (before[0] != after[0]).mean() + (before[1] != after[1]).mean() > 0.01
 
 
 @pytest.mark.parametrize(
-    "arguments, word",
-    [
-        (["--count", "0"], "empty"),
-        (["--seed", "-1"], "seed"),
-        (["--size", "4,4"], "4x4"),
-        (["--textures", "absent"], "absent"),
-        (["--validation-every", "-1"], "validation-every"),
-    ],
+    ("name", "value"),
+    [("thin_share", 1.5), ("noise", -1), ("noise", float("nan")), ("zoom", float("inf")), ("min_objects", 2.0),
+     ("min_objects", 11), ("max_objects", 200), ("object_scale", 0.0), ("fog_share", "much"), ("rotation", True)],
+)  # fmt: skip
+def test_wrong_options_are_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=name):
+        SceneOptions(**{name: value})
+
+
+@pytest.mark.parametrize("extreme", [
+    {"min_objects": 0, "max_objects": 0}, {"min_objects": 60, "max_objects": 60}, {"object_scale": 0.05},
+    {"object_scale": 4, "motion_scale": 20},
+    {"deformation": 50, "rotation": 50, "zoom": 50, "motion_scale": 5, "travel_share": 1},
+    {"photometric": 5, "noise": 100, "fog_share": 1, "defocus_share": 1, "motion_blur_share": 1},
+])  # fmt: skip
+def test_extreme_options_still_make_scenes(bundled, extreme):
+    img1, img2, flow, _ = made(bundled, [0, 1], SceneOptions(**extreme), size=(64, 96))
+    assert np.isfinite(flow).all() and img1.std() > 0 and img2.std() > 0
+
+
+@pytest.mark.parametrize(
+    ("seed", "size", "length"), [(-1, (64, 64), 1), (0, (8, 64), 1), (0, (64, 15), 1), (0, (64, 64), 0)]
 )
-def test_errors_are_one_sentence(tmp_path, capsys, arguments, word):
-    assert main([str(tmp_path / "set"), *arguments]) == 2
-    error = capsys.readouterr().err
-    assert word in error
-    assert error.count("\n") == 1
-    assert not (tmp_path / "set").exists()
+def test_wrong_arguments_are_refused(seed, size, length):
+    with pytest.raises(UserError):
+        Synthetic(length, *size, seed)
 
 
-def test_wrong_size_is_refused_by_the_parser(tmp_path, capsys):
-    with pytest.raises(SystemExit) as end:
-        main([str(tmp_path), "--size", "64x96"])
-    assert end.value.code == 2
-    assert "64x96" in capsys.readouterr().err
+def test_a_data_set_is_of_scenes(bundled):
+    dataset = Synthetic(5, *SIZE, seed=3)
+    sample = dataset[4]
+    assert len(dataset) == 5 and sample.mask is None and sample.name == "synthetic_3/00004"
+    assert dataset.noc(0) is None and dataset.occlusion(0).shape == (*SIZE, 1)
+    np.testing.assert_array_equal(dataset[-1].img1, sample.img1)
+    with pytest.raises(IndexError):
+        dataset[5]
+
+
+def test_another_number_of_objects_leaves_the_layers_as_they_are(bundled):
+    few, many = (draw(bundled.bank(), 0, [4], SIZE, SceneOptions(max_objects=n)) for n in (3, 30))
+    count = len(few.rank)
+    assert len(many.rank) > count
+    for name in ("centre", "shift", "shape", "amplitude"):
+        np.testing.assert_array_equal(few.columns[name], many.columns[name][:count])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_batches_are_a_function_of_the_step(device):
+    dataset = Synthetic(100, *SIZE, seed=3)
+
+    def batches(rank):
+        return SceneBatches(dataset, 2, device, start=1, rank=rank, world=2)
+
+    with closing(batches(1)) as straight, closing(batches(1)) as resumed:
+        runs = {step: straight.next(step) for step in range(6)}
+        for step in (5, 2):
+            assert all(torch.equal(a, b) for a, b in zip(runs[step], resumed.next(step)))
+    for row, scene in ((0, 3), (1, 4)):  # of step 0, of which the other process has 1 and 2
+        sample = dataset[scene]
+        assert np.abs(runs[0].img1[row].cpu().numpy().astype(int) - sample.img1).max() <= 2
+        np.testing.assert_allclose(runs[0].flow[row].cpu().numpy(), sample.flow, atol=1e-3)
+
+
+def broken(folder):
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40))
+
+
+def cut_off(folder):
+    _, data = cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+    (folder / "cut_off.png").write_bytes(data.tobytes()[: len(data) // 2])
+
+
+def tiny(folder):
+    cv2.imwrite(str(folder / "tiny.png"), np.zeros((8, 64, 3), np.uint8))
+
+
+def clear(folder):
+    cv2.imwrite(str(folder / "a.png"), np.zeros((64, 64, 3), np.uint8))
+    cv2.imwrite(str(folder / "clear.png"), np.zeros((64, 64, 4), np.uint8))
+
+
+def cutouts_only(folder):
+    cv2.imwrite(str(folder / "cut.png"), np.full((64, 64, 4), 255, np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [(lambda folder: None, "no photograph"), (broken, "broken.png"), (cut_off, "cut_off.png"),
+     (tiny, "smaller than 16"), (clear, "opaque"), (cutouts_only, "no photograph"),
+     (lambda folder: folder.rmdir(), "no such folder")],
+)  # fmt: skip
+def test_faults_of_a_folder_of_textures_are_one_sentence(tmp_path, make, said, capsys):
+    folder = tmp_path / "textures"
+    folder.mkdir()
+    make(folder)
+    assert main([str(tmp_path / "out"), "--count", "1", "--size", "64,64", "--textures", str(folder)]) == 2
+    message = capsys.readouterr().err
+    assert said in message and message.startswith("error: ") and message.count("\n") == 1
+
+
+def test_pictures_beyond_the_bank_are_left_out_with_a_warning(smooth, monkeypatch):
+    texturing._bank.cache_clear()
+    monkeypatch.setattr(texturing, "BANK_BYTES", 4_000_000)
+    with pytest.warns(UserWarning, match="1 of 4 textures are left out"):
+        bank = Textures(smooth).bank()
+    assert bank.texels.nbytes <= 4_000_000 and bank.photographs == 2 and len(bank.first) == 3
+    texturing._bank.cache_clear()
+
+
+def test_grey_and_deep_pictures_are_textures(tmp_path):
+    cv2.imwrite(str(tmp_path / "deep.png"), np.full((64, 64), 257 * 100, np.uint16))
+    cv2.imwrite(str(tmp_path / "grey.png"), np.full((64, 64), 50, np.uint8))
+    np.testing.assert_allclose(Textures(tmp_path).bank().mean, [[100] * 3, [50] * 3])
+
+
+def test_write_chairs_is_readable_and_goes_on(tmp_path):
+    folder = tmp_path / "chairs"
+    write_chairs(Synthetic(2, 64, 96, 5), folder, validation_every=2)
+    kept = folder / "data" / "00001_img1.ppm"
+    stamp = kept.stat().st_mtime_ns
+    write_chairs(Synthetic(3, 64, 96, 5), folder, validation_every=2)
+    assert kept.stat().st_mtime_ns == stamp
+    scene = Synthetic(3, 64, 96, 5).scene(2)
+    np.testing.assert_array_equal(read_image(folder / "data" / "00003_img1.ppm"), scene.img1)
+    np.testing.assert_array_equal(read_flo(folder / "data" / "00003_flow.flo")[0], scene.flow)
+    occlusion = cv2.imread(str(folder / "data" / "00003_occ.png"), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(occlusion, scene.occlusion[..., 0])
+    assert (folder / "FlyingChairs_train_val.txt").read_text() == "1\n2\n1\n"
+    with pytest.raises(UserError, match="other seed"):
+        write_chairs(Synthetic(3, 64, 96, 6), folder)
+    with pytest.raises(UserError, match="beyond 2 pairs"):
+        write_chairs(Synthetic(2, 64, 96, 5), folder)
+
+
+def test_without_pytorch_the_command_says_what_to_install(tmp_path):
+    code = (
+        "import sys; sys.modules['torch'] = None; from maskflownet.scenes.synthetic import main; sys.exit(main(['x']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    said = "error: synthetic scenes need PyTorch, which is not installed: pip install torch\n"
+    assert (done.returncode, done.stderr) == (2, said)

@@ -269,7 +269,8 @@ WRONG = [
     ({"synthetic": {"seed": -1}}, "synthetic.seed must be at least 0"),
     ({"synthetic": {"textures": 3}}, "synthetic.textures must be a text"),
     ({"synthetic": {"scenes": {"fog": 0.1}}}, "unknown key synthetic.scenes.fog, did you mean 'fog_share'"),
-    ({"synthetic": {"scenes": {"fog_share": 2}}}, "synthetic.scenes .*fog_share is 2"),
+    ({"synthetic": {"scenes": {"min_objects": 11}}}, "synthetic.scenes min_objects is 11, above max_objects"),
+    ({"synthetic": {"scenes": {"fog_share": 2}}}, "synthetic.scenes.fog_share must be at most 1"),
     *(
         ({key: ...}, f"the key {key} is missing")
         for key in ("batch_size", "orig_shape", "target_shape", "augmentation")
