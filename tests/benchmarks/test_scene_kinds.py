@@ -5,7 +5,7 @@ import pytest
 from maskflownet.benchmarks import scene_kinds
 from maskflownet.benchmarks.scene_kinds import KINDS
 from maskflownet.inference.predictor import load
-from maskflownet.scenes.options import SceneOptions
+from maskflownet.scenes.draw import SceneOptions
 from maskflownet.scenes.synthetic import Synthetic
 from maskflownet.settings.cli import run
 
