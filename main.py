@@ -26,7 +26,7 @@ from maskflownet.settings.cli import (
 from maskflownet.settings.configs import load_network_config
 from maskflownet.settings.datasets import Roots, load_data_config, parse_roots, validation_sets
 from maskflownet.tools.onnx_export import check_target, export_onnx, import_onnx
-from maskflownet.training.launch import train_on
+from maskflownet.training.launch import Executor, train_on
 from maskflownet.training.plan import Options
 
 TRAINING_ONLY = ("--steps", "--seed", "--scale", "--shard", "-s", "--skip_damaged")
@@ -113,7 +113,8 @@ def run_training(args, config):
     data = load_data_config(args.dataset_cfg or "chairs.yaml")
     checkpoint = None if args.checkpoint is None else find(args)
     options = Options.of_arguments(args, steps=args.steps, clear_steps=args.clear_steps)
-    saved = train_on(config, data, checkpoint, options, args.gpus, args.engine, args.precision)
+    executor = Executor(args.gpus, args.engine, args.precision)
+    saved = train_on(executor, config, data, checkpoint, options)
     if saved is not None:
         print(f"wrote {saved}")
 

@@ -3,8 +3,8 @@
 import sys
 
 from maskflownet.settings.cli import Parser, add_checkpoint, add_devices, add_training, count, run
+from maskflownet.training.launch import Executor, run_stages
 from maskflownet.training.plan import Options
-from maskflownet.training.stages import run_stages
 
 
 def main(arguments):
@@ -28,7 +28,8 @@ def main(arguments):
     add_training(parser)
     args = parser.parse_args(arguments)
     options = Options.of_arguments(args)
-    run_stages(args.schedule, options, args.gpus, args.checkpoint, args.fresh, args.engine, args.precision, args.begin)
+    executor = Executor(args.gpus, args.engine, args.precision)
+    run_stages(args.schedule, executor, options, args.checkpoint, args.begin, args.fresh)
 
 
 def command() -> int:

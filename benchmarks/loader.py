@@ -2,122 +2,117 @@
 
 python -m maskflownet.benchmarks.loader [NAME=DIR ...] [--samples 40] [--memory 2000] [--workers 1,2]
 
-A set without DIR is read from a dummy tree in a temporary folder: smooth noise, which decodes
-somewhat faster than photographs. Files come from the page cache, not from a disk.
+Without NAME=DIR, chairs are dummies: smooth noise, which decodes somewhat faster than photographs. Sets without a
+root are left out. Files come from the page cache, not from a disk.
 """
 
 import multiprocessing
+import os
 import sys
 import tempfile
 import time
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
 import cv2
-from maskflownet.reader.loader import TrainLoader, sample_generator
+import numpy as np
+from maskflownet.errors import UserError
+from maskflownet.reader.formats import write_flo, write_image
+from maskflownet.reader.loader import Order, TrainLoader
 from maskflownet.reader.sample import random_crop, random_flip, resize_sample
 from maskflownet.settings.cli import Parser, count, run
 from maskflownet.settings.datasets import Roots, load_data_config, parse_roots, training_parts
 
-from tests import trees
-
-PARTS = (  # config, of which the first data set is measured unless it is a mix
-    ("chairs", "chairs"),
-    ("things3d", "things3d"),
-    ("sintel", "sintel"),
-    ("kitti", "kitti"),
-    ("sintel_kitti2015_hd1k", "hd1k"),
-    ("synthetic", "synthetic"),
-)
+PARTS = {  # by data set the config of which it is measured
+    **{name: name for name in ("chairs", "things3d", "sintel", "kitti", "synthetic")},
+    "hd1k": "sintel_kitti2015_hd1k",
+}
 STOPS = 4  # of the memory's measurement
 
 
-def make_dummies(folder: Path) -> dict:
-    """Make a tree of every data set with its real picture size."""
-    frames = dict(trees.SINTEL_FRAMES)
-    return {
-        "chairs": trees.make_chairs(folder / "chairs", 40, 0, (384, 512)),
-        "things3d": trees.make_things3d_subset(folder / "things3d", 2, 5, (540, 960)),
-        "sintel": trees.make_sintel(folder / "sintel", frames, {}, (436, 1024)),
-        "kitti": trees.make_kitti(folder / "kitti", {2012: 20, 2015: 20}, 0, (375, 1242)),
-        "hd1k": trees.make_hd1k(folder / "hd1k", {0: 10, 1: 10}, (1080, 2560)),
-    }
+def make_chairs(root: Path, pairs: int, size=(384, 512)) -> Path:
+    """Write so many training pairs in FlyingChairs' layout: four of smooth noise, the others links to them."""
+    data, rng = root / "data", np.random.default_rng(0)
+    data.mkdir(parents=True)
+    for i in range(1, pairs + 1):
+        for end in ("img1.ppm", "img2.ppm", "flow.flo"):
+            path, first = data / f"{i:05d}_{end}", data / f"{(i - 1) % 4 + 1:05d}_{end}"
+            if i > 4:
+                os.link(first, path)
+            elif end == "flow.flo":
+                write_flo(path, rng.normal(0, 9, (*size, 2)).astype(np.float32))
+            else:
+                write_image(path, cv2.resize(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8), size[::-1]))
+    (root / "FlyingChairs_train_val.txt").write_text("1\n" * pairs)
+    return root
 
 
-def resident_mib(pid="self") -> float:
-    """Resident memory of a process (Linux)."""
-    fields = Path(f"/proc/{pid}/status").read_text().split("VmRSS:")[1].split()
-    return int(fields[0]) / 1024
+def rate(work, samples: int) -> float:
+    """Calls of `work(i)` per second."""
+    start = time.perf_counter()
+    for i in range(samples):
+        work(i)
+    return samples / (time.perf_counter() - start)
 
 
-def readers(roots, samples: int) -> None:
+def readers(roots: Roots, samples: int) -> None:
     """Print what one core reads, and what it reads, resizes, crops and flips."""
     print(f"{'set':10} {'picture':>10} {'input':>10} {'read/s':>8} {'ready/s':>8}   (one core)")
-    for config_name, name in PARTS:
+    for name, config_name in PARTS.items():
         config = load_data_config(config_name)
-        number = list(config.dataset).index(name)
-        dataset = training_parts(config, roots)[number][0]
-        sample = dataset[0]
-        start = time.perf_counter()
-        for i in range(samples):
-            dataset[i % len(dataset)]
-        read = samples / (time.perf_counter() - start)
-        start = time.perf_counter()
-        for i in range(samples):
-            ready = dataset[i % len(dataset)]
-            if config.resize:
-                ready = resize_sample(ready, *config.resize)
-            generator = sample_generator(0, 0, i)
-            ready = random_flip(random_crop(ready, *config.orig_shape, generator), generator)
-        done = samples / (time.perf_counter() - start)
-        shapes = ("x".join(map(str, s.img1.shape[:2])) for s in (sample, ready))
+        try:
+            dataset = training_parts(config, roots)[list(config.dataset).index(name)][0]
+        except UserError as error:
+            print(f"{name:10} left out: {error}")
+            continue
+
+        def ready(i):
+            sample = dataset[i % len(dataset)]  # noqa: B023 - called in this pass of the loop
+            sample = resize_sample(sample, *config.resize) if config.resize else sample  # noqa: B023
+            generator = Order().generator(0, i)
+            return random_flip(random_crop(sample, *config.orig_shape, generator), generator)  # noqa: B023
+
+        shapes = ("x".join(map(str, sample.img1.shape[:2])) for sample in (dataset[0], ready(0)))
+        read, done = rate(lambda i: dataset[i % len(dataset)], samples), rate(ready, samples)  # noqa: B023
         print("{:10} {:>10} {:>10}".format(name, *shapes), f"{read:8.1f} {done:8.1f}", flush=True)
 
 
-def loader(roots, samples: int, workers) -> None:
+def loader(roots: Roots, samples: int, workers) -> None:
     """Print how fast batches of chairs.yaml arrive."""
     config = load_data_config("chairs")
-    parts = training_parts(config, roots)
-    steps = -(-samples // config.batch_size)
     for number in workers:
-        with TrainLoader(parts, config.orig_shape, workers=number) as batches_of:
-            batches = batches_of.batches()
-            for _ in islice(batches, 5):  # starts the workers and empties what was prefetched
+        made = TrainLoader(training_parts(config, roots), config.orig_shape, readers=number)
+        with closing(made.batches()) as batches:
+            for _ in islice(batches, 5):  # starts the workers and empties what was read ahead
                 pass
-            start = time.perf_counter()
-            for _ in islice(batches, steps):
-                pass
-            speed = steps * config.batch_size / (time.perf_counter() - start)
+            speed = config.batch_size * rate(lambda _: next(batches), -(-samples // config.batch_size))  # noqa: B023
         print(f"batches of chairs.yaml, {number} workers: {speed:.1f} samples/s", flush=True)
 
 
-def memory(roots, samples: int) -> None:
-    """Print the resident memory of the loader and its one worker while samples go by."""
+def memory(roots: Roots, samples: int) -> None:
+    """Print the resident memory of the loader and its one worker while samples go by (Linux)."""
     config = load_data_config("chairs")
-    parts = training_parts(config, roots)
-    with TrainLoader(parts, config.orig_shape, workers=1) as batches_of:
-        batches = batches_of.batches()
+    with closing(TrainLoader(training_parts(config, roots), config.orig_shape, readers=1).batches()) as batches:
         for stop in range(1, STOPS + 1):
             for _ in islice(batches, samples // STOPS // config.batch_size):
                 pass
-            (worker,) = multiprocessing.active_children()
-            print(
-                f"resident memory after {samples * stop // STOPS} samples: {resident_mib():.1f} "
-                f"MiB, its worker's {resident_mib(worker.pid):.1f} MiB",
-                flush=True,
-            )
+            pids = os.getpid(), *(child.pid for child in multiprocessing.active_children())
+            kib = [int(Path(f"/proc/{pid}/status").read_text().split("VmRSS:")[1].split()[0]) for pid in pids]
+            found = ", ".join(f"{size / 1024:.1f} MiB" for size in kib)
+            print(f"resident memory after {samples * stop // STOPS} samples, and its worker's: {found}", flush=True)
 
 
 def main(arguments):
     parser = Parser(prog="loader.py", description=__doc__.splitlines()[0])
-    parser.add_argument("roots", nargs="*", metavar="NAME=DIR", help="read this set, not a dummy")
+    parser.add_argument("roots", nargs="*", metavar="NAME=DIR", help="also read this set")
     parser.add_argument("--samples", type=count, default=40, help="samples per measurement")
     parser.add_argument("--memory", type=count, default=2000, help="samples of the memory's")
     parser.add_argument("--workers", default="0,1,2", help="numbers of workers to measure")
     args = parser.parse_args(arguments)
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
-        roots = Roots({**make_dummies(Path(folder)), **parse_roots(args.roots)})
+        roots = Roots({"chairs": make_chairs(Path(folder) / "chairs", 40), **parse_roots(args.roots)})
         readers(roots, args.samples)
         loader(roots, 4 * args.samples, [int(number) for number in args.workers.split(",")])
         memory(roots, args.memory)

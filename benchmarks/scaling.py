@@ -13,44 +13,31 @@ import sys
 import tempfile
 from pathlib import Path
 
+from maskflownet.benchmarks.loader import make_chairs
 from maskflownet.errors import UserError
 from maskflownet.settings.cli import Parser, count, run
-from maskflownet.settings.datasets import load_data_config
 from maskflownet.settings.folders import ROOT
 from maskflownet.settings.schema import yaml_text
-
-from tests import trees
 
 FROM = 100  # step; at the ones before, graphs are captured and caches fill
 
 
-def samples_per_second(log: Path, batch: int, end: int) -> float:
-    times = {
-        int(step): float(seconds) for step, seconds in re.findall(r"steps=(\d+),.*total_time=([\d.]+)", log.read_text())
-    }
-    return batch * (end - FROM) / (times[end] - times[FROM])
-
-
 def train(args, folder: Path, gpus: int, chairs: Path) -> float:
     """Samples per second of a run."""
-    config = {**load_data_config("chairs").content}
-    batch = args.batch * gpus
-    config.update(batch_size=batch, validation=[], checkpoint_steps=10 * args.steps)
-    data = folder / "data.yaml"
+    batch, output, data = args.batch * gpus, folder / f"gpus{gpus}", folder / "data.yaml"
+    config = {"base": "chairs.yaml", "batch_size": batch, "validation": [], "checkpoint_steps": 10 * args.steps}
     data.write_text(yaml_text(config))
-    command = [sys.executable, str(ROOT / "main.py"), args.config, "--engine", "torch"]
-    command += ["--dataset_cfg", str(data), "-g", ",".join(map(str, range(gpus)))]
-    command += ["--precision", args.precision, "--steps", str(args.steps)]
-    command += ["--workers", str(args.workers * gpus), "--data_root", f"chairs={chairs}"]
-    output = folder / f"gpus{gpus}"
-    command += ["--output_root", str(output)]
+    command = [sys.executable, "main.py", args.config, "--engine", "torch", "--precision", args.precision]
+    command += ["--dataset_cfg", data, "-g", ",".join(map(str, range(gpus))), "--steps", args.steps]
+    command += ["--workers", args.workers * gpus, "--data_root", f"chairs={chairs}", "--output_root", output]
     if args.checkpoint:
         command += ["-c", args.checkpoint, "--clear_steps"]
-    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, check=False, capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"the run on {gpus} GPUs failed: {done.stderr.strip().splitlines()[-1]}")
     (log,) = (output / "logs").glob("*.log")
-    return samples_per_second(log, batch, args.steps)
+    times = dict(re.findall(r"steps=(\d+),.*total_time=([\d.]+)", log.read_text()))
+    return batch * (args.steps - FROM) / (float(times[str(args.steps)]) - float(times[str(FROM)]))
 
 
 def main(arguments):
@@ -68,7 +55,7 @@ def main(arguments):
         raise UserError(f"--steps must be a multiple of 50 above {FROM}, where the log has a line")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        chairs = trees.make_chairs(folder / "chairs", 256, 0, (384, 512))
+        chairs = make_chairs(folder / "chairs", 256)
         first = None
         for gpus in map(int, args.gpus.split(",")):
             rate = train(args, folder, gpus, chairs)

@@ -1,364 +1,261 @@
-"""Which sample comes when: a pure function of the seed and the position, without state to save.
+"""Batches for training out of several data sets, and samples in order for validation.
 
-Batches for training out of several data sets, and samples in order for validation.
-
-The next batch, made ready while the caller is busy with this one.
+`grain` needs Python 3.11 and six more packages, PyTorch's DataLoader needs PyTorch, which an MXNet installation lacks:
+hence the processes of `maskflownet.processes`.
 """
 
-from __future__ import annotations
-
+import ctypes
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import closing
+from functools import lru_cache
 from itertools import count, islice
+from typing import NamedTuple
 
 import numpy as np
-from maskflownet.errors import DataError, UserError
-from maskflownet.reader.pool import Batch, Pool, Ring, Slots
+from maskflownet.errors import UserError
+from maskflownet.processes import Context, Pool
 from maskflownet.reader.sample import Sample, random_crop, random_flip, resize_sample
 
+AHEAD = 3  # batches that are loaded ahead
+MOST_DAMAGED = 16  # samples one after the other, beyond which the folder is at fault, not a file
 # What a generator is for; equal numbers would make a pass's order and a sample's crop related.
 ORDER, SAMPLE = 0, 1
 
 
-class Order:
-    """The endless order of one data set's samples, pass after pass, each pass shuffled anew.
+class Order(NamedTuple):
+    """Which sample comes when: a function of the seed and the step, without state to save.
 
-    Position p is in pass p // length, and every pass holds every sample once.
-
-    Parameters
-    ----------
-    length : int
-        Number of samples.
-    seed : int
-        At least 0.
-    number : int
-        Of the data set among those that are mixed.
+    Batch number b of machine i of n holds its samples of each data set at the positions that follow (b n + i) times
+    their number, so that the machines' batches of a step are together one larger batch.
     """
 
-    def __init__(self, length: int, seed: int, number: int):
-        self.length, self.seed, self.number = length, seed, number
-        self._pass = None
-        self._permutation = None
+    seed: int = 0
+    echo: int = 1  # uses each batch N times, N + 1 steps apart (Choi et al., "Data Echoing", 2019)
+    machine: tuple[int, int] = (0, 1)  # (i, n): the i-th of n machines, each with a batch of its own
+    process: tuple[int, int] = (0, 1)  # (i, n): takes the i-th of n equal slices of its machine's batch
 
-    def indices(self, position: int, count: int = 1) -> tuple[int, ...]:
-        """Return the sample at a position and its substitutes, those that follow in its pass.
+    def positions(self, number: int, samples: Sequence[int]) -> list[tuple[int, int]]:
+        """(number of the data set, position in it) of what this process reads of a batch.
 
         Parameters
         ----------
-        position : int
-            At least 0.
-        count : int
-            How many, fewer where the data set is smaller; after the pass's end follows its start.
+        number : int
+            Of the batch.
+        samples : sequence of int
+            Of each data set in a batch.
         """
-        pass_number, place = divmod(position, self.length)
-        if pass_number != self._pass:
-            generator = np.random.default_rng([self.seed, self.number, ORDER, pass_number])
-            self._permutation, self._pass = generator.permutation(self.length), pass_number
-        places = range(place, place + min(count, self.length))
-        return tuple(int(self._permutation[p % self.length]) for p in places)
+        machine, machines = self.machine
+        whole = [(d, (number * machines + machine) * n + j) for d, n in enumerate(samples) for j in range(n)]
+        i, parts = self.process
+        size = len(whole) // parts
+        return whole[i * size : (i + 1) * size]
+
+    def indices(self, dataset: int, length: int, position: int, attempts: int = 1) -> tuple[int, ...]:
+        """The sample at a position of a data set, and its substitutes: those that follow in the same pass.
+
+        Every pass holds each of the `length` samples once, shuffled anew.
+        """
+        number, place = divmod(position, length)
+        order = _shuffled(self.seed, dataset, number, length)
+        return tuple(int(order[p % length]) for p in range(place, place + min(attempts, length)))
+
+    def generator(self, dataset: int, position: int) -> np.random.Generator:
+        """Of the crop and the flip at a position of a data set."""
+        return np.random.default_rng([self.seed, dataset, SAMPLE, position])
 
 
-def sample_generator(seed: int, number: int, position: int) -> np.random.Generator:
-    """Return the generator of the crop and the flip at a position of data set ``number``."""
-    return np.random.default_rng([seed, number, SAMPLE, position])
+@lru_cache(maxsize=16)  # of each data set of a mix the pass at hand
+def _shuffled(seed: int, dataset: int, number: int, length: int) -> np.ndarray:
+    return np.random.default_rng([seed, dataset, ORDER, number]).permutation(length)
 
 
-__all__ = ["Batch", "TrainLoader", "ordered"]
+class Batch(NamedTuple):
+    """N training samples of one size."""
 
-IN_USE = 2  # batches that the caller may still read when it asks for the next one
-MOST_DAMAGED = 16  # samples one after the other, beyond which the folder is at fault, not a file
+    img1: np.ndarray  # (N, H, W, 3) uint8, RGB
+    img2: np.ndarray  # (N, H, W, 3) uint8, RGB
+    flow: np.ndarray  # (N, H, W, 2) float32, px, (u, v)
+    mask: np.ndarray  # (N, H, W, 1) uint8, 255 = the flow is valid
+    names: tuple[str, ...]
 
 
 class TrainLoader:
-    """Endless training batches, the same for the same seed whatever the number of workers.
+    """Endless training batches, the same for the same order whatever the number of readers.
 
-    Every batch holds a fixed number of samples of each data set, in the order of ``parts``. Each
-    data set is gone through in passes of its own; an incomplete last batch of a pass is filled from
-    the next one. What a batch holds depends on the seed and the step alone: training resumes at
-    step s by ``batches(s)``. A sample is read, resized where ``resize`` is given, cropped at random
-    and flipped with probability 1/2. At most ``prefetch`` + ``echo`` batches are in memory
-    besides those that the caller keeps.
+    A sample is read, resized where `resize` is given, cropped at random and flipped with probability 1/2.
 
     Parameters
     ----------
     parts : sequence of (data set, int)
         What is mixed, with its samples per batch.
-    original : (int, int)
-        (H, W) of the crop, px.
-    resize : (int, int), optional
-        (H, W) to which samples are resized before the crop.
-    seed : int
-        At least 0.
-    workers : int
-        Processes that load; 0 = the calling one does.
-    prefetch : int
-        Batches that are loaded ahead, at least 1.
+    crop, resize : (int, int)
+        (H, W) px of the crop, and of the whole sample before it.
+    order : Order
+    readers : int
+        Processes that read; 0 = the calling one does.
     skip_damaged : bool
-        Whether a sample that cannot be read is replaced with the next one of its pass instead of
-        being an error; `skipped` tells which. After `MOST_DAMAGED` in a row it is an error.
-    rank, world : int
-        For ``world`` processes with a loader each: their batches of one step together are the batch
-        that a single process with ``world`` times the samples of each part would get, and this
-        process gets part number ``rank`` of every data set's share.
-    echo : int
-        Steps that each batch is given to, where reading is slower than training and the
-        augmentation makes something new of it (Choi et al., "Faster Neural Network Training with
-        Data Echoing", 2019). They are ``echo`` + 1 steps apart, with other batches between them;
-        of the first ones some are given to fewer.
-    share : (int, int)
-        (i, n): of each batch described so far only the i-th of n equal slices is loaded, in the
-        order of the batch, for several processes that split one batch.
+        Replace a sample that cannot be read with the next one of its pass; after `MOST_DAMAGED` in a row it is an
+        error.
 
     Attributes
     ----------
     skipped : list of str
         One sentence per damaged sample that was replaced, in the order of their first use.
-
-    Raises
-    ------
-    DataError
-        A data set is empty.
-    ValueError
-        A number is out of its range.
     """
 
     def __init__(
         self,
         parts: Sequence[tuple],
-        original: tuple[int, int],
+        crop: tuple[int, int],
         resize: tuple[int, int] | None = None,
-        seed: int = 0,
-        workers: int = 0,
-        prefetch: int = 3,
+        order: Order | None = None,
+        readers: int = 0,
         skip_damaged: bool = False,
-        rank: int = 0,
-        world: int = 1,
-        echo: int = 1,
-        share: tuple[int, int] = (0, 1),
     ):
         self.datasets = [dataset for dataset, _ in parts]
         self.samples = [samples for _, samples in parts]
+        self.crop, self.resize, self.order, self.readers = crop, resize, order or Order(), readers
         for number, dataset in enumerate(self.datasets, start=1):
             if not len(dataset):
                 where = getattr(dataset, "root", None) or f"number {number}"
-                raise DataError(f"the training data set {where} has no samples")
-        total = sum(self.samples)
-        if not parts or min(self.samples) < 1:
-            raise ValueError("a batch needs data sets and at least one sample of each")
-        if seed < 0 or workers < 0 or prefetch < 1:
-            raise ValueError(f"seed {seed}, workers {workers} or prefetch {prefetch} is too low")
-        if echo < 1:
-            raise ValueError(f"a batch is given to at least one step, not to {echo}")
-        if not (0 <= rank < world and 0 <= share[0] < share[1]):
-            raise ValueError(f"no such part of a batch: rank {rank} of {world}, share {share}")
-        if total % share[1]:
-            raise ValueError(f"a batch of {total} samples has no {share[1]} equal parts")
-        self.original, self.resize, self.seed = original, resize, seed
-        self.workers, self.prefetch = workers, prefetch
+                raise UserError(f"the training data set {where} has no samples")
+        if sum(self.samples) % self.order.process[1]:
+            raise ValueError(f"a batch of {sum(self.samples)} samples has no {self.order.process[1]} equal parts")
         self.attempts = MOST_DAMAGED if skip_damaged else 1
-        self.rank, self.world, self.echo = rank, world, echo
-        self.rows = range(total // share[1] * share[0], total // share[1] * (share[0] + 1))
-        self.orders = [Order(len(dataset), seed, d) for d, dataset in enumerate(self.datasets)]
         self.skipped: list[str] = []
-        self._pools: list[Pool] = []
 
-    def __enter__(self) -> TrainLoader:
-        return self
+    def batches(self, step: int = 0) -> Iterator[Batch]:
+        """Yield the batches of the steps that follow `step` steps; closing the generator ends the readers.
 
-    def __exit__(self, *_) -> None:
-        self.close()
-
-    def batches(self, start_step: int = 0, allocate: Callable[[int], np.ndarray] | None = None) -> Iterator[Batch]:
-        """Yield the batches of the steps ``start_step``, ``start_step`` + 1, ... without end.
-
-        Closing the generator ends the workers.
-
-        Parameters
-        ----------
-        start_step : int
-        allocate : callable, optional
-            Gives n bytes of memory as (n,) uint8, in which all batches then live. `IN_USE` batches
-            stay as they are until the next one is there, which may overwrite older ones. Default:
-            every batch has memory of its own and stays.
+        A batch's arrays stay as they are until the next batch is asked for.
 
         Raises
         ------
-        DataError
-            A sample is damaged, has no label, or is smaller than the crop.
-        WorkerError
-            A worker process died.
+        UserError
+            A sample is damaged, has no label or is smaller than the crop, or a reader died.
         """
-        period, phase = divmod(start_step, self.echo)
-        with closing(self._loaded(period, allocate)) as loaded:
-            recent = deque(islice(loaded, self.echo - 1), maxlen=self.echo)
-            for batch in loaded:
-                recent.append(batch)
-                for age in range(phase, self.echo):
-                    yield recent[-1 - age]
-                phase = 0
+        echo = self.order.echo
+        with closing(self._loaded(step // echo)) as loaded:
+            recent: deque[Batch] = deque(islice(loaded, echo - 1), maxlen=echo)
+            for number in count(step):
+                if number % echo == 0 or len(recent) < echo:
+                    recent.append(next(loaded))
+                yield recent[-1 - number % echo]
 
-    def _loaded(self, first: int, allocate) -> Iterator[Batch]:
-        """Yield the batches number ``first``, ``first`` + 1, ..., each once."""
-        size = len(self.rows)
-        slots = Slots(self.prefetch + 1, size, *self.original, shared=self.workers > 0)
-        arguments = (self.datasets, self.original, self.resize, self.seed, slots)
-        pool = Pool(self.workers, _Loading, arguments)
-        self._pools.append(pool)
-        results = pool.results(self._tasks(first), size * self.prefetch)
+    def _loaded(self, first: int) -> Iterator[Batch]:
+        """Yield the batches number `first`, `first` + 1, ..., each once; `echo` of them stay as they are."""
+        size = len(self.order.positions(first, self.samples))
+        slots = Slots(AHEAD + self.order.echo, (size, *self.crop), shared=self.readers > 0)
+        pool = Pool(self.readers, _Reader(self.datasets, self.resize, self.order, slots))
+        results = pool.results(self._tasks(first, slots.count), size * AHEAD)
         try:
-            ring = Ring(self.echo + IN_USE, slots, allocate) if allocate else None
             for number in count(first):
-                done = list(islice(results, size))
-                if pool.closed:
-                    return
-                for name, errors in done:
-                    self._note(errors, failed=name is None)
-                # Copied before the next result is asked for, which reuses the slot.
-                slot = number % (self.prefetch + 1)
-                names = tuple(name for name, _ in done)
-                yield ring.take(number, slot, names) if ring else slots.take(slot, names)
+                names = []
+                for name, errors in islice(results, size):
+                    if name is None:
+                        row = f"; it is one of {len(errors)} damaged samples in a row" if len(errors) > 1 else ""
+                        raise UserError(errors[-1] + row)
+                    self.skipped += [error for error in errors if error not in self.skipped]
+                    names.append(name)
+                yield Batch(*slots.arrays(number % slots.count), tuple(names))
         finally:
             pool.close()
-            self._pools.remove(pool)
 
-    def close(self) -> None:
-        """End the workers; generators of `batches` that are still in use end too."""
-        for pool in list(self._pools):
-            pool.close()
-
-    def positions(self, number: int) -> list[tuple[int, int]]:
-        """Return (number of the data set, position in it) of each sample of a batch."""
-        whole = [
-            (d, (number * self.world + self.rank) * samples + j)
-            for d, samples in enumerate(self.samples)
-            for j in range(samples)
-        ]
-        return [whole[row] for row in self.rows]
-
-    def _tasks(self, first: int) -> Iterator[tuple]:
+    def _tasks(self, first: int, slots: int) -> Iterator[tuple]:
         for number in count(first):
-            for row, (d, position) in enumerate(self.positions(number)):
-                indices = self.orders[d].indices(position, self.attempts)
-                yield number % (self.prefetch + 1), row, d, position, indices
-
-    def _note(self, errors: list[str], failed: bool) -> None:
-        if failed and self.attempts == 1:
-            raise DataError(errors[-1])
-        if failed:
-            raise DataError(f"{errors[-1]}; it is one of {len(errors)} damaged samples in a row")
-        self.skipped += [error for error in errors if error not in self.skipped]
+            for row, (d, position) in enumerate(self.order.positions(number, self.samples)):
+                indices = self.order.indices(d, len(self.datasets[d]), position, self.attempts)
+                yield number % slots, row, d, position, indices
 
 
-class _Loading:
-    """Loads single samples of training batches; lives in a worker."""
+class _Reader:
+    """Reads single samples of training batches into the slots, in any process."""
 
-    def __init__(self, datasets, original, resize, seed: int, slots: Slots):
-        self.datasets, self.original, self.resize = datasets, original, resize
-        self.seed, self.slots = seed, slots
+    def __init__(self, datasets: Sequence, resize: tuple[int, int] | None, order: Order, slots: "Slots"):
+        self.datasets, self.resize, self.order, self.slots = datasets, resize, order, slots
 
     def __call__(
-        self, slot: int, row: int, number: int, position: int, indices: tuple[int, ...]
+        self, slot: int, row: int, d: int, position: int, indices: tuple[int, ...]
     ) -> tuple[str | None, list[str]]:
-        """Load the first readable of some samples; return its name and what was wrong before."""
+        """Read the first readable of some samples; its name, None without any, and what was wrong before."""
         errors: list[str] = []
         for index in indices:
             try:
-                sample = self.datasets[number][index]
+                sample = self.datasets[d][index]
             except UserError as error:
                 errors.append(str(error))
                 continue
-            self.slots.put(slot, row, self._prepare(sample, number, position))
+            ready = self._prepare(sample, self.order.generator(d, position))
+            for array, values in zip(self.slots.arrays(slot), ready[:4]):
+                array[row] = 255 if values is None else values  # no mask: valid everywhere
             return sample.name, errors
         return None, errors
 
-    def _prepare(self, sample: Sample, number: int, position: int) -> Sample:
+    def _prepare(self, sample: Sample, generator: np.random.Generator) -> Sample:
         if sample.flow is None:
-            raise DataError(f"{sample.name} has no label, so nothing can be learnt from it")
+            raise UserError(f"{sample.name} has no label, so nothing can be learnt from it")
         if self.resize is not None:
             sample = resize_sample(sample, *self.resize)
-        generator = sample_generator(self.seed, number, position)
-        return random_flip(random_crop(sample, *self.original, generator), generator)
+        return random_flip(random_crop(sample, *self.slots.shape[1:], generator), generator)
 
 
-def ordered(dataset, workers: int = 0, prefetch: int = 4) -> Iterator[tuple[int, Sample]]:
-    """Yield every sample of a data set once, in order.
+class Slots:
+    """Places for batches of one shape in memory that processes share, as pipes are too slow for pictures.
+
+    Parameters
+    ----------
+    count : int
+    shape : (int, int, int)
+        (N, H, W) of each batch.
+    shared : bool
+        False where there is only the calling process.
+    """
+
+    def __init__(self, count: int, shape: tuple[int, int, int], shared: bool):
+        self.count, self.shape = count, shape
+        self.pixels = int(np.prod(shape))
+        size = 15 * self.pixels * count  # two pictures, a float32 vector, a mask
+        try:
+            # Anonymous or already unlinked, so that nothing remains of a process that is killed.
+            self.memory = Context().RawArray(ctypes.c_uint8, size) if shared else np.empty(size, np.uint8)
+        except (OSError, MemoryError) as error:
+            raise UserError(
+                f"{size / 2**20:.0f} MiB of shared memory for {count} batches cannot be had ({error}): "
+                "lower batch_size in the dataset config"
+            ) from error
+
+    def arrays(self, slot: int) -> tuple[np.ndarray, ...]:
+        """img1, img2, flow and mask of one place, as `Batch` has them: views of the memory."""
+        pixels = self.pixels
+        # All flows come first, as float32 must begin at a multiple of four bytes.
+        flow = np.frombuffer(self.memory, np.float32, 2 * pixels, 8 * pixels * slot)
+        rest = np.frombuffer(self.memory, np.uint8, 7 * pixels, 8 * pixels * self.count + 7 * pixels * slot)
+        parts = rest[: 3 * pixels], rest[3 * pixels : 6 * pixels], flow, rest[6 * pixels :]
+        return tuple(array.reshape(*self.shape, channels) for array, channels in zip(parts, (3, 3, 2, 1)))
+
+
+def ordered(dataset, readers: int = 0, ahead: int = 4) -> Iterator[tuple[int, Sample]]:
+    """Yield (index, sample) of every sample of a data set once, in order; closing it ends the readers.
 
     Parameters
     ----------
     dataset : data set
         Sizes may differ between its samples.
-    workers : int
-        Processes that load; 0 = the calling one does.
-    prefetch : int
-        Samples that are loaded ahead, at least 1.
-
-    Yields
-    ------
-    index : int
-    sample : Sample
+    readers : int
+        Processes that read; 0 = the calling one does.
+    ahead : int
+        Samples that are read ahead.
 
     Raises
     ------
-    DataError
-        The data set is empty, or a sample is damaged.
-    WorkerError
-        A worker process died.
+    UserError
+        The data set is empty, a sample is damaged, or a reader died.
     """
     if not len(dataset):
-        raise DataError(f"the data set {getattr(dataset, 'root', '')} has no samples")
-    if prefetch < 1:
-        raise ValueError(f"at least one sample must be loaded at a time, not {prefetch}")
-    pool = Pool(workers, _Reading, (dataset,))
-    results = pool.results(((index,) for index in range(len(dataset))), prefetch)
+        raise UserError(f"the data set {getattr(dataset, 'root', '')} has no samples")
+    pool = Pool(readers, dataset.__getitem__)
     try:
-        yield from enumerate(results)
+        yield from enumerate(pool.results(((index,) for index in range(len(dataset))), ahead))
     finally:
         pool.close()
-
-
-class _Reading:
-    """Reads samples as they are; lives in a worker."""
-
-    def __init__(self, dataset):
-        self.dataset = dataset
-
-    def __call__(self, index: int) -> Sample:
-        return self.dataset[index]
-
-
-class BatchesAhead:
-    """Batches as `TrainLoader.batches` yields them, one of them fetched ahead in a thread.
-
-    Fetching copies tens of megabytes, in which Python's lock is free for the caller.
-
-    Parameters
-    ----------
-    loader : TrainLoader
-        Closed with this.
-    start_step : int
-    allocate : callable, optional
-        See `TrainLoader.batches`. A batch and the one before it stay as they are until the next one
-        is asked for, although that one has been fetched.
-    """
-
-    def __init__(self, loader: TrainLoader, start_step: int = 0, allocate: Callable[[int], np.ndarray] | None = None):
-        self._loader = loader
-        self._batches: Iterator[Batch] = loader.batches(start_step, allocate)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
-        self._next: Future = self._thread.submit(next, self._batches)
-
-    def __iter__(self) -> BatchesAhead:
-        return self
-
-    def __next__(self) -> Batch:
-        batch = self._next.result()
-        self._next = self._thread.submit(next, self._batches)
-        return batch
-
-    def close(self) -> None:
-        """End the thread and the loader's workers."""
-        self._loader.close()  # from outside, as the generator may be running
-        self._thread.shutdown(wait=True)
-        self._batches.close()

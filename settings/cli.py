@@ -39,8 +39,8 @@ def run(main: Callable[[list[str]], None], arguments: list[str] | None = None) -
             sentence = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
         print(f"error: {sentence}", file=sys.stderr)
         return FAILED
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupted:
+        print(str(interrupted) or "interrupted", file=sys.stderr)
         return INTERRUPTED
     return 0
 

@@ -10,9 +10,9 @@ from maskflownet.checkpoints.checkpoint import load_checkpoint
 from maskflownet.checkpoints.params import read_params
 from maskflownet.reader.formats import read_flow
 from maskflownet.settings.cli import run
+from maskflownet.settings.configs import load_schedule
 from maskflownet.settings.folders import CONFIGS
 from maskflownet.training.snapshots import state_path
-from maskflownet.training.stages import load_schedule
 
 import main
 import run_stages
@@ -140,7 +140,7 @@ def test_validation_of_the_last_checkpoint(finished, place, capsys):
     assert len(rows) == 1 + 2 * len(measured)
 
 
-def test_lesson_18_clear_steps_changes_nothing_for_a_validation(finished, place, capsys):
+def test_clear_steps_changes_nothing_for_a_validation(finished, place, capsys):
     home, runs, _, _ = finished
     line = ["MaskFlownet_S", "-c", runs[0], "--valid", "--debug", "--output_root", str(home)]
     line.append(place[1][0])  # chairs alone

@@ -22,14 +22,15 @@ from maskflownet.checkpoints.checkpoint import read_checkpoint
 from maskflownet.checkpoints.params import read_params, write_params
 from maskflownet.engine.contract import under_torchrun
 from maskflownet.engine.load import make_engine
+from maskflownet.engine.torch.distributed import run_in_processes
 from maskflownet.engine.torch.engine import TorchEngine
 from maskflownet.engine.torch.training import TorchTraining
 from maskflownet.settings.cli import run
 from maskflownet.settings.configs import load_network_config
 from maskflownet.settings.datasets import load_data_config
+from maskflownet.training.launch import Executor, train_on
 from maskflownet.training.loop import train
 from maskflownet.training.snapshots import state_path
-from maskflownet.training.torch_launch import train_on_devices
 
 from tests.training_runs import options
 
@@ -44,7 +45,8 @@ def train_torch_in(folder: Path, ranks: int = 0, checkpoint=None, **changes) -> 
     chosen = options(folder, **changes)
     devices = [torch.device("cpu")] * max(1, ranks)
     if ranks:
-        return train_on_devices(devices, "float32", config, data, checkpoint, chosen)
+        executor = Executor(engine="torch", precision="float32")
+        return Path(run_in_processes(devices, train_on, (executor, config, data, checkpoint, chosen)))
     engine = TorchEngine(config, devices)
     return train(engine, config, data, checkpoint, chosen)
 

@@ -1,54 +1,134 @@
-"""Training on the devices of `-g`, with as many processes as the engine needs for them."""
-
-from __future__ import annotations
+"""Training as the programs ask for it: one run on the devices of `-g`, or the stages of a schedule."""
 
 import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from maskflownet.checkpoints.checkpoint import Checkpoint
+from maskflownet.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from maskflownet.engine.contract import refuse_torchrun, under_torchrun
 from maskflownet.engine.load import import_torch, make_engine
-from maskflownet.settings.configs import ENGINES, DataConfig, NetworkConfig
+from maskflownet.errors import UserError
+from maskflownet.reader.files import atomic_path
+from maskflownet.settings.configs import ENGINES, DataConfig, NetworkConfig, load_network_config, load_schedule
+from maskflownet.settings.datasets import load_data_config
+from maskflownet.settings.schema import read_yaml, yaml_text
 from maskflownet.training.loop import train
-from maskflownet.training.plan import Options
+from maskflownet.training.plan import Options, end_of
+from maskflownet.training.snapshots import Snapshots
+
+
+@dataclass(frozen=True)
+class Executor:
+    """What executes a training; see `maskflownet.engine.load.make_engine`."""
+
+    gpus: str = ""
+    engine: str = ENGINES[0]
+    precision: str | None = None
 
 
 def train_on(
-    config: NetworkConfig,
-    data: DataConfig,
-    checkpoint: Checkpoint | None,
-    options: Options,
-    gpus: str = "",
-    engine: str = ENGINES[0],
-    precision: str | None = None,
+    executor: Executor, config: NetworkConfig, data: DataConfig, checkpoint: Checkpoint | None, options: Options
 ) -> Path | None:
-    """Make an engine and train; the path of the last checkpoint, None in all workers but the first.
+    """Make an engine and train, see `maskflownet.training.loop.train`.
 
-    The torch engine takes a process per GPU, and those of `torchrun`, if there is one, as they
-    are; MXNet joins the parameter server of the `DMLC_*` variables.
+    The torch engine takes one process per device: those of `torchrun`, or its own. MXNet has one process for all
+    devices, and joins the parameter server of the `DMLC_*` variables.
+    """
+    if executor.engine == "torch":
+        import_torch()
+        from maskflownet.engine.torch.devices import devices  # noqa: PLC0415
+        from maskflownet.engine.torch.distributed import run_in_processes  # noqa: PLC0415
+
+        distributed, found = under_torchrun(), devices(executor.gpus)
+        if len(found) > 1 and not distributed:
+            return Path(run_in_processes(found, train_on, (executor, config, data, checkpoint, options)))
+    else:
+        refuse_torchrun("--engine mxnet")
+        distributed = "DMLC_ROLE" in os.environ
+    engine = make_engine(config, executor.gpus, options.seed or 0, distributed, executor.engine, executor.precision)
+    try:
+        return train(engine, config, data, checkpoint, options)
+    finally:
+        engine.close()
+
+
+def run_stages(
+    name: str, executor: Executor, options: Options, checkpoint: str | None = None, begin: int = 1, fresh: bool = False
+) -> list[Path]:
+    """Run a schedule from where it was left; the last checkpoint of every stage that is run.
+
+    What has been reached is kept in a state file, so that the same command goes on after a kill at any point: a
+    stage's run id is noted before it starts, and its checkpoints say how far it came.
 
     Parameters
     ----------
-    config, data, checkpoint, options
-        See `maskflownet.training.loop.train`.
-    gpus, engine, precision
-        See `maskflownet.engine.load.make_engine`.
-    """
-    distributed = "DMLC_ROLE" in os.environ
-    if engine == "torch":
-        import_torch()
-        from maskflownet.engine.torch.devices import check_precision, devices  # noqa: PLC0415
-        from maskflownet.training.torch_launch import train_on_devices  # noqa: PLC0415
+    name : str
+        Schedule in `config_folder/` or path.
+    executor : Executor
+    options : Options
+        For all stages; `run` and `clear_steps` are set here.
+    checkpoint : str, optional
+        What the first stage that is run starts from; without it from scratch.
+    begin : int
+        The first stage that is run, from 1; `checkpoint` stands for all before it.
+    fresh : bool
+        Forget what an earlier call reached and begin again.
 
-        distributed = under_torchrun()
-        found = devices(gpus)
-        if len(found) > 1 and not distributed:
-            precision = check_precision(precision, found)
-            return train_on_devices(found, precision, config, data, checkpoint, options)
-    else:
-        refuse_torchrun("--engine mxnet")
-    made = make_engine(config, gpus, options.seed or 0, distributed, engine, precision)
-    try:
-        return train(made, config, data, checkpoint, options)
-    finally:
-        made.close()
+    Raises
+    ------
+    UserError
+        The schedule, an option or the checkpoint does not fit.
+    KeyboardInterrupt
+        Ctrl-C: what was reached is saved.
+    """
+    refuse_torchrun("a schedule of stages")
+    path, stages = load_schedule(name)
+    if begin > len(stages):
+        raise UserError(f"{path} has {len(stages)} stages: there is no stage {begin} to begin with")
+    if begin > 1 and checkpoint is None:
+        raise UserError(f"--begin {begin} needs -c: a checkpoint that stands for the stages before")
+    for stage in stages:  # before days of training
+        load_data_config(stage.dataset)
+    options = replace(options, seed=options.seed or 0)
+    state_file = options.logs / f"{path.stem}.stages.yaml"
+    state = {} if fresh or not state_file.exists() else read_yaml(state_file)
+    wanted = {
+        "scale": options.scale,
+        "seed": options.seed,
+        "debug": options.debug,
+        "shard": options.shard,
+        "checkpoint": checkpoint,
+        "stages": [[stage.network, stage.dataset] for stage in stages],
+        **({"begin": begin} if begin > 1 else {}),
+    }
+    runs = state.pop("runs", [])
+    if state and state != wanted:
+        raise UserError(
+            f"{state_file} belongs to a call with other stages, options or checkpoint: "
+            "repeat that call, or begin again with --fresh"
+        )
+    finished = []
+    for number, stage in enumerate(stages[begin - 1 :]):
+        if number == len(runs):
+            runs.append(options.new_run())
+            state_file.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(state_file) as temporary:
+                temporary.write_text(yaml_text({**wanted, "runs": runs}), encoding="utf-8")
+        try:
+            finished.append(_run_stage(stage, runs[number], [checkpoint, *finished][-1], executor, options))
+        except KeyboardInterrupt as error:
+            raise KeyboardInterrupt(f"stage {begin + number}: {error}; the same command goes on with it") from None
+        print(f"stage {begin + number} of {len(stages)} has ended: {finished[-1]}", flush=True)
+    return finished
+
+
+def _run_stage(stage, run: str, parent, executor: Executor, options: Options) -> Path:
+    """Start, go on with, or skip a stage; its last checkpoint."""
+    config, data = load_network_config(stage.network), load_data_config(stage.dataset)
+    snapshots = Snapshots(options.weights, run)
+    reached, end = max(snapshots.steps(), default=0), end_of(config, options)
+    if reached < end:
+        source = snapshots.path(reached) if reached else parent
+        checkpoint = None if source is None else read_checkpoint(source, options.weights)
+        train_on(executor, config, data, checkpoint, replace(options, run=run, clear_steps=not reached))
+    return snapshots.path(max(reached, end))

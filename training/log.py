@@ -1,12 +1,11 @@
-"""A run's identity and its log: `logs/RUN.log`, scalars for TensorBoard, a progress bar."""
-
-from __future__ import annotations
+"""The log of a run: `logs/RUN.log`, scalars and pictures for TensorBoard, a progress bar."""
 
 import io
 import time
 from pathlib import Path
 
 import numpy as np
+from maskflownet.engine.contract import Losses, PeerLost
 from PIL import Image
 from tqdm import tqdm
 
@@ -19,26 +18,18 @@ def is_due(step: int) -> bool:
 
 
 class RunLog:
-    """Writes what happens in a run; of several workers only the first one does.
+    """Writes what happens in a run to `folder/RUN.log` and `folder/RUN.tensorboard`; nothing where it is `quiet`.
 
-    Parameters
-    ----------
-    folder : str or Path
-        Of the logs; made where it is missing.
-    run : str
-    start, end : int
-        Steps already done and the last one, for the progress bar.
-    scalars : bool
-        Also write TensorBoard's event files, to `folder/RUN.tensorboard`.
-    quiet : bool
-        Write and show nothing.
+    `start` and `end` are the steps already done and the last one, for the progress bar.
     """
 
-    def __init__(self, folder, run: str, start: int, end: int, scalars=True, quiet=False):
+    def __init__(self, folder, run: str, start: int, end: int, scalars: bool = True, quiet: bool = False):
         self.path = Path(folder) / f"{run}.log"
         self.quiet = quiet
         self._started = time.perf_counter()
-        self._losses: list[tuple[float, float]] = []
+        self._unread: list[tuple[int, Losses]] = []
+        self._means: list[tuple[float, float]] = []  # loss and EPE of the steps since the last line
+        self._skipped = 0  # samples that were named
         self._writer = None
         # disable=None: no bar where stderr is no terminal.
         self._bar = tqdm(total=end, initial=start, unit="step", disable=True if quiet else None, smoothing=0.05)
@@ -46,7 +37,7 @@ class RunLog:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if scalars:
-            from tensorboardX import SummaryWriter  # noqa: PLC0415 - slow, and not for workers
+            from tensorboardX import SummaryWriter  # noqa: PLC0415 - slow, and for the first process only
 
             self._writer = SummaryWriter(str(self.path.with_suffix(".tensorboard")))
 
@@ -59,17 +50,36 @@ class RunLog:
             file.write(stamped + "\n")
         tqdm.write(stamped)
 
-    def step(self, step: int, loss: float, epe: float, rate: float) -> None:
-        """Note a step; its line holds the means since the line before."""
+    def step(self, step: int, losses: Losses, rate: float, skipped: list[str]) -> None:
+        """Note a step, and the damaged samples skipped so far; a line holds the means since the line before."""
         self._bar.update()
-        self._losses.append((loss, epe))
+        self._unread.append((step, losses))
+        for sentence in skipped[self._skipped :]:
+            self.line(f"skipped a damaged sample: {sentence}")
+        self._skipped = len(skipped)
         if not is_due(step):
             return
-        loss, epe = np.mean(self._losses, axis=0)
-        self._losses = []
+        self.read_losses()
+        loss, epe = np.mean(self._means, axis=0)
+        self._means = []
         self.scalars({"loss": loss, "epe": epe, "learning_rate": rate}, step)
         seconds = time.perf_counter() - self._started
         self.line(f"steps={step}, loss={loss:.6f}, epe={epe:.4f}, lr={rate:.3g}, total_time={seconds:.1f}")
+
+    def read_losses(self) -> None:
+        """Wait for the steps noted so far; NotFinite if one of their losses is."""
+        while self._unread:
+            _, losses = self._unread[0]
+            self._means.append((losses.loss, losses.epe))
+            del self._unread[0]
+
+    def last_done(self, step: int) -> int:
+        """The last of `step` steps that is done, once another process has ended."""
+        try:
+            self.read_losses()
+        except PeerLost:
+            return self._unread[0][0] - 1
+        return step
 
     def scalars(self, values: dict[str, float], step: int) -> None:
         if self._writer is not None:

@@ -1,9 +1,7 @@
 """The checkpoints of a run: complete ones only, the newest three and the best."""
 
-from __future__ import annotations
-
-import contextlib
 import math
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +20,7 @@ def state_path(checkpoint) -> Path:
 
 
 def read_state(checkpoint) -> dict[str, np.ndarray]:
-    """The optimiser's state of a checkpoint that is to be trained further.
-
-    Raises
-    ------
-    UserError
-        There is none, or it is damaged.
-    """
+    """The optimiser's state of a checkpoint; a UserError if there is none or it is damaged."""
     path = state_path(checkpoint)
     if not path.exists():
         raise UserError(
@@ -39,11 +31,10 @@ def read_state(checkpoint) -> dict[str, np.ndarray]:
 
 
 class Snapshots:
-    """Saves and prunes the checkpoints `folder/RUN_STEPS.params` of one run."""
+    """Saves and prunes the checkpoints `folder/RUN_STEPS.params` of one run, and the `pictures` drawn at them."""
 
-    def __init__(self, folder, run: str):
-        self.folder = Path(folder)
-        self.run = run
+    def __init__(self, folder, run: str, pictures: Path | None = None):
+        self.folder, self.run, self.pictures = Path(folder), run, pictures
 
     def path(self, step: int) -> Path:
         return self.folder / f"{self.run}_{step}.params"
@@ -61,9 +52,7 @@ class Snapshots:
 
     def sweep(self) -> None:
         """Remove what a killed process of this run left half-written."""
-        for path in self.folder.glob(f".{self.run}_*.tmp.*"):
-            with contextlib.suppress(OSError):
-                path.unlink()
+        _remove(*self.folder.glob(f".{self.run}_*.tmp.*"))
 
     def steps(self) -> list[int]:
         stems = (path.stem[len(self.run) + 1 :] for path in self.folder.glob(f"{self.run}_*.params"))
@@ -77,10 +66,10 @@ class Snapshots:
         scores = []
         for step in self.steps():
             record = self._record(step)
-            score = None if record is None else record.metrics.get(MEAN_EPE)
-            if score is not None and math.isfinite(score):
+            score = record.metrics.get(MEAN_EPE, math.nan) if record else math.nan
+            if math.isfinite(score):
                 scores.append((score, step))
-        return None if not scores else min(scores)[::-1]
+        return min(scores)[::-1] if scores else None
 
     def _record(self, step: int) -> Record | None:
         try:
@@ -89,14 +78,21 @@ class Snapshots:
             return None
 
     def prune(self) -> None:
-        """Remove all but the newest three and the best; what cannot be removed or read stays."""
-        best = self.best()
-        kept = {*self.steps()[-NEWEST_KEPT:], best[0] if best else None}
-        for step in set(self.steps()) - kept:
-            path = self.path(step)
-            if self._record(step) is None:
-                continue
-            # The parameters first: without them the rest is no checkpoint.
-            for file in (path, record_path(path), state_path(path)):
-                with contextlib.suppress(OSError):
-                    file.unlink()
+        """Remove all but the newest three and the best, and older pictures; what cannot be removed or read stays."""
+        steps, best = self.steps(), self.best()
+        kept = {*steps[-NEWEST_KEPT:], *(best or ())[:1]}
+        for step in set(steps) - kept:
+            if self._record(step) is not None:
+                path = self.path(step)
+                # The parameters first: without them the rest is no checkpoint.
+                _remove(path, record_path(path), state_path(path))
+        for picture in self.pictures.glob("*_*.jpg") if self.pictures else ():
+            step = int(picture.stem.rsplit("_", 1)[1])
+            if step < steps[-1] and step not in kept:
+                _remove(picture)
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        with suppress(OSError):
+            path.unlink()

@@ -1,8 +1,13 @@
 """Processes that train together with PyTorch, one per device, on one machine or on several."""
 
+import json
+import logging
 import os
 import signal
-from collections.abc import Callable
+import socket
+import sys
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -11,9 +16,13 @@ import torch
 import torch.distributed as dist
 from maskflownet.engine.contract import TORCHRUN, PeerLost, Processes
 from maskflownet.errors import UserError
+from maskflownet.processes import Interruption, follow_parent, note_sigterm, starting
+from torch.multiprocessing import ProcessExitedException, start_processes
+from tqdm import tqdm
 
 # The others wait at a step's border for as long as the first process validates and saves.
 LONGEST_WAIT = timedelta(days=7)
+HOST = "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -59,33 +68,6 @@ class TorchProcesses(Processes):
             dist.destroy_process_group()
 
 
-def join(
-    device: torch.device,
-    rank: int,
-    world_size: int,
-    machines: int = 1,
-    is_lost: Callable[[], bool] = lambda: False,
-    store: dist.Store | None = None,
-) -> TorchProcesses:
-    """Join the processes that train together; returns when all are there.
-
-    They meet at `store`, or without it at the address in the environment. See `TorchProcesses` for
-    the rest.
-    """
-    # NCCL's watchdog would end the process, which here still saves a checkpoint.
-    os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0")
-    on_gpu = device.type == "cuda"
-    if on_gpu:
-        torch.cuda.set_device(device)
-    try:
-        dist.init_process_group("nccl" if on_gpu else "gloo", rank=rank, world_size=world_size, store=store)
-        control = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"the {world_size} training processes do not find each other: {reason}") from error
-    return TorchProcesses(rank, world_size, machines, device, control, is_lost)
-
-
 def join_torchrun(devices: list[torch.device]) -> TorchProcesses:
     """Join the processes that `torchrun` started; each takes one of its machine's devices.
 
@@ -106,7 +88,99 @@ def join_torchrun(devices: list[torch.device]) -> TorchProcesses:
         )
     else:
         device = devices[local]
-    ended: list[int] = []
-    # torchrun ends the remaining processes like this when one has died.
-    signal.signal(signal.SIGTERM, lambda number, frame: ended.append(number))
-    return join(device, rank, count, count // here, lambda: bool(ended))
+    # NCCL's watchdog would end the process, which here still saves a checkpoint.
+    os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0")
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        torch.cuda.set_device(device)
+    try:
+        dist.init_process_group("nccl" if on_gpu else "gloo", rank=rank, world_size=count)
+        control = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"the {count} training processes do not find each other: {reason}") from error
+    return TorchProcesses(rank, count, count // here, device, control, note_sigterm())
+
+
+def run_in_processes(devices: Sequence, work: Callable[..., Any], arguments: tuple) -> str:
+    """Do `work(*arguments)` in a process per device, as `torchrun` would start them; str of the first one's result.
+
+    `torchrun` itself restarts the program, and tells its end in a page of text. Ctrl-C reaches the first process,
+    which is enough; a second one ends all. When one dies, the others get SIGTERM and 30 s.
+
+    Raises
+    ------
+    UserError
+        As in a process, or one of them died.
+    KeyboardInterrupt
+        As in the first process.
+    """
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # what it warns of is told below
+    count, started, failed = len(devices), None, None
+    # The port is chosen here, and kept, so that no other program can take it meanwhile.
+    store = dist.TCPStore(HOST, 0, is_master=True, wait_for_workers=False)
+
+    def forward():
+        if started is not None and started.processes[0].is_alive():
+            os.kill(started.processes[0].pid, signal.SIGINT)
+
+    with Interruption(forward):
+        with starting():
+            started = start_processes(_run_one, (count, store.port, work, arguments), count, join=False)
+        try:
+            while not started.join():
+                pass
+        except ProcessExitedException as error:
+            failed = error.error_index
+        finally:
+            for process in started.processes:
+                process.kill()
+                process.join()
+    reports = {rank: json.loads(store.get(str(rank))) for rank in range(count) if store.check([str(rank)])}
+    texts = {kind: [text for k, text in reports.values() if k == kind] for kind in ("error", "interrupted", "lost")}
+    saved = [text for text in texts["lost"] + texts["interrupted"] if text]
+    if texts["error"]:
+        raise UserError("; ".join([texts["error"][0], *saved[:1]]))
+    if texts["interrupted"]:
+        raise KeyboardInterrupt(texts["interrupted"][0])
+    if failed is None:
+        return reports[0][1]
+    # One that could still say something did not die first.
+    died = next((rank for rank in (failed, *range(count)) if rank not in reports), failed)
+    code = started.processes[died].exitcode
+    how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+    raise UserError(
+        f"the training process on {devices[died]} (number {died}) was ended {how}: "
+        + (saved[0] if saved else "-c with the run's id goes on from its newest checkpoint")
+    )
+
+
+def _run_one(rank: int, count: int, port: int, work: Callable[..., Any], arguments: tuple) -> None:
+    """What each process does; it leaves its result or a sentence in the store."""
+    # tqdm's own lock is a semaphore of the system, of which a killed process would leave a trace.
+    tqdm.set_lock(threading.RLock())
+    values = (rank, count, rank, count, HOST, port)
+    os.environ.update({name: str(value) for name, value in zip(TORCHRUN, values)})
+    os.environ.update(TORCHELASTIC_USE_AGENT_STORE="True", TORCHELASTIC_RESTART_COUNT="0")  # the parent has the store
+    for _, interface in socket.if_nameindex():
+        if interface.startswith("lo"):  # all is on this machine, whatever its name resolves to
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+            os.environ.setdefault("NCCL_SOCKET_IFNAME", interface)
+    torch.set_num_threads(max(1, torch.get_num_threads() // count))
+    store, code = dist.TCPStore(HOST, port, is_master=False), 2
+    try:
+        follow_parent(ctrl_c=rank == 0)
+        report, code = ("done", str(work(*arguments))), 0
+    except KeyboardInterrupt as error:
+        report, code = ("interrupted", str(error)), 0 if rank else 130
+    except PeerLost as error:
+        report = ("lost", error.advice)
+    except UserError as error:
+        report = ("error", str(error))
+    except OSError as error:
+        report = ("error", f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    store.set(str(rank), json.dumps(report))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # At once: a collective that waits for a dead process would keep the interpreter from ending.
+    os._exit(code)

@@ -21,7 +21,7 @@ from maskflownet.engine.torch.training import ALIGNMENT, FlatAdam, corrected_rat
 from maskflownet.errors import UserError
 from maskflownet.network.architecture import HEAD
 from maskflownet.network.draws import draw_noise, draw_step
-from maskflownet.reader.pool import Batch
+from maskflownet.reader.loader import Batch
 from maskflownet.settings.configs import load_network_config
 from maskflownet.settings.datasets import load_data_config
 from maskflownet.training.snapshots import state_path

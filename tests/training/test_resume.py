@@ -35,7 +35,7 @@ def differences(path_a, path_b):
 
 
 @pytest.mark.parametrize("devices", [1, 2])
-def test_lesson_19_ten_steps_are_five_a_kill_and_five_bit_for_bit(tmp_path, devices):
+def test_ten_steps_are_five_a_kill_and_five_bit_for_bit(tmp_path, devices):
     for name in ("whole", "killed"):
         write_configs(tmp_path / name)
     whole = process(tmp_path / "whole", devices, 10)
@@ -62,7 +62,7 @@ def test_two_devices_train_as_one(tmp_path):
     assert 0 < differences(*paths) < 1e-5
 
 
-def test_lesson_22_seeds_make_runs_equal_and_different(tmp_path):
+def test_seeds_make_runs_equal_and_different(tmp_path):
     write_configs(tmp_path)
     paths = [train_in(tmp_path, steps=1, seed=seed) for seed in (1, 1, 2)]
     assert len(set(paths)) == 3
@@ -70,9 +70,9 @@ def test_lesson_22_seeds_make_runs_equal_and_different(tmp_path):
     assert differences(paths[0], paths[2]) > 0
 
 
-def test_the_number_of_worker_processes_changes_nothing(tmp_path):
+def test_the_number_of_readers_changes_nothing(tmp_path):
     write_configs(tmp_path)
-    paths = [train_in(tmp_path, steps=2, workers=workers) for workers in (0, 2)]
+    paths = [train_in(tmp_path, steps=2, readers=readers) for readers in (0, 2)]
     assert differences(*paths) == 0
 
 

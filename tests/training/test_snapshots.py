@@ -101,7 +101,7 @@ def test_saving_a_step_again_replaces_it(tmp_path):
     assert load_checkpoint(path).record.metrics == {MEAN_EPE: 1.0}
 
 
-def test_lesson_20_what_cannot_be_removed_does_not_fail_the_run(tmp_path, monkeypatch):
+def test_what_cannot_be_removed_does_not_fail_the_run(tmp_path, monkeypatch):
     snapshots = Snapshots(tmp_path, RUN)
     for step in (1, 2, 3):
         save(snapshots, step)

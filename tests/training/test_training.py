@@ -20,7 +20,7 @@ from maskflownet.reader.formats import write_flo
 from maskflownet.scenes.synthetic import Synthetic
 from maskflownet.settings.configs import load_network_config
 from maskflownet.settings.datasets import Roots, load_data_config
-from maskflownet.training.launch import train_on
+from maskflownet.training.launch import Executor, train_on
 from maskflownet.training.plan import Options, rate_at, scaled
 from maskflownet.training.snapshots import Snapshots, state_path
 
@@ -62,7 +62,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     assert sorted((tmp_path / "weights").iterdir()) == before
 
 
-def test_lesson_16_weight_decay_moves_weights_and_not_biases(tmp_path):
+def test_weight_decay_moves_weights_and_not_biases(tmp_path):
     trained = []
     for wd in (0.0, 0.1):
         folder = tmp_path / str(wd)
@@ -91,22 +91,23 @@ def test_epsilon_of_the_config_bounds_the_steps_of_adam(tmp_path):
 def test_chosen_parameters_alone_are_trained(tmp_path, engine):
     if engine == "torch":
         pytest.importorskip("torch", reason="PyTorch is not installed")
+    executor = Executor(engine=engine)
     chosen = ["conv6", "upfeat5", "pred_flow5.weight"]
     for beginnings in (None, chosen, ["conv7"]):
         folder = tmp_path / str(beginnings and beginnings[0])
         optimizer = {**NETWORK["optimizer"], "trained": beginnings}
         write_configs(folder, {**NETWORK, "optimizer": optimizer})
     config, data = (load(tmp_path / "None" / name) for load, name in LOADED)
-    first = train_on(config, data, None, options(tmp_path / "None", steps=1), engine=engine)
+    first = train_on(executor, config, data, None, options(tmp_path / "None", steps=1))
     start = read_checkpoint(first)
     config, data = (load(tmp_path / "conv6" / name) for load, name in LOADED)
     again = options(tmp_path / "conv6", steps=2, clear_steps=True)
-    found = read_params(train_on(config, data, start, again, engine=engine))
+    found = read_params(train_on(executor, config, data, start, again))
     moved = {n for n, array in start.parameters.items() if (found[n] != array).any()}
     assert moved == {n for n in found if n.startswith(tuple(chosen))}
     config = load_network_config(tmp_path / "conv7/network.yaml")
     with pytest.raises(UserError, match="trained: no parameter .* begins with conv7"):
-        train_on(config, data, start, again, engine=engine)
+        train_on(executor, config, data, start, again)
 
 
 def at_step(folder, step, action) -> threading.Thread:
@@ -128,12 +129,14 @@ def test_ctrl_c_saves_and_ends(tmp_path):
     before = signal.getsignal(signal.SIGINT)
 
     thread = at_step(tmp_path, 1, lambda: os.kill(os.getpid(), signal.SIGINT))
-    path = train_in(tmp_path, steps=90, run="abcJan01-0000")
+    with pytest.raises(KeyboardInterrupt) as interrupted:
+        train_in(tmp_path, steps=90, run="abcJan01-0000")
     thread.join()
-    step = load_checkpoint(path).record.step
+    step = read_checkpoint("abc", tmp_path / "weights").record.step
     assert 1 <= step < 90
-    log = (tmp_path / "logs/abcJan01-0000.log").read_text()
-    assert f"interrupted at step {step}; -c abcJan01-0000 goes on" in log
+    said = f"interrupted at step {step}: -c abcJan01-0000 goes on from step {step}"
+    assert str(interrupted.value) == said
+    assert said in (tmp_path / "logs/abcJan01-0000.log").read_text()
     assert signal.getsignal(signal.SIGINT) == before
 
 
@@ -147,11 +150,12 @@ def test_ctrl_c_twice_at_once_counts_once_until_all_is_saved(tmp_path, monkeypat
         return write(self, *args)
 
     monkeypatch.setattr(Snapshots, "save", press)
-    monkeypatch.setattr("maskflownet.training.loop.ONE_PRESS", 60.0)  # s, a step on a busy machine is slow
+    monkeypatch.setattr("maskflownet.processes.ONE_PRESS", 60.0)  # s, a step on a busy machine is slow
     thread = at_step(tmp_path, 1, lambda: os.kill(os.getpid(), signal.SIGINT))
-    path = train_in(tmp_path, steps=90, run="abcJan01-0000")
+    with pytest.raises(KeyboardInterrupt, match="interrupted at step"):
+        train_in(tmp_path, steps=90, run="abcJan01-0000")
     thread.join()
-    assert load_checkpoint(path).record.step >= 1
+    assert read_checkpoint("abc", tmp_path / "weights").record.step >= 1
 
 
 @pytest.mark.parametrize("killed", [True, False])
@@ -171,8 +175,8 @@ def test_steps_before_an_error_of_the_data_are_saved(tmp_path, monkeypatch, kill
 
     monkeypatch.setattr(Synthetic, "__getitem__", damaged)
     thread = at_step(tmp_path, 2, kill)
-    with pytest.raises(DataError, match="process that loads the data died|pair cannot be read"):
-        train_in(tmp_path, steps=90, run="abcJan01-0000", workers=int(killed))
+    with pytest.raises(UserError, match="process that loads the data died|pair cannot be read"):
+        train_in(tmp_path, steps=90, run="abcJan01-0000", readers=int(killed))
     thread.join()
     record = load_checkpoint(tmp_path / "weights" / read_last(log)).record
     assert record.step >= 2 if killed else record.step == 4
@@ -180,11 +184,11 @@ def test_steps_before_an_error_of_the_data_are_saved(tmp_path, monkeypatch, kill
 
 def read_last(log) -> str:
     """Name of the checkpoint from which the log says that the run goes on."""
-    said = re.search(r"ended at step (\d+), from which -c (\S+) goes on", log.read_text())
+    said = re.search(r"ended at step (\d+): -c (\S+) goes on from step \1", log.read_text())
     return f"{said[2]}_{said[1]}.params"
 
 
-def test_lesson_20_intervals_are_independent_and_the_best_is_kept(tmp_path):
+def test_intervals_are_independent_and_the_best_is_kept(tmp_path):
     write_configs(tmp_path, validation=["synthetic"], validation_steps=3, checkpoint_steps=2, batch_size=1)
     path = train_in(tmp_path, steps=9)
     snapshots = Snapshots(tmp_path / "weights", load_checkpoint(path).record.run)
@@ -268,7 +272,7 @@ def damaged_chairs(tmp_path):
 
 def test_unknown_labels_do_no_harm_and_damage_is_an_error(damaged_chairs):
     folder, roots, broken = damaged_chairs
-    with pytest.raises(DataError, match=broken.name):
+    with pytest.raises(UserError, match=broken.name):
         train_in(folder, steps=3, roots=roots)
 
 

@@ -1,0 +1,313 @@
+"""Processes that work for others: how they start, fail and end, and what Ctrl-C does to them."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future
+from contextlib import closing, contextmanager, suppress
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from maskflownet import processes
+from maskflownet.errors import UserError
+from maskflownet.processes import Context, Interruption, Pool
+from maskflownet.reader.chairs import Chairs
+from maskflownet.reader.loader import TrainLoader, ordered
+
+from tests.trees import make_chairs
+
+LONG = 60  # s, more than anything here needs on a loaded machine
+ROOT = Path(__file__).resolve().parents[1]
+proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks /proc who is alive")
+masks = pytest.mark.skipif(not processes.MASKS, reason="signals cannot be blocked on this system")
+
+
+def negative(number):
+    return -number
+
+
+def children(before):
+    return [child for child in multiprocessing.active_children() if child not in before]
+
+
+def wait_for(condition):
+    end = time.monotonic() + LONG
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.02)
+    return condition()
+
+
+def begin(action) -> Future:
+    """Do it in a thread, so that a test does not hang with it."""
+    future = Future()
+
+    def work():
+        try:
+            future.set_result(action())
+        except Exception as error:
+            future.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    return future
+
+
+class Pickled:
+    """Does something when it is sent to a new process, where it is an empty string."""
+
+    def __init__(self, action):
+        self.action = action
+
+    def __reduce__(self):
+        self.action()
+        return (str, ())
+
+
+@pytest.fixture(scope="module")
+def chairs(tmp_path_factory):
+    return Chairs(make_chairs(tmp_path_factory.mktemp("chairs"), train=7, val=0))
+
+
+@pytest.fixture
+def default_ctrl_c():
+    """Ignored where the tests run in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_killed_reader_is_a_sentence(chairs):
+    before = multiprocessing.active_children()
+    with closing(TrainLoader([(chairs, 2)], (64, 128), readers=2).batches()) as batches:
+        next(batches)
+        os.kill(children(before)[0].pid, signal.SIGKILL)
+        with pytest.raises(UserError, match="a process that loads the data died"):
+            begin(lambda: deque(islice(batches, 1000), maxlen=0)).result(LONG)
+    assert not children(before)
+
+
+def test_closing_a_generator_of_batches_ends_its_readers(chairs):
+    before = multiprocessing.active_children()
+    batches = TrainLoader([(chairs, 2)], (64, 128), readers=1).batches()
+    next(batches)
+    assert len(children(before)) == 1
+    begin(batches.close).result(LONG)
+    assert not children(before)
+
+
+def test_leaving_ordered_early_ends_the_readers(chairs):
+    before = multiprocessing.active_children()
+    for index, _ in ordered(chairs, readers=1):
+        if index == 1:
+            break
+    assert wait_for(lambda: not children(before))
+
+
+def test_tasks_are_taken_no_further_than_asked():
+    taken = []
+
+    def tasks():
+        for number in range(1000):
+            taken.append(number)
+            yield (number,)
+
+    pool = Pool(1, negative)
+    results = pool.results(tasks(), ahead=5)
+    assert [next(results) for _ in range(3)] == [0, -1, -2]
+    assert len(taken) <= 3 + 5
+    pool.close()
+
+
+def test_the_main_script_stays_hidden_while_two_threads_start_processes(monkeypatch):
+    main = sys.modules["__main__"]
+    monkeypatch.setattr(main, "__file__", "the script", raising=False)
+    events = first_inside, second_inside, first_done = [threading.Event() for _ in range(3)]
+    seen = []
+
+    def in_first():
+        first_inside.set()
+        second_inside.wait(0.3)  # which it only gets if nothing keeps it out
+
+    def in_second():
+        second_inside.set()
+        first_done.wait(LONG)
+        seen.append(main.__file__)
+
+    first, second = (
+        Context().Process(target=print, kwargs={"end": Pickled(action)}) for action in (in_first, in_second)
+    )
+    starting = begin(first.start)
+    assert first_inside.wait(LONG)
+    other = begin(second.start)
+    starting.result(LONG)
+    first_done.set()
+    other.result(LONG)
+    for process in (first, second):
+        process.join(LONG)
+    assert all(event.is_set() for event in events)
+    assert seen == [None] and main.__file__ == "the script"
+
+
+# It ends by itself in any case.
+SCRIPT = """
+import multiprocessing, signal, sys, time
+from itertools import islice
+print("main", flush=True)
+from maskflownet.reader.chairs import Chairs
+from maskflownet.reader.loader import TrainLoader
+signal.signal(signal.SIGINT, signal.default_int_handler)
+batches = TrainLoader([(Chairs(sys.argv[1]), 2)], (64, 128), readers=1).batches()
+for step, batch in enumerate(islice(batches, 2)):
+    if step == 1:
+        print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+        time.sleep({sleep})
+batches.close()
+"""
+STARTING = """
+import os, signal
+from maskflownet.processes import Context
+signal.signal(signal.SIGINT, signal.default_int_handler)
+process = Context().Process(target=print, args=("done",))
+process.start()
+os.kill(process.pid, signal.SIGINT)
+process.join()
+print(process.exitcode, signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))
+"""
+
+
+@contextmanager
+def running(*arguments):
+    """Run Python in a process group of its own, of which nothing is left afterwards."""
+    process = subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def alive(pid):
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return stat.rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def test_a_script_without_guard_runs_once(chairs, tmp_path):
+    """Readers neither import the main script nor what only it imports."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(sleep=0))
+    with running(script, chairs.root) as process:
+        output, errors = process.communicate(timeout=LONG)
+    assert (process.returncode, errors) == (0, "")
+    assert output.count("main") == 1
+
+
+@proc
+@pytest.mark.parametrize("ending", ["ctrl-c", "kill"])
+def test_readers_end_with_the_program(chairs, ending):
+    with running("-c", SCRIPT.format(sleep=60), chairs.root) as process:
+        assert process.stdout.readline() == "main\n"
+        (reader,) = map(int, process.stdout.readline().split())
+        if ending == "kill":
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGINT)
+        errors = process.communicate(timeout=LONG)[1]
+        if ending == "ctrl-c":
+            assert errors.count("Traceback") == 1 and errors.rstrip().endswith("KeyboardInterrupt")
+        assert wait_for(lambda: not alive(reader))
+
+
+@masks
+def test_ctrl_c_does_not_end_a_process_that_starts():
+    """Not even the first one, with which multiprocessing starts a helper that changes the mask."""
+    with running("-c", STARTING) as process:
+        output, errors = process.communicate(timeout=LONG)
+    assert (output, errors) == ("done\n0 False\n", "")
+
+
+@masks
+def test_ctrl_c_comes_once_a_process_has_been_started(default_ctrl_c):
+    """Half a process could be neither ended nor waited for."""
+
+    def press():
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+
+    end = threading.Event()
+    other = begin(lambda: end.wait(LONG))  # a thread whose mask lets the signal in
+    process = Context().Process(target=print, kwargs={"end": Pickled(press)})
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            process.start()
+        process.join(LONG)
+        assert process.exitcode == 0
+    finally:
+        end.set()
+        other.result(LONG)
+
+
+@masks
+def test_ctrl_c_while_workers_start_is_ignored():
+    before = multiprocessing.active_children()
+    pool = Pool(2, negative)
+    try:
+        results = begin(lambda: list(pool.results(((n,) for n in range(4)), ahead=4)))
+
+        def press():
+            for worker in children(before):
+                with suppress(ProcessLookupError):
+                    os.kill(worker.pid, signal.SIGINT)
+            return results.done()
+
+        assert wait_for(press)
+        assert results.result() == [0, -1, -2, -3]
+    finally:
+        pool.close()
+
+
+def test_ctrl_c_while_tasks_are_given_out_comes_once_all_are(default_ctrl_c):
+    """An executor with half a task waits for it for ever."""
+    taken = []
+
+    def tasks():
+        for number in range(1000):
+            taken.append(number)
+            if number == 6:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield (number,)
+
+    pool = Pool(1, negative)
+    with pytest.raises(KeyboardInterrupt):
+        list(pool.results(tasks(), ahead=5))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert taken == list(range(7)), "the task was not given out"
+    begin(pool.close).result(LONG)
+
+
+def test_a_second_ctrl_c_counts_only_after_a_while(default_ctrl_c, monkeypatch):
+    """A human presses twice, and torchrun repeats what the terminal has sent already."""
+    told = []
+    with pytest.raises(KeyboardInterrupt), Interruption(lambda: told.append(1)) as interruption:
+        for _ in range(3):
+            signal.raise_signal(signal.SIGINT)
+        assert interruption.pressed and told == [1]
+        monkeypatch.setattr(processes, "ONE_PRESS", 0.0)
+        time.sleep(0.01)
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
