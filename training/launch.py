@@ -117,7 +117,9 @@ def run_stages(
         try:
             finished.append(_run_stage(stage, runs[number], [checkpoint, *finished][-1], executor, options))
         except KeyboardInterrupt as error:
-            raise KeyboardInterrupt(f"stage {begin + number}: {error}; the same command goes on with it") from None
+            told = f" ({error})" if str(error) else ""
+            why = f"stage {begin + number} was interrupted: the same command goes on with it{told}"
+            raise KeyboardInterrupt(why) from None
         print(f"stage {begin + number} of {len(stages)} has ended: {finished[-1]}", flush=True)
     return finished
 

@@ -78,6 +78,17 @@ def test_the_newest_three_and_the_best_are_kept(tmp_path):
     assert names == {f"{RUN}_{step}{end}" for step in (2, 4, 5, 6) for end in ends}
 
 
+def test_pictures_of_removed_checkpoints_are_removed(tmp_path):
+    pictures = tmp_path / "logs"
+    pictures.mkdir()
+    snapshots = Snapshots(tmp_path, RUN, pictures)
+    for step in (1, 2, 3, 4, 5):
+        for name in (f"chairs.val_0000_{step:07d}", "mine"):
+            (pictures / f"{name}.jpg").touch()
+        save(snapshots, step, float(step))
+    assert sorted(path.stem[-1] for path in pictures.iterdir()) == ["1", "3", "4", "5", "e"]
+
+
 def test_an_error_that_is_no_number_is_not_the_best(tmp_path):
     snapshots = Snapshots(tmp_path, RUN)
     for step, epe in ((1, float("nan")), (2, 5.0), (3, 1.0), *((step, 3.0) for step in (4, 5, 6))):

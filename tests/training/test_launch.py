@@ -1,0 +1,89 @@
+"""Schedules of stages: from one to the next, from a later one on, after an interruption."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="PyTorch is not installed")
+
+from maskflownet.checkpoints.checkpoint import load_checkpoint  # noqa: E402
+from maskflownet.network.architecture import HEAD  # noqa: E402
+from maskflownet.settings.cli import run  # noqa: E402
+from maskflownet.settings.folders import WEIGHTS  # noqa: E402
+from maskflownet.settings.schema import read_yaml, yaml_text  # noqa: E402
+from maskflownet.training.snapshots import Snapshots  # noqa: E402
+
+import run_stages  # noqa: E402
+from tests.training_runs import NETWORK, write_configs  # noqa: E402
+
+
+def line_of(folder, networks) -> list[str]:
+    """The command for a schedule on tiny data, one step each."""
+    stages = []
+    for network in networks:
+        write_configs(folder / network, {**NETWORK, "network": {"class": network}})
+        stages.append({key: str(folder / network / f"{file}.yaml") for key, file in
+                       (("network", "network"), ("dataset", "data"))})  # fmt: skip
+    path = folder / "stages.yaml"
+    path.write_text(yaml_text({"stages": stages}))
+    return [str(path), "--output_root", str(folder), "--scale", "0.01", "--engine", "torch"]
+
+
+def checkpoints(folder) -> list:
+    runs = read_yaml(folder / "logs/stages.stages.yaml")["runs"]
+    return [load_checkpoint(folder / f"weights/{run_id}_1.params") for run_id in runs]
+
+
+def test_a_schedule_begins_with_a_later_stage(tmp_path, capsys):
+    common = line_of(tmp_path, ["MaskFlownet_S", "MaskFlownet", "MaskFlownet"])
+    (path,) = WEIGHTS.glob("*.params")
+    line = [*common, "--begin", "2", "-c", str(path)]
+    assert run(run_stages.main, line) == 0
+    out = capsys.readouterr().out
+    assert "stage 2 of 3 has ended" in out and "stage 1" not in out
+    second, third = checkpoints(tmp_path)
+    start = load_checkpoint(path)
+    for name, array in third.parameters.items():  # two steps at 1e-4
+        assert np.abs(array - start.parameters[name]).max() < 2.2e-4, name
+        if name.startswith(HEAD):
+            assert np.array_equal(array, start.parameters[name]), name
+    assert second.record.parent == path.stem and third.record.parent == second.path.stem
+
+    state = read_yaml(tmp_path / "logs/stages.stages.yaml")
+    third.path.unlink()  # as after a kill: the same command goes on, others do not
+    assert run(run_stages.main, common) == 2
+    assert run(run_stages.main, [*line, "--begin", "3"]) == 2
+    assert capsys.readouterr().err.count("begin again with --fresh") == 2
+    assert run(run_stages.main, line) == 0
+    assert third.path.exists()
+    assert read_yaml(tmp_path / "logs/stages.stages.yaml") == state
+
+
+def test_ctrl_c_ends_a_schedule_and_the_same_command_goes_on(tmp_path, capsys, monkeypatch):
+    line = line_of(tmp_path, ["MaskFlownet_S", "MaskFlownet_S"])
+    save = Snapshots.save
+
+    def interrupted(self, *values):
+        save(self, *values)
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Snapshots, "save", interrupted)
+    assert run(run_stages.main, line) == 130
+    assert "stage 1 was interrupted: the same command goes on with it" in capsys.readouterr().err
+    assert run(run_stages.main, line) == 0
+    assert len(checkpoints(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--begin", "3", "-c", "x"], "has 2 stages: there is no stage 3 to begin with"),
+        (["--begin", "2"], "--begin 2 needs -c: a checkpoint that stands for the stages before"),
+        (["--begin", "0"], "--begin: '0' is not a whole number above 0"),
+    ],
+)
+def test_a_wrong_stage_to_begin_with_is_refused(tmp_path, capsys, arguments, message):
+    line = line_of(tmp_path, ["MaskFlownet_S", "MaskFlownet_S"])
+    assert run(run_stages.main, [*line, "--output_root", str(tmp_path / "home"), *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "home").exists()
