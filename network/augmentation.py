@@ -81,7 +81,7 @@ class ColourAugmentation(mx.gluon.HybridBlock):
     Order: saturation and hue, noise, contrast with gain and brightness, clip to [0, 1], gamma.
 
     Inputs: images (N, 3, H, W) RGB in [0, 1], standard normal noise of the same shape for each
-    (see `draw_noise_seed`), and the (N, 18) of `draw_colour`. Outputs: both images.
+    (see `Draws.noise_seeds`), and the (N, 18) of `draw_colour`. Outputs: both images.
     """
 
     def hybrid_forward(self, F, img1, img2, noise1, noise2, params):  # noqa: PLR0917

@@ -1,20 +1,14 @@
-"""What the augmentation draws from: the ``augmentation`` keys of a dataset config.
+"""What the augmentation draws, and from what: the same numbers for every engine.
 
-The random numbers of the augmentation, drawn from a NumPy generator.
-
-Everything random is drawn here, on the host and in float64, and handed to the blocks of
-`maskflownet.network.augmentation` as one row of float32 parameters per sample. Those blocks are therefore
-deterministic, any engine can run their graphs, and the state of one ``np.random.Generator`` is all
-that a resumed run needs. This module does not import MXNet.
-
-The random numbers of a training step, drawn on the host: the same for every engine.
+Everything random is drawn here from a NumPy generator, on the host and in float64, and handed to the blocks of
+`maskflownet.network.augmentation` as one row of float32 parameters per sample. The draws of a step follow from the
+run's seed and the step, so a resumed run needs no state. Only the pixels' noise on GPUs is drawn by the engine.
+This module does not import MXNet.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,14 +17,8 @@ Interval = tuple[float, float]
 
 # Each a bound b, at least 0.
 _BOUNDS = (
-    "rotation",
-    "translation",
-    "relative_rotation",
-    "relative_translation",
-    "brightness",
-    "noise",
-    "saturation",
-    "hue",
+    *("rotation", "translation", "relative_rotation", "relative_translation"),
+    *("brightness", "noise", "saturation", "hue"),
 )
 # Each an interval, with the least that its ends may be.
 _INTERVALS = {"zoom": 1e-3, "aspect": 1e-3, "relative_scale": 1e-3, "contrast": -1.0, "gain": 0.0, "gamma": -math.inf}
@@ -40,56 +28,24 @@ _INTERVALS = {"zoom": 1e-3, "aspect": 1e-3, "relative_scale": 1e-3, "contrast": 
 class AugmentationRanges:
     """What the augmentation draws from; the field names are the keys of a dataset config.
 
-    A number b means a uniform draw from [-b, b], a pair an interval [low, high], unless said
-    otherwise.
-
-    Attributes
-    ----------
-    rotation : float
-        Rotation of the window in image 1, degrees, at most 90.
-    zoom : (float, float)
-        Size of the window relative to the target: below 1 magnifies.
-    aspect : (float, float)
-        Horizontal stretch of the window.
-    translation : float
-        Displacement of the window, fraction of the original size.
-    relative_rotation, relative_translation, relative_scale
-        The same for image 2 relative to image 1: degrees, fraction of the original size, factor.
-    contrast : (float, float)
-        Added to 1; not below -1.
-    brightness : float
-        Standard deviation of a normal draw, images in [0, 1].
-    gain : (float, float)
-        Factor per colour channel.
-    noise : float
-        The noise's standard deviation is uniform in [0, noise], one for the whole batch.
-    saturation : float
-        Added to 1 to scale the I/Q plane of YIQ.
-    hue : float
-        Rotation of the I/Q plane, in units of pi.
-    gamma : (float, float), optional
-        Natural logarithm of the gamma exponent; None for no gamma.
-
-    Raises
-    ------
-    ValueError
-        One sentence with the key, for a value of the wrong kind or out of bounds.
+    A number b means a uniform draw from [-b, b], a pair an interval [low, high], unless said otherwise. A value of the
+    wrong kind or out of bounds is a ValueError that names the key.
     """
 
-    rotation: float
-    zoom: Interval
-    aspect: Interval
-    translation: float
-    relative_rotation: float
-    relative_translation: float
-    relative_scale: Interval
-    contrast: Interval
-    brightness: float
-    gain: Interval
-    noise: float
-    saturation: float
-    hue: float
-    gamma: Interval | None = None
+    rotation: float  # of the window in image 1, degrees, at most 90
+    zoom: Interval  # size of the window relative to the target: below 1 magnifies
+    aspect: Interval  # horizontal stretch of the window
+    translation: float  # of the window, fraction of the original size
+    relative_rotation: float  # of image 2 relative to image 1, degrees
+    relative_translation: float  # the same, fraction of the original size
+    relative_scale: Interval  # the same, factor
+    contrast: Interval  # added to 1; not below -1
+    brightness: float  # standard deviation of a normal draw, images in [0, 1]
+    gain: Interval  # factor per colour channel
+    noise: float  # its standard deviation is uniform in [0, noise], one for the whole batch
+    saturation: float  # added to 1 to scale the I/Q plane of YIQ
+    hue: float  # rotation of the I/Q plane, in units of pi
+    gamma: Interval | None = None  # natural logarithm of the gamma exponent
 
     def __post_init__(self) -> None:
         for key in _BOUNDS:
@@ -100,24 +56,6 @@ class AugmentationRanges:
                 object.__setattr__(self, key, _interval(key, value, lowest))
         if self.rotation > 90:
             raise ValueError(f"augmentation key 'rotation' is {self.rotation}, not within 0 to 90")
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> AugmentationRanges:
-        """Ranges of a mapping read from YAML.
-
-        Raises
-        ------
-        ValueError
-            One sentence naming an unknown, missing or wrong key.
-        """
-        known = [field.name for field in fields(cls)]
-        unknown = sorted(set(config) - set(known), key=str)
-        missing = [key for key in known if key not in config and key != "gamma"]
-        if unknown:
-            raise ValueError(f"unknown augmentation key {unknown[0]!r}; known: {', '.join(known)}")
-        if missing:
-            raise ValueError(f"augmentation key {missing[0]!r} is missing")
-        return cls(**config)
 
 
 def _number(key: str, value: Any, lowest: float) -> float:
@@ -313,17 +251,6 @@ def draw_colour(rng: np.random.Generator, batch: int, ranges: AugmentationRanges
     )
 
 
-def draw_noise_seed(rng: np.random.Generator) -> int:
-    """Draw the seed in [0, 2^31) from which a device makes one batch's noise.
-
-    The pixels' noise is the one random input too large for the host. Once per batch the engine
-    seeds its device's generator with this number (``mx.random.seed(seed, ctx)`` or
-    ``torch.Generator(device).manual_seed(seed)``) and draws two standard normal arrays of the
-    images' target shape, the first for image 1.
-    """
-    return int(rng.integers(2**31))
-
-
 def _rows(parts: Mapping[str, np.ndarray], columns: Mapping[str, tuple[int, int]]) -> np.ndarray:
     flat = [parts[key].reshape(-1, end - begin) for key, (begin, end) in columns.items()]
     return np.concatenate(flat, 1).astype(np.float32)
@@ -337,40 +264,32 @@ class Draws(NamedTuple):
 
     geometry: np.ndarray  # (N, 22) float32, for `GeometryAugmentation`
     colour: np.ndarray  # (N, 18) float32, for `ColourAugmentation`
-    noise_seeds: list[list[int]]  # N, each the entropy of one sample's noise; none without noise
+    # N, each the entropy of one sample's noise; none without noise. `draw_noise` makes the noise on the host; an
+    # engine may seed its device's generator with it instead, once per sample.
+    noise_seeds: list[list[int]]
 
 
 def draw_step(settings, count: int, step: int, rank: int = 0, world_size: int = 1) -> Draws | None:
-    """Draw what this process's samples need in the step that follows `step` steps.
+    """Draw what this process's samples need in the step that follows `step` steps; None without augmentation.
 
-    There is one stream for the whole batch, of which each process takes its rows: how many devices
-    share it changes nothing.
+    There is one stream for the whole batch, of which each process takes its rows: how many devices share it changes
+    nothing.
 
     Parameters
     ----------
     settings : maskflownet.engine.contract.TrainingSettings
     count : int
-        Samples of this process.
-    step : int
-    rank, world_size : int
-        Of the processes that train together.
-
-    Returns
-    -------
-    Draws or None
-        None without augmentation.
+        Samples of this process, the same for all `world_size` processes that train together.
     """
     ranges = settings.augmentation
     if ranges is None:
         return None
     rng = np.random.default_rng([settings.seed, AUGMENTATION, step])
-    total = count * world_size
-    geometry = draw_geometry(rng, total, settings.original, settings.target, ranges)
-    colour = draw_colour(rng, total, ranges)
-    seed = draw_noise_seed(rng)
-    first = rank * count
-    rows = slice(first, first + count)
-    seeds = [[seed, NOISE, row] for row in range(first, first + count)] if ranges.noise else []
+    geometry = draw_geometry(rng, count * world_size, settings.original, settings.target, ranges)
+    colour = draw_colour(rng, count * world_size, ranges)
+    seed = int(rng.integers(2**31))
+    rows = range(rank * count, (rank + 1) * count)
+    seeds = [[seed, NOISE, row] for row in rows] if ranges.noise else []
     return Draws(geometry[rows], colour[rows], seeds)
 
 

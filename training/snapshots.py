@@ -86,9 +86,9 @@ class Snapshots:
                 path = self.path(step)
                 # The parameters first: without them the rest is no checkpoint.
                 _remove(path, record_path(path), state_path(path))
-        for picture in self.pictures.glob("*_[0-9]*.jpg") if self.pictures else ():
-            step = int(picture.stem.rsplit("_", 1)[1])
-            if step < steps[-1] and step not in kept:
+        for picture in self.pictures.glob("*.jpg") if self.pictures else ():
+            step = picture.stem.rsplit("_", 1)[-1]
+            if step.isdecimal() and int(step) < steps[-1] and int(step) not in kept:
                 _remove(picture)
 
 

@@ -50,7 +50,7 @@ SHAPES = {  # original, target, (H, W)
 
 
 def ranges(column: dict, **changes) -> AugmentationRanges:
-    return AugmentationRanges.from_config({**column, **changes})
+    return AugmentationRanges(**{**column, **changes})
 
 
 def run(block, *arrays):
