@@ -5,8 +5,13 @@ import pickle
 import numpy as np
 import pytest
 from maskflownet.errors import UserError
+from maskflownet.reader.chairs import Chairs
 from maskflownet.reader.dataset import FlowDataset, MissingFiles, Pair, View, list_folder, list_numbers, read_split
 from maskflownet.reader.formats import write_flo, write_image
+from maskflownet.reader.hd1k import HD1K
+from maskflownet.reader.kitti import Kitti2015
+from maskflownet.reader.sintel import Sintel
+from maskflownet.reader.things3d import Things3D
 
 from tests import trees
 
@@ -32,6 +37,50 @@ def make_pair(folder, **changes):
     writer.label(folder / "flow.flo", 3)
     paths = {"img1": folder / "1.png", "img2": folder / "2.png", "flow": folder / "flow.flo"}
     return Pair("one", **{role: str(path) for role, path in {**paths, **changes}.items()})
+
+
+def make_short_sintel(root):
+    return trees.make_sintel(root, {"alley_1": 5})
+
+
+LOST = [  # what a set needs wherever it is missing
+    *((Chairs, trees.make_chairs, f"data/00003_{name}") for name in ("img1.ppm", "img2.ppm", "flow.flo")),
+    *((HD1K, trees.make_hd1k, f"hd1k_{name}/000000_0001.png") for name in ("input/image_2", "flow_gt/flow_occ")),
+    *((Kitti2015, trees.make_kitti, f"2015/training/image_2/000003_{number}.png") for number in (10, 11)),
+    (Kitti2015, trees.make_kitti, "2015/training/flow_occ/000003_10.png"),
+    *((Sintel, make_short_sintel, f"training/clean/alley_1/frame_{number:04d}.png") for number in (1, 3, 5)),
+    (Sintel, make_short_sintel, "training/final/alley_1/frame_0003.png"),
+    (Sintel, make_short_sintel, "training/invalid/alley_1/frame_0002.png"),
+    (Sintel, make_short_sintel, "training/flow/alley_1/frame_0002.flo"),
+    (Things3D, lambda root: trees.make_things3d_full(root, 1, 5), "frames_cleanpass/TRAIN/A/0000/left/0008.png"),
+    (Things3D, lambda root: trees.make_things3d_subset(root, 1, 5), "train/image_clean/left/0000002.png"),
+]
+
+
+@pytest.mark.parametrize(("cls", "make", "name"), LOST)
+def test_a_missing_file_of_a_pair_is_named(tmp_path, cls, make, name):
+    lost = make(tmp_path) / name
+    lost.unlink()
+    with pytest.raises(MissingFiles) as caught:
+        cls(tmp_path, "all")
+    assert set(caught.value.paths) == {str(lost)}
+
+
+@pytest.mark.parametrize(("cls", "make"), {cls: make for cls, make, _ in LOST}.items())
+def test_other_parts_other_folders_and_empty_sets_are_errors(tmp_path, cls, make):
+    root = make(tmp_path / "whole")
+    for part in ({"split": "dev"}, {"split": "all", "versions": ("dirty",)}):
+        with pytest.raises(UserError, match="whole: .* has no part '(dev|dirty)', only "):
+            cls(root, **part)
+    with pytest.raises(UserError, match="nowhere"):
+        cls(tmp_path / "nowhere")
+    for file in root.rglob("*.*"):
+        if file.suffix == ".txt":
+            file.write_text("")
+        elif file.is_file():
+            file.unlink()
+    with pytest.raises(UserError, match="whole holds no image pair"):
+        cls(root, "all")
 
 
 def test_yields_the_documented_types(tmp_path):

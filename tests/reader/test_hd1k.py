@@ -1,9 +1,6 @@
 """HD1K."""
 
 import numpy as np
-import pytest
-from maskflownet.errors import UserError
-from maskflownet.reader.dataset import MissingFiles
 from maskflownet.reader.hd1k import HD1K
 
 from tests import trees
@@ -44,22 +41,3 @@ def test_the_labels_of_last_frames_may_be_absent(tmp_path):
     (root / "hd1k_flow_gt" / "flow_occ" / "000000_0002.png").unlink()
     dataset = HD1K(root)
     assert (len(dataset), dataset.left_out) == (2, 0)
-
-
-@pytest.mark.parametrize("name", ["hd1k_input/image_2", "hd1k_flow_gt/flow_occ"])
-def test_a_hole_is_a_missing_partner(tmp_path, name):
-    lost = trees.make_hd1k(tmp_path, {0: 5}) / name / "000000_0002.png"
-    lost.unlink()
-    with pytest.raises(MissingFiles) as caught:
-        HD1K(tmp_path)
-    assert caught.value.paths == [str(lost)]
-
-
-def test_wrong_arguments_and_roots_are_errors(tmp_path):
-    with pytest.raises(UserError, match="nowhere"):
-        HD1K(tmp_path / "nowhere")
-    root = trees.make_hd1k(tmp_path, {0: 2})
-    with pytest.raises(UserError, match="'test'"):
-        HD1K(root, "test")
-    with pytest.raises(UserError, match="no image pair"):
-        HD1K(root, "val")

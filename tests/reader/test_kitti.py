@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from maskflownet.errors import UserError
-from maskflownet.reader.dataset import MissingFiles
 from maskflownet.reader.kitti import VAL, Kitti, Kitti2015, held_years
 
 from tests import trees
@@ -75,28 +74,6 @@ def test_years_mixed_in_one_folder_are_an_error(tmp_path):
         (tmp_path / "training" / images).mkdir(parents=True)
     with pytest.raises(UserError, match="mixes"):
         Kitti2015(tmp_path)
-
-
-@pytest.mark.parametrize("name", ["image_2/000003_10", "image_2/000003_11", "flow_occ/000003_10"])
-def test_a_missing_partner_is_named(tmp_path, name):
-    root = trees.make_kitti(tmp_path)
-    lost = root / "2015" / "training" / f"{name}.png"
-    lost.unlink()
-    with pytest.raises(MissingFiles) as caught:
-        Kitti2015(root, "all")
-    assert caught.value.paths == [str(lost)]
-
-
-def test_wrong_arguments_and_roots_are_errors(tmp_path, root):
-    with pytest.raises(UserError, match="2013"):
-        Kitti(root, "all", (2013,))
-    with pytest.raises(UserError, match="'dev'"):
-        Kitti(root, "dev")
-    with pytest.raises(UserError, match="nowhere"):
-        Kitti(tmp_path / "nowhere")
-    empty = trees.make_kitti(tmp_path, {2012: 0, 2015: 0}, test=0)
-    with pytest.raises(UserError, match="no image pair"):
-        Kitti(empty)
 
 
 def test_the_real_pair(shared, tmp_path):

@@ -102,41 +102,8 @@ def test_a_missing_invalid_mask_is_an_error_and_missing_occlusions_are_not(tmp_p
     assert caught.value.paths == [str(lost)]
 
 
-@pytest.mark.parametrize("number", [1, 3, 5])
-@pytest.mark.parametrize("kind", ["clean", "final"])
-def test_a_missing_picture_is_named_wherever_it_is(tmp_path, kind, number):
-    root = trees.make_sintel(tmp_path, {"alley_1": 5})
-    lost = root / "training" / kind / "alley_1" / f"frame_{number:04d}.png"
-    lost.unlink()
-    with pytest.raises(MissingFiles) as caught:
-        Sintel(root, "all", (kind,))
-    assert caught.value.paths == [str(lost)]
-
-
-def test_a_missing_label_is_named(tmp_path):
-    root = trees.make_sintel(tmp_path, {"alley_1": 5})
-    lost = root / "training" / "flow" / "alley_1" / "frame_0002.flo"
-    lost.unlink()
-    with pytest.raises(MissingFiles) as caught:
-        Sintel(root, "all")
-    assert caught.value.paths == [str(lost)]
-
-
 def test_the_split_of_another_listing_is_an_error(tmp_path):
     root = trees.make_sintel(tmp_path, {"alley_1": 5})
     assert len(Sintel(root, "all")) == 8
     with pytest.raises(UserError, match="1041 pairs where the data set holds 4"):
         Sintel(root, "train")
-
-
-def test_wrong_arguments_and_roots_are_errors(tmp_path, root):
-    with pytest.raises(UserError, match="'albedo'"):
-        Sintel(root, "all", ("albedo",))
-    with pytest.raises(UserError, match="'dev'"):
-        Sintel(root, "dev")
-    with pytest.raises(UserError, match="nowhere"):
-        Sintel(tmp_path / "nowhere")
-    for folder in ("clean", "flow"):
-        (tmp_path / "training" / folder).mkdir(parents=True)
-    with pytest.raises(UserError, match="no image pair"):
-        Sintel(tmp_path, "all", ("clean",))

@@ -41,16 +41,6 @@ def test_the_default_pass_is_clean(tmp_path):
 
 
 @pytest.mark.parametrize("layout", MAKE)
-def test_a_hole_in_a_sequence_is_a_missing_partner(tmp_path, layout):
-    MAKE[layout](tmp_path, sequences=1, frames=5)
-    picture = sorted(tmp_path.rglob("left/*.png"))[2]
-    picture.unlink()
-    with pytest.raises(MissingFiles) as caught:
-        Things3D(tmp_path)
-    assert caught.value.paths == [str(picture)]
-
-
-@pytest.mark.parametrize("layout", MAKE)
 def test_a_missing_last_picture_is_a_missing_file(tmp_path, layout):
     MAKE[layout](tmp_path, sequences=1, frames=3)
     picture = sorted(tmp_path.rglob("right/*.png"))[-1]
@@ -87,11 +77,3 @@ def test_wrong_roots_passes_and_layouts_are_errors(tmp_path):
         Things3D(tmp_path, "all", ("dirty",))
     with pytest.raises(UserError, match="image_final"):
         Things3D(tmp_path, "all", ("final",))
-
-
-def test_an_empty_set_is_an_error(tmp_path):
-    trees.make_things3d_subset(tmp_path)
-    for file in [*tmp_path.rglob("*.png"), *tmp_path.rglob("*.flo")]:
-        file.unlink()
-    with pytest.raises(UserError, match="no image pair"):
-        Things3D(tmp_path)
