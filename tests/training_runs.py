@@ -63,7 +63,7 @@ def train_in(folder: Path, devices: int = 1, checkpoint=None, **changes) -> Path
 
 def main(folder: Path, devices: int, steps: int, kill_after: int) -> None:
     from maskflownet.checkpoints.checkpoint import read_checkpoint  # noqa: PLC0415
-    from maskflownet.engine.mxnet.training import MXNetTraining  # noqa: PLC0415
+    from maskflownet.engine.mxnet.engine import MXNetTraining  # noqa: PLC0415
 
     if kill_after:
         train = MXNetTraining.train_batch
