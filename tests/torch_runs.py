@@ -2,10 +2,10 @@
 
     python -m tests.torch_runs FOLDER RANKS STEPS [KILL_AFTER]
 
-trains FOLDER/network.yaml on FOLDER/data.yaml up to step STEPS with RANKS processes on the CPU (0 =
-in this one), going on from FOLDER/weights if a checkpoint is there. Without further processes it
-kills itself after KILL_AFTER steps. As one of torchrun's processes it also writes the parameters
-that it ends with to FOLDER/rank_N.params.
+trains FOLDER/network.yaml on FOLDER/data.yaml up to step STEPS with RANKS processes (0 = in this
+one), going on from FOLDER/weights if a checkpoint is there; on GPUs with KIND=gpu in the
+environment. Without further processes it kills itself after KILL_AFTER steps. As one of torchrun's
+processes it also writes the parameters that it ends with to FOLDER/rank_N.params.
 """
 
 from __future__ import annotations
@@ -36,16 +36,26 @@ from tests.training_runs import options
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = "abcJan01-0000"
+# Of `write_configs`, by kind of device. GPUs often have no MXNet, which traces the graphs of other sizes.
+SIZES = {
+    "cpu": {},
+    "gpu": {
+        "synthetic": {"length": 12, "validation_length": 2, "size": [400, 520]},
+        "orig_shape": [384, 512],
+        "target_shape": [320, 448],
+    },
+}
 
 
-def train_torch_in(folder: Path, ranks: int = 0, checkpoint=None, **changes) -> Path | None:
-    """Train with the configs of a folder in so many processes, 0 = in the calling one."""
+def train_torch_in(folder: Path, ranks: int = 0, checkpoint=None, kind: str = "cpu", **changes) -> Path | None:
+    """Train with the configs of a folder in so many processes, 0 = in the calling one, with a device each."""
     config = load_network_config(folder / "network.yaml")
     data = load_data_config(folder / "data.yaml")
     chosen = options(folder, **changes)
-    devices = [torch.device("cpu")] * max(1, ranks)
+    devices = [torch.device("cuda", i) if kind == "gpu" else torch.device("cpu") for i in range(max(1, ranks))]
     if ranks:
-        executor = Executor(engine="torch", precision="float32")
+        gpus = ",".join(str(device.index) for device in devices if device.type == "cuda")
+        executor = Executor(gpus, engine="torch", precision="float32")
         return Path(run_in_processes(devices, train_on, (executor, config, data, checkpoint, chosen)))
     engine = TorchEngine(config, devices)
     return train(engine, config, data, checkpoint, chosen)
@@ -101,7 +111,7 @@ def main(arguments) -> None:
     checkpoint = None
     if list((folder / "weights").glob("*.params")):
         checkpoint = read_checkpoint("abc", folder / "weights")
-    train_torch_in(folder, ranks, checkpoint, steps=steps, run=RUN)
+    train_torch_in(folder, ranks, checkpoint, os.environ.get("KIND", "cpu"), steps=steps, run=RUN)
 
 
 def train_as_rank(folder: Path, steps: int) -> None:

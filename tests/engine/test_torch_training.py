@@ -27,18 +27,11 @@ from maskflownet.settings.datasets import load_data_config
 from maskflownet.training.snapshots import state_path
 
 from tests.known_engine import on_gpu
-from tests.torch_runs import RUN, largest_difference, start, train_torch_in, training_differences
+from tests.torch_runs import RUN, SIZES, largest_difference, start, train_torch_in, training_differences
 from tests.training_runs import AUGMENTATION, NETWORK, train_in, write_configs
 
-DEVICES = ["cpu", on_gpu("cuda:0")]
-SIZES = {
-    "cpu": {},
-    "cuda:0": {
-        "synthetic": {"length": 12, "validation_length": 2, "size": [400, 520]},
-        "orig_shape": [384, 512],
-        "target_shape": [320, 448],
-    },
-}
+KINDS = ["cpu", on_gpu("gpu")]
+DEVICES = {"cpu": "cpu", "gpu": "cuda:0"}
 
 
 def assert_same_training(path_a, path_b, parameters, moments):
@@ -118,10 +111,10 @@ def settings_of(folder) -> tuple:
     return config, TrainingSettings(config.optimizer, config.network.mw, *sizes, data.augmentation, seed=3)
 
 
-def training_on(folder, device, network="MaskFlownet_S", sizes=None, **data):
-    write_configs(folder, {**NETWORK, "network": {"class": network}}, **{**SIZES[sizes or device], **data})
+def training_on(folder, kind, network="MaskFlownet_S", sizes=None, **data):
+    write_configs(folder, {**NETWORK, "network": {"class": network}}, **{**SIZES[sizes or kind], **data})
     config, settings = settings_of(folder)
-    engine = TorchEngine(config, [torch.device(device)], 1)
+    engine = TorchEngine(config, [torch.device(DEVICES[kind])], 1)
     return settings, engine, engine.training(settings)
 
 
@@ -137,9 +130,9 @@ def everything(engine, training) -> dict[str, np.ndarray]:
     return {**engine.parameters(), **training.state()}
 
 
-@pytest.mark.parametrize("device", DEVICES)
-def test_after_a_loss_that_is_not_finite_nothing_changes(tmp_path, device):
-    settings, engine, training = training_on(tmp_path, device)
+@pytest.mark.parametrize("kind", KINDS)
+def test_after_a_loss_that_is_not_finite_nothing_changes(tmp_path, kind):
+    settings, engine, training = training_on(tmp_path, kind)
     assert np.isfinite(training.train_batch(batch_of(settings), 0, 1e-4).loss)
     before = everything(engine, training)
     batch = batch_of(settings)
@@ -153,12 +146,12 @@ def test_after_a_loss_that_is_not_finite_nothing_changes(tmp_path, device):
 
 
 @pytest.mark.parametrize("network", ["MaskFlownet_S", "MaskFlownet"])
-@pytest.mark.parametrize("device", DEVICES)
-def test_every_device_trains_as_the_cpu_does(tmp_path, device, network):
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_device_trains_as_the_cpu_does(tmp_path, kind, network):
     """Losses that are read late, of batches that are overwritten at once, against those of step after step."""
     quiet = {"augmentation": {**AUGMENTATION, "noise": 0}}  # the GPU draws other noise
-    settings, *cpu = training_on(tmp_path, "cpu", network, sizes=device, **quiet)
-    _, *other = training_on(tmp_path, device, network, **quiet)
+    settings, *cpu = training_on(tmp_path, "cpu", network, sizes=kind, **quiet)
+    _, *other = training_on(tmp_path, kind, network, **quiet)
     expected, late = [], []
     for step in range(3):
         batch = batch_of(settings, seed=step)
@@ -179,18 +172,18 @@ def test_every_device_trains_as_the_cpu_does(tmp_path, device, network):
         assert np.linalg.norm(a[name] - b[name]) <= bound * size, name
 
 
-@pytest.mark.parametrize("device", DEVICES)
-def test_a_batch_may_be_on_the_device_already(tmp_path, device):
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_may_be_on_the_device_already(tmp_path, kind):
     """As a scene generator on the GPU makes it, which goes on with the same memory."""
     settings, engine, training = training_on(
-        tmp_path, device, augmentation=None, orig_shape=[64, 64], target_shape=[64, 64]
+        tmp_path, kind, augmentation=None, orig_shape=[64, 64], target_shape=[64, 64]
     )
     start, batch, results = everything(engine, training), batch_of(settings), []
     names = engine.parameters()
     for on_device in (False, True):
         engine.assign({name: start[name] for name in names})
         training.load_state({name: array for name, array in start.items() if name not in names}, 0)
-        arrays = [torch.tensor(array, device=device) for array in batch[:4]] if on_device else batch[:4]
+        arrays = [torch.tensor(array, device=DEVICES[kind]) for array in batch[:4]] if on_device else batch[:4]
         losses = training.train_batch(Batch(*arrays, batch.names), 0, 1e-4)
         if on_device:
             for array in arrays:
@@ -202,10 +195,10 @@ def test_a_batch_may_be_on_the_device_already(tmp_path, device):
         assert np.linalg.norm(parameters[name] - other[2][name]) <= 1e-5 * parameters[name].size ** 0.5, name
 
 
-@pytest.mark.parametrize("device", DEVICES)
-def test_a_steps_gradients_are_those_of_its_inputs_and_its_noise(tmp_path, device, monkeypatch):
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_steps_gradients_are_those_of_its_inputs_and_its_noise(tmp_path, kind, monkeypatch):
     """On a GPU: what was captured is what is computed operation by operation."""
-    settings, _, training = training_on(tmp_path, device)
+    settings, _, training = training_on(tmp_path, kind)
     given, compute, batch = [], training.gradients, batch_of(settings)
     monkeypatch.setattr(training, "gradients", lambda inputs: given.append(inputs) or compute(inputs))
     loss = training.train_batch(batch, 0, 0.0).loss
