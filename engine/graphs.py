@@ -18,7 +18,7 @@ from maskflownet.settings.folders import PACKAGE
 
 GRAPHS = PACKAGE / "network" / "graphs"
 SOURCES = "SOURCES"
-NOT_TRACED = {"__init__.py", "compat.py"}  # how MXNet is imported changes no graph
+NOT_TRACED = {"__init__.py", "draws.py", "compat.py"}  # how MXNet is imported changes no graph
 
 
 # Each kind: settings -> name of the file, names of the inputs, function(MXNet's blocks) -> block.
