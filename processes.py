@@ -7,6 +7,7 @@ that only read data ignore Ctrl-C. All end with the process that started them, e
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -14,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnContext, SpawnProcess
@@ -24,6 +25,9 @@ import cv2
 from maskflownet.errors import UserError
 
 ONE_PRESS = 1.0  # s: launchers such as torchrun repeat the terminal's Ctrl-C at once
+GRACE = 20.0  # s in which the others may save a checkpoint after one has died
+PARTED = b"."
+ENDED = "another process of this training ended"
 MASKS = hasattr(signal, "pthread_sigmask")  # not on Windows
 
 
@@ -118,6 +122,50 @@ def follow_parent(ctrl_c: bool) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler if ctrl_c else signal.SIG_IGN)
     if MASKS:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def end_together(host: str, port: int, serve: bool) -> Callable[[], None]:
+    """End this process when another one that calls this for the same address dies; what is returned parts in peace.
+
+    They keep a connection to the one that serves. After a death all have `GRACE` s, in which they may save.
+    """
+    parted, peers = threading.Event(), []
+
+    def follow(peer: socket.socket) -> None:
+        with suppress(OSError):
+            if peer.recv(1) == PARTED:
+                return
+        for other in peers:
+            with suppress(OSError):
+                other.shutdown(socket.SHUT_RDWR)
+        if not parted.wait(GRACE):
+            print(
+                f"error: {ENDED}: -c with the run's id goes on from its newest checkpoint", file=sys.stderr, flush=True
+            )
+            os._exit(2)
+
+    def accept(listener: socket.socket) -> None:
+        while True:
+            peer, _ = listener.accept()
+            peers.append(peer)
+            threading.Thread(target=follow, args=(peer,), daemon=True).start()
+
+    def part() -> None:
+        parted.set()
+        with suppress(OSError):
+            peer.sendall(PARTED)
+
+    if serve:
+        threading.Thread(target=accept, args=(socket.create_server(("", port)),), daemon=True).start()
+        return parted.set
+    peer = None
+    while peer is None:  # the one that serves may start later, as with the parameter server itself
+        try:
+            peer = socket.create_connection((host, port))
+        except OSError:
+            time.sleep(0.2)
+    threading.Thread(target=follow, args=(peer,), daemon=True).start()
+    return part
 
 
 class _Process(SpawnProcess):

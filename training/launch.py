@@ -8,6 +8,7 @@ from maskflownet.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from maskflownet.engine.contract import refuse_torchrun, under_torchrun
 from maskflownet.engine.load import import_torch, make_engine
 from maskflownet.errors import UserError
+from maskflownet.processes import end_together
 from maskflownet.reader.files import atomic_path
 from maskflownet.settings.configs import ENGINES, DataConfig, NetworkConfig, load_network_config, load_schedule
 from maskflownet.settings.datasets import load_data_config
@@ -34,6 +35,7 @@ def train_on(
     The torch engine takes one process per device: those of `torchrun`, or its own. MXNet has one process for all
     devices, and joins the parameter server of the `DMLC_*` variables.
     """
+    part = None  # says to the other machines that this one has ended in peace
     if executor.engine == "torch":
         import_torch()
         from maskflownet.engine.torch.devices import devices  # noqa: PLC0415
@@ -44,10 +46,18 @@ def train_on(
             return Path(run_in_processes(found, train_on, (executor, config, data, checkpoint, options)))
     else:
         refuse_torchrun("--engine mxnet")
-        distributed = "DMLC_ROLE" in os.environ
+        role, *address = (os.environ.get(f"DMLC_{name}") for name in ("ROLE", "PS_ROOT_URI", "PS_ROOT_PORT"))
+        distributed = role is not None
+        if distributed:
+            if not all(address):
+                raise UserError("DMLC_ROLE is set, but DMLC_PS_ROOT_URI or DMLC_PS_ROOT_PORT is not: see docs/train.md")
+            part = end_together(address[0], int(address[1]) + 1, serve=role == "scheduler")
     engine = make_engine(config, executor.gpus, options.seed or 0, distributed, executor.engine, executor.precision)
     try:
-        return train(engine, config, data, checkpoint, options)
+        saved = train(engine, config, data, checkpoint, options)
+        if part is not None:
+            part()
+        return saved
     finally:
         engine.close()
 

@@ -2,8 +2,11 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -102,22 +105,18 @@ def test_a_resumed_run_keeps_its_seed(tmp_path):
         train_in(tmp_path, checkpoint=read_checkpoint(path), steps=2, seed=4)
 
 
-def test_workers_on_a_parameter_server_train_as_one_process(tmp_path):
-    """Two workers, a server and a scheduler on loopback; each worker has half of the batch."""
-    write_configs(tmp_path / "one", batch_size=4)
-    write_configs(tmp_path / "two", batch_size=2)
-    alone = train_in(tmp_path / "one", steps=2, run="abcJan01-0000")
-    port = str(20_000 + os.getpid() % 10_000)
+@contextmanager
+def parameter_server(folder, steps):
+    """Scheduler, server and two workers on loopback, each worker with a batch of its own."""
     shared = {
         "DMLC_PS_ROOT_URI": "127.0.0.1",
-        "DMLC_PS_ROOT_PORT": port,
+        "DMLC_PS_ROOT_PORT": str(free_port()),
         "DMLC_NUM_WORKER": "2",
         "DMLC_NUM_SERVER": "1",
         "OMP_NUM_THREADS": "1",
     }
-    folder = tmp_path / "two"
     command = [sys.executable, str(ROOT / "main.py"), str(folder / "network.yaml")]
-    command += ["--dataset_cfg", str(folder / "data.yaml"), "--steps", "2"]
+    command += ["--dataset_cfg", str(folder / "data.yaml"), "--steps", str(steps)]
     started = []
     try:
         for i, role in enumerate(("scheduler", "server", "worker", "worker")):
@@ -130,14 +129,50 @@ def test_workers_on_a_parameter_server_train_as_one_process(tmp_path):
                     text=True,
                 )
             )
-        outputs = [worker.communicate(timeout=120)[0] for worker in started]
+        yield started
     finally:
-        for worker in started:
-            worker.kill()
-    assert [worker.returncode for worker in started[2:]] == [0, 0], outputs
-    written = list(folder.glob("*/weights/*_2.params"))
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def test_workers_on_a_parameter_server_train_as_one_process(tmp_path):
+    write_configs(tmp_path / "one", batch_size=4)
+    write_configs(tmp_path / "two", batch_size=2)
+    alone = train_in(tmp_path / "one", steps=2, run="abcJan01-0000")
+    with parameter_server(tmp_path / "two", 2) as started:
+        outputs = [process.communicate(timeout=240)[0] for process in started]
+    assert [process.returncode for process in started[2:]] == [0, 0], outputs
+    written = list((tmp_path / "two").glob("*/weights/*_2.params"))
     assert len(written) == 1, outputs  # only the first worker writes
     assert differences(alone, written[0]) < 1e-5
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
+def test_a_worker_that_ends_early_does_not_leave_the_others_waiting(tmp_path, ending):
+    write_configs(tmp_path, batch_size=2)
+    with parameter_server(tmp_path, 90) as started:
+        end = time.monotonic() + 240
+        while not any("steps=2," in log.read_text() for log in tmp_path.glob("*/logs/*.log")):
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        (log,) = tmp_path.glob("*/logs/*.log")  # only the first worker, by its rank, writes
+        first = started[int(log.parts[-3])]
+        second = next(process for process in started[2:] if process is not first)
+        second.send_signal(ending)
+        outputs = [process.communicate(timeout=240)[0] for process in started]
+    if ending == signal.SIGINT:
+        assert [process.returncode for process in started[2:]] == [130, 130], outputs
+        assert len(list(tmp_path.glob("*/weights/*.params"))) == 1
+    else:
+        assert first.returncode == 2, outputs
+        assert "another process of this training ended" in outputs[started.index(first)]
 
 
 def test_a_run_goes_on_only_under_its_own_settings(tmp_path):
