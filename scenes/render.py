@@ -87,12 +87,12 @@ class _Rows:
 
 
 class _Tiles(NamedTuple):
-    """What layers may touch, sorted by rank, then frame, then scene."""
+    """The tiles that layers may touch, sorted by rank, then frame, then scene; (T,) int64 tensors but `origin`."""
 
-    layer: np.ndarray  # (T,) int64
-    frame: np.ndarray  # (T,) int64, 0 or 1
-    place: np.ndarray  # (T,) int64, number of the tile among those of both frames of all scenes
-    origin: np.ndarray  # (T, 2) float32, px, (x, y) of its first pixel
+    layer: torch.Tensor
+    frame: torch.Tensor  # 0 or 1
+    place: torch.Tensor  # number of the tile among those of both frames of all scenes
+    origin: torch.Tensor  # (T, 2) float32, px, (x, y) of its first pixel
 
 
 @torch.no_grad()
@@ -102,8 +102,9 @@ def render(draws: Draws, texels: torch.Tensor | np.ndarray) -> Scenes:
     A pixel belongs to the nearest layer with an alpha of at least one half. It is occluded if in frame 2, at the place
     to which its flow points, a nearer layer is there, or if that place is outside the pixel centres of the picture.
     """
-    tiles = _tiles(draws)
-    colour, top, flow = _compose(draws, tiles, *_shade_all(draws, tiles, torch.as_tensor(texels)))
+    texels = torch.as_tensor(texels)
+    tiles = _tiles(draws, texels.device)
+    colour, top, flow = _compose(draws, tiles, *_shade_all(draws, tiles, texels))
     flow, tops = _picture(flow, draws.size), _picture(top[:, None], draws.size)[:, 0].chunk(2)
     images = _expose(_picture(colour, draws.size), draws)
     return Scenes(*images.chunk(2), flow.permute(0, 2, 3, 1).contiguous(), _occlusion(flow, *tops))
@@ -115,87 +116,89 @@ def _send(values: np.ndarray, device: torch.device) -> torch.Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
-def _tiles(draws: Draws) -> _Tiles:
+def _tiles(draws: Draws, device: torch.device) -> _Tiles:
     down, across = (-(-side // TILE) for side in draws.size)
-    c = draws.columns
+    c, count = draws.columns, len(draws.rank)
     axes, linear, inverse = (c[name].reshape(-1, 2, 2) for name in ("axes", "linear", "inverse"))
-    spare = np.abs(c["amplitude"].reshape(len(axes), -1, 2)).sum(1)
     margin = 2 + 2 * c["soft"] + np.linalg.norm(c["smear"], axis=1, keepdims=True) / 2
     half = c["half"] + margin + c["stroke"] / 2
-    # Row 0 and row 1 are the frames: the centres, from own axes to the frame, back, and half the sides of a box.
-    centre = np.stack([c["centre"], c["centre"] + c["shift"]])
-    out = np.stack([np.swapaxes(axes, 1, 2), linear @ np.swapaxes(axes, 1, 2)])
-    back = np.stack([axes, axes @ inverse])
-    half = np.stack([half, half + np.einsum("mij,mj->mi", np.abs(back[1]), spare)])
-    half[:, draws.rank == 0] = 1e6
-    box = np.einsum("fmij,fmj->fmi", np.abs(out), half)
-    low = np.floor((centre - box) / TILE).clip(0, [across, down]).astype(np.int64)
-    high = (np.floor((centre + box) / TILE) + 1).clip(0, [across, down]).astype(np.int64)
-    wide, high = np.moveaxis(np.maximum(high - low, 0), -1, 0)
-    # One row for every tile of every box, by rank and then by frame.
-    order = np.lexsort((np.tile(draws.scene, 2), np.repeat([0, 1], len(axes)), np.tile(draws.rank, 2)))
-    count = (wide * high).reshape(-1)[order]
-    frame, layer = np.divmod(np.repeat(order, count), len(axes))
-    y, x = np.divmod(np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count), wide[frame, layer])
-    tile = low[frame, layer] + np.stack([x, y], 1)
-    # A turned layer does not touch all tiles of its box.
-    away = tile * TILE + (TILE - 1) / 2 - centre[frame, layer]
-    limit = half + (TILE - 1) / 2 * np.abs(back).sum(3)
-    near = (np.abs(np.einsum("tij,tj->ti", back[frame, layer], away)) <= limit[frame, layer]).all(1)
-    layer, frame, tile = layer[near], frame[near], tile[near]
-    scene = frame * len(draws.noise_key) + draws.scene[layer]
-    return _Tiles(layer, frame, (scene * down + tile[:, 1]) * across + tile[:, 0], (tile * TILE).astype(np.float32))
+    # Of both frames, (2 M, ...): centres, from own axes to the frame, back, and half the sides of a box in own axes.
+    centre = np.concatenate([c["centre"], c["centre"] + c["shift"]])
+    out = np.concatenate([np.swapaxes(axes, 1, 2), linear @ np.swapaxes(axes, 1, 2)])
+    back = np.concatenate([axes, axes @ inverse])
+    spare = np.abs(c["amplitude"].reshape(count, -1, 2)).sum(1)
+    half = np.concatenate([half, half + np.einsum("mij,mj->mi", np.abs(back[count:]), spare)])
+    half[np.tile(draws.rank == 0, 2)] = 1e6
+    box = np.einsum("mij,mj->mi", np.abs(out), half)
+    low = np.floor((centre - box) / TILE).clip(0, [across, down])
+    size = (np.floor((centre + box) / TILE) + 1).clip(0, [across, down]) - low
+    order = np.lexsort((np.tile(draws.scene, 2), np.repeat([0, 1], count), np.tile(draws.rank, 2)))
+    amount = size.clip(0).prod(1)[order].astype(np.int64)
+    picture = (np.repeat([0, len(draws.noise_key)], count) + np.tile(draws.scene, 2)) * down * across
+    whole = np.column_stack([order % count, order // count, picture[order], np.cumsum(amount) - amount])
+    limit = half + (TILE - 1) / 2 * np.abs(back).sum(2)
+    real = np.column_stack([low, size[:, :1], centre, limit, back.reshape(-1, 4)])[order].astype(np.float32)
+    # One row for every tile of every box, less the corners of the box that a turned layer does not touch.
+    box = torch.repeat_interleave(_send(amount, device), output_size=int(amount.sum()))
+    layer, frame, picture, first = _send(whole, device).index_select(0, box).unbind(1)
+    left, top, wide, x, y, limit_x, limit_y, *back = _send(real, device).index_select(0, box).unbind(1)
+    place = torch.arange(len(box), device=device) - first
+    row = (place + 0.5).div_(wide).floor_()
+    left, top = left + place - row * wide, top + row
+    x, y = left * TILE + (TILE - 1) / 2 - x, top * TILE + (TILE - 1) / 2 - y
+    near = ((back[0] * x + back[1] * y).abs() <= limit_x) & ((back[2] * x + back[3] * y).abs() <= limit_y)
+    place, origin = picture + (top * across + left).long(), torch.stack([left, top], 1) * TILE
+    return _Tiles(*(values[near] for values in (layer, frame, place, origin)))
 
 
 def _shade_all(draws: Draws, tiles: _Tiles, texels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(T, 3, 256) colour, (T, 256) alpha, and (T of frame 1, 2, 256) flow."""
-    device, step = texels.device, CHUNK[texels.device.type]
+    device, total, step = texels.device, len(tiles.layer), CHUNK[texels.device.type]
     # One table, one copy: the texture's whole numbers are in it by their bits.
     parts = {**draws.columns, "texture": draws.texture.astype(np.int32).view(np.float32), "at": draws.columns["centre"]}
     ends = np.cumsum([values.shape[1] for values in parts.values()])
     columns = {name: slice(end - values.shape[1], end) for end, (name, values) in zip(ends.tolist(), parts.items())}
     table = _Rows(_send(np.concatenate([v.astype(np.float32) for v in parts.values()], 1), device), columns)
-    smeared, colour, alpha, flow = draws.columns["smear"].any(1), [], [], []
-    for start in range(0, len(tiles.layer), step):
+    kinds, smeared = _send(draws.kind, device), _send(draws.columns["smear"].any(1), device)
+    colour, alpha = torch.empty(total, 3, TILE**2, device=device), torch.empty(total, TILE**2, device=device)
+    flow = torch.empty(int((tiles.frame == 0).sum()), 2, TILE**2, device=device)
+    done, behind = 0, 2 * len(draws.noise_key) * _count(draws.size)
+    for start in range(0, total, step):
         part = slice(start, start + step)
-        layer, frame = tiles.layer[part], tiles.frame[part]
-        rows = table.of(_send(layer, device))
-        rows["at"].neg_().add_(_send(tiles.origin[part], device))
-        local = torch.empty(len(layer), 2, TILE * TILE, device=device)
-        for number, locate in enumerate((_locate_1, _locate_2)):
-            chosen = np.flatnonzero(frame == number)
-            if len(chosen):
-                index = _send(chosen, device)
-                some = rows.of(index)
-                local.index_copy_(0, index, locate(some))
-                if number == 0:
-                    flow.append(_flow(some))
-        surface = _shade(texels, rows, local, draws.kind[layer], np.flatnonzero(smeared[layer]))
-        colour.append(surface[0])
-        alpha.append(surface[1])
-    return torch.cat(colour), torch.cat(alpha), torch.cat(flow)
+        layer, rows = tiles.layer[part], table.of(tiles.layer[part])
+        rows["at"].neg_().add_(tiles.origin[part])
+        local = torch.empty(len(layer), 2, TILE**2, device=device)
+        first, second = ((tiles.frame[part] == number).nonzero()[:, 0] for number in (0, 1))
+        local[first], flow[done : done + len(first)] = _locate_1(rows.of(first))
+        local[second] = _locate_2(rows.of(second))
+        done += len(first)
+        kind, blurred = kinds[layer], smeared[layer].nonzero()[:, 0]
+        colour[part], alpha[part] = _shade(texels, rows, local, kind, blurred, max(behind - start, 0))
+    return colour, alpha, flow
 
 
 def _compose(draws: Draws, tiles: _Tiles, colour, alpha, flow) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Lay tiles over each other: (F, 3, 256) colour and (F, 256) rank of the top layer of the F tiles of both frames,
     (F / 2, 2, 256) flow."""
-    rank, first = draws.rank[tiles.layer], tiles.frame == 0
-    ranks = np.arange(rank.max() + 2)
-    ends, flow_ends = np.searchsorted(rank, ranks), np.searchsorted(rank[first], ranks)
-    place, flow_place = _send(tiles.place, colour.device), _send(tiles.place[first], colour.device)
-    shown = alpha >= 0.5
-    flow_shown = shown.index_select(0, _send(np.flatnonzero(first), colour.device))
-    canvas, label = colour[: ends[1]], flow[: flow_ends[1]]
-    top = torch.zeros(len(canvas), TILE * TILE, dtype=torch.int16, device=colour.device)
-    for number in ranks[1:-1]:
-        part = slice(ends[number], ends[number + 1])
-        at = place[part]
-        canvas.index_copy_(0, at, torch.lerp(canvas.index_select(0, at), colour[part], alpha[part, None]))
-        top.index_copy_(0, at, top.index_select(0, at).masked_fill_(shown[part], int(number)))
-        part = slice(flow_ends[number], flow_ends[number + 1])
-        at = flow_place[part]
-        label.index_copy_(0, at, torch.where(flow_shown[part, None], flow[part], label.index_select(0, at)))
+    device, count = colour.device, int(draws.rank.max()) + 1
+    rank, first = _send(draws.rank, device)[tiles.layer], tiles.frame == 0
+    ends, flow_ends = (torch.bincount(r, minlength=count).cumsum(0).tolist() for r in (rank, rank[first]))
+    shown, flow_place = alpha >= 0.5, tiles.place[first]
+    flow_shown = shown[first]
+    canvas, label = colour[: ends[0]], flow[: flow_ends[0]]
+    top = torch.zeros(len(canvas), TILE**2, dtype=torch.int16, device=device)
+    for number in range(1, count):
+        part, flow_part = (slice(e[number - 1], e[number]) for e in (ends, flow_ends))
+        at, flow_at = tiles.place[part], flow_place[flow_part]
+        canvas.index_copy_(0, at, torch.lerp(canvas[at], colour[part], alpha[part, None]))
+        top.index_copy_(0, at, top[at].masked_fill_(shown[part], number))
+        label.index_copy_(0, flow_at, torch.where(flow_shown[flow_part, None], flow[flow_part], label[flow_at]))
     return canvas, top, label
+
+
+def _count(size: tuple[int, int]) -> int:
+    """Number of tiles of a picture."""
+    return -(-size[0] // TILE) * -(-size[1] // TILE)
 
 
 @cache
@@ -218,17 +221,13 @@ def _interpolation(device: torch.device) -> tuple[torch.Tensor, torch.Tensor, to
 # Places in layers' own axes. A tile's row has the numbers of its layer, and `at`, its origin about the layer's centre.
 
 
-def _locate_1(row: _Rows) -> torch.Tensor:
-    """(T, 2, 256) places of frame 1's pixels, px about the centre."""
-    return _affine(row["axes"], row["at"][..., None], _interpolation(row["at"].device)[1])
-
-
-def _flow(row: _Rows) -> torch.Tensor:
-    """(T, 2, 256) motion of frame 1's pixels, px."""
+def _locate_1(row: _Rows) -> tuple[torch.Tensor, torch.Tensor]:
+    """(T, 2, 256) places of frame 1's pixels, px about the centre, and their flow, px."""
     nodes, pixels, weights = _interpolation(row["at"].device)
     at, identity = row["at"][..., None], torch.eye(2, device=nodes.device).view(4)
-    bend = _between(_deformation(row, at + nodes), weights)
-    return bend.add_(_affine(row["linear"] - identity, at, pixels)).add_(row["shift"][..., None])
+    flow = _between(_deformation(row, at + nodes), weights)
+    flow.add_(_affine(row["linear"] - identity, at, pixels)).add_(row["shift"][..., None])
+    return _affine(row["axes"], at, pixels), flow
 
 
 def _locate_2(row: _Rows) -> torch.Tensor:
@@ -269,34 +268,30 @@ def _between(nodes: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     return (nodes.double() @ weights).float()
 
 
-def _shade(texels: torch.Tensor, row: _Rows, local: torch.Tensor, kind: np.ndarray, smeared: np.ndarray) -> tuple:
-    """Colour (T, 3, 256) and alpha (T, 256) at places in own axes; `smeared` tiles are the mean along their way."""
-    colour, alpha = _surface(texels, row, local, kind)
-    if len(smeared):
-        times = np.repeat(smeared, len(SMEARS))
-        index = _send(times, local.device)
-        some, share = row.of(index), torch.tensor(SMEARS, device=local.device).repeat(len(smeared))[:, None]
-        places = local.index_select(0, index).add_((share * some["smear"])[..., None])
-        seen, opaque = _surface(texels, some, places, kind[times])
+def _shade(
+    texels: torch.Tensor, row: _Rows, local: torch.Tensor, kind: torch.Tensor, blurred: torch.Tensor, behind: int
+):
+    """Colour (T, 3, 256) and alpha (T, 256) at places in own axes; `blurred` tiles are the mean along their way."""
+    colour, alpha = _surface(texels, row, local, kind, behind)
+    if len(blurred):
+        index = blurred.repeat_interleave(len(SMEARS))
+        some, share = row.of(index), torch.tensor(SMEARS, device=local.device).repeat(len(blurred))[:, None]
+        places = local[index].add_((share * some["smear"])[..., None])
+        seen, opaque = _surface(texels, some, places, kind[index], int((index < behind).sum()))
         seen, opaque = (v.unflatten(0, (-1, len(SMEARS))).mean(1) for v in (seen * opaque[:, None], opaque))
-        index = _send(smeared, local.device)
-        colour.index_copy_(0, index, seen / opaque[:, None].clamp(min=1e-3))
-        alpha.index_copy_(0, index, opaque)
+        colour.index_copy_(0, blurred, seen / opaque[:, None].clamp(min=1e-3))
+        alpha.index_copy_(0, blurred, opaque)
     return colour, alpha
 
 
-def _surface(
-    texels: torch.Tensor, row: _Rows, local: torch.Tensor, kind: np.ndarray
-) -> tuple[torch.Tensor, torch.Tensor]:
-    behind = int(np.searchsorted(kind != 0, True))  # backgrounds come first
+def _surface(texels: torch.Tensor, row: _Rows, local: torch.Tensor, kind: torch.Tensor, behind: int):
     colour, alpha = _sample(texels, row, local, behind)
     for number, paint in ((POLYGON, _polygon), (CURVE, _curve), (STICKS, _sticks), (PARTS, _parts)):
-        chosen = np.flatnonzero(kind == number)
-        if len(chosen):
-            index = _send(chosen, local.device)
-            some, (x, y) = row.of(index), local.index_select(0, index).unbind(1)
+        index = (kind == number).nonzero()[:, 0]
+        if len(index):
+            some, (x, y) = row.of(index), local[index].unbind(1)
             if number == PARTS:
-                painted, cover = paint(some, x, y, colour.index_select(0, index))
+                painted, cover = paint(some, x, y, colour[index])
                 colour.index_copy_(0, index, painted)
             else:
                 cover = _cover(some, paint(some, x, y))
