@@ -237,6 +237,7 @@ def _begin(work: Callable) -> None:
     global _work  # noqa: PLW0603 - a worker process has no other place that outlives a task
     follow_parent(ctrl_c=False)
     cv2.setNumThreads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # for PyTorch, which renders synthetic scenes and is not imported yet
     _work = work
 
 

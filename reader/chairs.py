@@ -20,7 +20,7 @@ class Chairs(FlowDataset):
 
     @classmethod
     def expected(cls, root):
-        # What maskflownet.scenes.synthetic has written has any length.
+        # What maskflownet.tools.synthetic has written has any length.
         synthetic = os.path.isfile(os.path.join(root, "synthetic.json"))
         return {("all", None): None} if synthetic else cls.counts
 

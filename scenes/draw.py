@@ -9,7 +9,6 @@ import math
 from typing import Annotated, NamedTuple
 
 import numpy as np
-from maskflownet.errors import UserError
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
@@ -41,7 +40,7 @@ class SceneOptions:
 
     photometric: Strength = 1.0  # strength of contrast, brightness, gamma and colour changes
     noise: Strength = 4.0  # largest standard deviation of the sensor noise, grey levels of 255
-    defocus_share: Share = 0.15  # layers, and frames, out of focus
+    defocus_share: Share = 0.15  # layers out of focus
     motion_blur_share: Share = 0.15  # scenes with an exposure long enough to blur what moves
     fog_share: Share = 0.1  # scenes with haze that thickens with depth
     plain_share: Share = 0.0  # layers with little texture, such as walls, sky and road
@@ -53,17 +52,14 @@ class SceneOptions:
 
 MIN_SIDE = 16  # px, of a scene
 REFERENCE_AREA = 320 * 448  # px, the size at which the lengths below hold
-SPEED = (13.2, 0.68)  # px, median and log deviation of a scene's motion
-SMALL_SPEED = (1.0, 0.6)  # px, the same for scenes of small motion
-DART_SPEED = (28.0, 0.7)  # px, the same for what is fast by itself, such as a crossing car
+# px, median and log deviation of a scene's motion, of a scene of small motion, of what is fast by itself
+SPEED, SMALL_SPEED, DART_SPEED = (13.2, 0.68), (1.0, 0.6), (28.0, 0.7)
 VEHICLE_LENGTH = (1.8, 3.6)  # of a vehicle, in its heights
 SWERVE = 0.12  # rad, standard deviation of the angle between a vehicle and its way
 CHANGE, DART_CHANGE, CAMERA_CHANGE = 0.35, 0.15, 0.4  # of a motion: what turns, scales and deforms the surface
 OBJECT_SIZE = (110.0, 0.55, 25.0, 280.0)  # px: median, log deviation, least, largest
 STROKE = (2.0, 9.0)  # px, width of thin structures
-MAX_TURN = 0.5  # rad between the frames
-MAX_ZOOM = 0.35  # of the logarithm of the scale between the frames
-MAX_SHEAR = 0.06
+MAX_TURN, MAX_ZOOM, MAX_SHEAR = 0.5, 0.35, 0.06  # between the frames: rad, logarithm of the scale, and of a matrix
 MAX_STRETCH = 0.25  # bound on the deformation's Jacobian: keeps it invertible and free of folds
 WAVES = 2  # of a deformation
 MIN_WAVELENGTH = 48.0  # px; shorter ones are not resolved by the nodes of a tile (render.py)
@@ -127,14 +123,6 @@ def _mix(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
-def check_arguments(seed: int, index: int, height: int, width: int) -> None:
-    """Raise UserError where `draw` would."""
-    if min(height, width) < MIN_SIDE:
-        raise UserError(f"a scene of {height}x{width} px is smaller than {MIN_SIDE} px")
-    if not 0 <= seed < 2**63 or index < 0:
-        raise UserError(f"seed {seed} and index {index} of a scene must not be negative, nor the seed above 2^63")
-
-
 def draw(bank, seed: int, scenes, size: tuple[int, int], options: SceneOptions | None = None) -> Draws:
     """Draw the scenes of a seed whose numbers are `scenes`, (N,) int; `size` is height and width in px.
 
@@ -142,7 +130,6 @@ def draw(bank, seed: int, scenes, size: tuple[int, int], options: SceneOptions |
     objects are allowed, further ones come in front.
     """
     scenes, o = np.asarray(scenes, np.int64), options or SceneOptions()
-    check_arguments(seed, int(scenes.min()), *size)
     count = _Random(seed, scenes, np.full(len(scenes), 63)).uniform(o.min_objects, o.max_objects + 1).astype(np.int64)
     rank, scene = np.nonzero(np.arange(o.max_objects + 1)[:, None] <= count)
     layers = _Layers(o, _Random(seed, scenes[scene], rank), bank, size, scene, rank, count[scene])
@@ -202,8 +189,7 @@ class _Layers:
         ratio = np.minimum(np.exp(rng.uniform(-0.3, 0.9)), (full / 2 / self.half).min(-1))
         ratio = np.where(self.cutout, (full.max(-1) - 2) / self.length, ratio)
         ratio = np.where(back, (full / self.side).min(-1) * rng.uniform(0.65, 1.0), ratio)[:, None]
-        stretch = np.exp(0.12 * rng.normal())[:, None] ** np.array([1, -1])
-        self.half = np.where(cutout, (full - 2) / 2 / ratio * stretch, self.half)
+        self.half = np.where(cutout, (full - 2) / 2 / ratio, self.half)
         self.half[back] = self.side
         focus = np.where(rng.chance(self.o.defocus_share), rng.uniform(0.6, 2.0), 0.0)  # px, sigma
         level = np.ceil(np.log2(ratio[:, 0]) - 0.4) + np.where(focus > 0, np.rint(np.log2(2 * focus.clip(0.5))), 0)
@@ -305,12 +291,11 @@ class _Layers:
         o, rng = self.o, self.rng.of(np.flatnonzero(self.back))
         tone = o.photometric * (0.7 * rng.normal(1, 6) + 0.2 * rng.normal(2, 6))
         both = np.ones((1, 2, 1))
-        blur = np.where(rng.chance(o.defocus_share, 2, 1), rng.uniform(0.4, 1.1, 2, 1), 0.0)
         return {
             "gamma": np.exp(0.25 * tone[..., :1]), "contrast": np.exp(0.2 * tone[..., 1:2]),
             "brightness": 0.07 * tone[..., 2:3], "tint": np.exp(0.08 * tone[..., 3:]),
             "saturation": both * np.exp(0.3 * o.photometric * rng.normal(1, 1)),
-            "noise": both * o.noise * rng.uniform(0, 1, 1, 1) ** 2, "blur": blur,
+            "noise": both * o.noise * rng.uniform(0, 1, 1, 1) ** 2,
         }, rng.uniform(0, 2**31).astype(np.int64)  # fmt: skip
 
 

@@ -5,6 +5,7 @@ that small objects cost little. All tiles of all layers are shaded at once, as t
 each other by rank. The non-rigid part of a motion, and its inverse, are interpolated between 49 nodes of a tile.
 """
 
+import math
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from typing import NamedTuple
@@ -12,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from maskflownet.scenes.draw import BOXES, CURVE, CUTS, ENDS, ORDERS, PARTS, POLYGON, STICKS, Draws, draw
-from torch.nn import functional as F
 
 TILE = 16  # px
 NODES = 7  # along a side of a tile, Chebyshev; with the bounds in draw.py the interpolation errs by at most 1e-2 px
@@ -116,8 +116,13 @@ def _send(values: np.ndarray, device: torch.device) -> torch.Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
+def _grid(size: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of tiles."""
+    return -(-size[0] // TILE), -(-size[1] // TILE)
+
+
 def _tiles(draws: Draws, device: torch.device) -> _Tiles:
-    down, across = (-(-side // TILE) for side in draws.size)
+    down, across = _grid(draws.size)
     c, count = draws.columns, len(draws.rank)
     axes, linear, inverse = (c[name].reshape(-1, 2, 2) for name in ("axes", "linear", "inverse"))
     margin = 2 + 2 * c["soft"] + np.linalg.norm(c["smear"], axis=1, keepdims=True) / 2
@@ -162,7 +167,7 @@ def _shade_all(draws: Draws, tiles: _Tiles, texels: torch.Tensor) -> tuple[torch
     kinds, smeared = _send(draws.kind, device), _send(draws.columns["smear"].any(1), device)
     colour, alpha = torch.empty(total, 3, TILE**2, device=device), torch.empty(total, TILE**2, device=device)
     flow = torch.empty(int((tiles.frame == 0).sum()), 2, TILE**2, device=device)
-    done, behind = 0, 2 * len(draws.noise_key) * _count(draws.size)
+    done, behind = 0, 2 * len(draws.noise_key) * math.prod(_grid(draws.size))
     for start in range(0, total, step):
         part = slice(start, start + step)
         layer, rows = tiles.layer[part], table.of(tiles.layer[part])
@@ -196,25 +201,18 @@ def _compose(draws: Draws, tiles: _Tiles, colour, alpha, flow) -> tuple[torch.Te
     return canvas, top, label
 
 
-def _count(size: tuple[int, int]) -> int:
-    """Number of tiles of a picture."""
-    return -(-size[0] // TILE) * -(-size[1] // TILE)
-
-
 @cache
 def _interpolation(device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(2, 49) nodes and (2, 256) pixels of a tile as (x, y) in px, and (49, 256) weights from one to the other.
 
     The weights are float64: a program may let float32 products have 10 bits (TF32).
     """
-    node = (TILE - 1) / 2 * (1 - np.cos(np.pi * (np.arange(NODES) + 0.5) / NODES) / np.cos(np.pi / 2 / NODES))
-    pixel = np.arange(TILE)
-    weight = np.ones((NODES, TILE))
-    for j in range(NODES):
-        for k in set(range(NODES)) - {j}:
-            weight[j] *= (pixel - node[k]) / (node[j] - node[k])
-    nodes, pixels = (torch.tensor(np.stack(np.meshgrid(axis, axis)).reshape(2, -1)) for axis in (node, pixel))
-    weights = torch.tensor(np.einsum("ay,bx->abyx", weight, weight).reshape(NODES**2, TILE**2))
+    node = np.polynomial.chebyshev.chebpts1(NODES) / np.cos(np.pi / 2 / NODES)  # -1 and 1 included
+    terms = [np.polynomial.chebyshev.chebvander(x, NODES - 1) for x in (node, np.linspace(-1, 1, TILE))]
+    weight = terms[1] @ np.linalg.inv(terms[0])  # (16, 7)
+    sides = ((TILE - 1) / 2 * (node + 1), np.arange(TILE))
+    nodes, pixels = (torch.tensor(np.stack(np.meshgrid(side, side)).reshape(2, -1)) for side in sides)
+    weights = torch.tensor(np.kron(weight, weight).T)
     return nodes.to(device, torch.float32), pixels.to(device, torch.float32), weights.to(device)
 
 
@@ -225,7 +223,7 @@ def _locate_1(row: _Rows) -> tuple[torch.Tensor, torch.Tensor]:
     """(T, 2, 256) places of frame 1's pixels, px about the centre, and their flow, px."""
     nodes, pixels, weights = _interpolation(row["at"].device)
     at, identity = row["at"][..., None], torch.eye(2, device=nodes.device).view(4)
-    flow = _between(_deformation(row, at + nodes), weights)
+    flow = (_deformation(row, at + nodes).double() @ weights).float()
     flow.add_(_affine(row["linear"] - identity, at, pixels)).add_(row["shift"][..., None])
     return _affine(row["axes"], at, pixels), flow
 
@@ -238,7 +236,7 @@ def _locate_2(row: _Rows) -> torch.Tensor:
     for _ in range(STEPS):
         bend = -_apply(row["inverse"], _deformation(row, start + bend))
     both = _apply(row["axes"], row["inverse"].view(-1, 2, 2)).view(-1, 4)
-    return _between(_apply(row["axes"], bend), weights).add_(_affine(both, at, pixels))
+    return (_apply(row["axes"], bend).double() @ weights).float().add_(_affine(both, at, pixels))
 
 
 def _apply(matrix: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -263,14 +261,9 @@ def _deformation(row: _Rows, x: torch.Tensor) -> torch.Tensor:
     return out
 
 
-def _between(nodes: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """(T, 2, 256) from (T, 2, 49)."""
-    return (nodes.double() @ weights).float()
-
-
 def _shade(
     texels: torch.Tensor, row: _Rows, local: torch.Tensor, kind: torch.Tensor, blurred: torch.Tensor, behind: int
-):
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Colour (T, 3, 256) and alpha (T, 256) at places in own axes; `blurred` tiles are the mean along their way."""
     colour, alpha = _surface(texels, row, local, kind, behind)
     if len(blurred):
@@ -394,38 +387,24 @@ def _parts(row: _Rows, x: torch.Tensor, y: torch.Tensor, texture: torch.Tensor) 
 
 def _picture(tiles: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """(N * G, C, 256) tiles to (N, C, H, W)."""
-    down, across = (-(-side // TILE) for side in size)
+    down, across = _grid(size)
     split = tiles.reshape(-1, down, across, tiles.shape[1], TILE, TILE).permute(0, 3, 1, 4, 2, 5)
     return split.reshape(len(split), -1, down * TILE, across * TILE)[..., : size[0], : size[1]]
 
 
 def _occlusion(flow: torch.Tensor, top1: torch.Tensor, top2: torch.Tensor) -> torch.Tensor:
-    """(N, H, W) bool from (N, 2, H, W) flow and the rank of the top layer in both frames, bilinear in frame 2."""
-    count, height, width = top1.shape
+    """(N, H, W) bool from (N, 2, H, W) flow and the (N, H, W) rank of the top layer in both frames."""
+    height, width = top1.shape[1:]
     x = flow[:, 0] + torch.arange(width, device=flow.device)
     y = flow[:, 1] + torch.arange(height, device=flow.device)[:, None]
     outside = (x < 0) | (x > width - 1) | (y < 0) | (y > height - 1)
-    left, upper = x.floor().clamp_(0, width - 2), y.floor().clamp_(0, height - 2)
-    fx, fy = (x - left).clamp_(0, 1), (y - upper).clamp_(0, 1)
-    base = torch.arange(count, dtype=torch.int32, device=flow.device)[:, None, None] * (height * width)
-    index = base + upper.int() * width + left.int()
-    ranks = top2.reshape(-1)
-    rows = []
-    for down in (0, width):
-        a, b = (
-            (ranks.index_select(0, (index + (down + right)).view(-1)).view_as(top1) > top1).float() for right in (0, 1)
-        )
-        rows.append(torch.lerp(a, b, fx))
-    return (torch.lerp(*rows, fy) > 0.5) | outside
+    index = y.round().clamp(0, height - 1).mul_(width).add_(x.round().clamp(0, width - 1)).long().flatten(1)
+    return (top2.flatten(1).gather(1, index).view_as(top1) > top1) | outside
 
 
 def _expose(image: torch.Tensor, draws: Draws) -> torch.Tensor:
-    """(2 N, H, W, 3) uint8 from (2 N, 3, H, W), 0 .. 255: blur, colour, tone and noise of both frames."""
+    """(2 N, H, W, 3) uint8 from (2 N, 3, H, W), 0 .. 255: colour, tone and noise of both frames."""
     frames = {name: np.concatenate([*np.swapaxes(v, 0, 1)]) for name, v in draws.frames.items()}  # (2 N, k)
-    blur = frames.pop("blur")[:, 0]
-    if blur.any():
-        blurred = _send(np.flatnonzero(blur), image.device)
-        image = image.index_copy(0, blurred, _blur(image.index_select(0, blurred), blur[blur > 0]))
     numbers = _send(np.concatenate([*frames.values()], 1).astype(np.float32), image.device)[..., None, None]
     gamma, contrast, brightness, tint, saturation, noise = numbers.split([v.shape[1] for v in frames.values()], 1)
     image = torch.lerp(image.mean(1, keepdim=True), image, saturation).mul_(1 / 255).clamp_(0, 1).pow_(gamma)
@@ -433,18 +412,6 @@ def _expose(image: torch.Tensor, draws: Draws) -> torch.Tensor:
     if frames["noise"].any():
         image.addcmul_(noise, _noise(draws, image.device))
     return image.add_(0.5).clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-
-
-def _blur(image: torch.Tensor, sigma: np.ndarray) -> torch.Tensor:
-    """(n, 3, H, W), smoothed by a Gaussian of seven taps; `sigma` (n,) in px."""
-    weight = np.exp(-(np.arange(4)[:, None] ** 2) / (2 * sigma**2))
-    weight = _send((weight / (2 * weight.sum(0) - 1)).astype(np.float32), image.device)[..., None, None, None]
-    for axis, border in ((3, (3, 3, 0, 0)), (2, (0, 0, 3, 3))):
-        padded, side = F.pad(image, border, mode="replicate"), image.shape[axis]
-        image = image * weight[0]
-        for k in (1, 2, 3):
-            image.addcmul_(weight[k], padded.narrow(axis, 3 - k, side) + padded.narrow(axis, 3 + k, side))
-    return image
 
 
 def _noise(draws: Draws, device: torch.device) -> torch.Tensor:

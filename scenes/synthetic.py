@@ -1,25 +1,15 @@
-"""The synthetic set: image pairs with exact flow, made on the fly or written to disk."""
+"""The synthetic set: image pairs with exact flow, made on the fly."""
 
-import argparse
 import importlib.util
-import json
-import sys
-from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from maskflownet.errors import UserError
-from maskflownet.reader.files import atomic_path, write_bytes
-from maskflownet.reader.formats import write_flo, write_image
 from maskflownet.reader.sample import Sample
-from maskflownet.scenes.draw import SceneOptions, check_arguments, draw
+from maskflownet.scenes.draw import MIN_SIDE, SceneOptions, draw
 from maskflownet.scenes.textures import Textures
-from pydantic import RootModel
-from tqdm import tqdm
-
-SPLIT_FILE = "FlyingChairs_train_val.txt"
-RECORD_FILE = "synthetic.json"  # what made the folder, so that a restart cannot mix two sets
 
 
 class Scene(NamedTuple):
@@ -52,7 +42,10 @@ class Synthetic:
     ) -> None:
         if length < 1:
             raise UserError(f"a synthetic set of {length} pairs is empty")
-        check_arguments(seed, 0, height, width)
+        if min(height, width) < MIN_SIDE:
+            raise UserError(f"a scene of {height}x{width} px is smaller than {MIN_SIDE} px")
+        if not 0 <= seed < 2**63:
+            raise UserError(f"the seed of synthetic scenes is {seed}, it must be between 0 and 2^63")
         if importlib.util.find_spec("torch") is None:
             raise UserError("synthetic scenes need PyTorch, which is not installed: pip install torch")
         self.length, self.size, self.seed = length, (height, width), seed
@@ -91,102 +84,5 @@ class Synthetic:
             "size": [*self.size],
             "seed": self.seed,
             "textures": [p.name for p in self.textures.photographs + self.textures.cutouts],
-            "options": RootModel[SceneOptions](self.options).model_dump(),
+            "options": asdict(self.options),
         }
-
-
-def write_chairs(dataset: Synthetic, folder: str | Path, validation_every: int = 36) -> None:
-    """Write a synthetic set in the layout of FlyingChairs.
-
-    ``data/%05d_img1.ppm``, ``_img2.ppm``, ``_flow.flo`` and, beyond that layout, ``_occ.png`` (255 = occluded),
-    numbered from 1, and ``FlyingChairs_train_val.txt`` with 1 = training and 2 = validation: every
-    `validation_every`-th pair, 0 = none. Pairs that are complete stay, so that a run that was stopped, or is to be
-    made longer, goes on.
-
-    UserError: the folder holds another set or cannot be written.
-    """
-    folder = Path(folder)
-    data = folder / "data"
-    try:
-        data.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{data}: cannot be made ({error.strerror})") from error
-    _check_record(folder, dataset)
-    beyond = [p for p in data.glob("*_img1.ppm") if int(p.name.split("_")[0]) > len(dataset)]
-    if beyond:
-        raise UserError(f"{folder}: already holds {min(beyond).name}, beyond {len(dataset)} pairs")
-    for index in tqdm(range(len(dataset)), desc=str(folder), unit="pair", disable=None):
-        names = ("img1.ppm", "img2.ppm", "flow.flo", "occ.png")
-        img1, img2, flow, occlusion = (data / f"{index + 1:05d}_{name}" for name in names)
-        if all(path.is_file() for path in (img1, img2, flow, occlusion)):
-            continue
-        scene = dataset.scene(index)
-        write_image(img1, scene.img1)
-        write_image(img2, scene.img2)
-        write_flo(flow, scene.flow)
-        write_image(occlusion, scene.occlusion)
-    numbers = range(1, len(dataset) + 1)
-    lines = ["2" if validation_every and n % validation_every == 0 else "1" for n in numbers]
-    write_bytes(folder / SPLIT_FILE, ("\n".join(lines) + "\n").encode("ascii"))
-    held_out = lines.count("2")
-    print(f"{folder}: {len(lines) - held_out} pairs for training, {held_out} for validation")
-
-
-def _check_record(folder: Path, dataset: Synthetic) -> None:
-    """Refuse a folder that holds other pairs; write down what this one holds."""
-    path, record, found = folder / RECORD_FILE, dataset.record(), {}
-    if path.is_file():
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            keys = [key for key in record if found.get(key) != record[key]]
-        except (OSError, ValueError, AttributeError) as error:
-            raise UserError(f"cannot read {path}: it is not a record of a synthetic set") from error
-        if keys:
-            raise UserError(f"{folder}: holds a synthetic set with other {', '.join(keys)}")
-    elif any((folder / "data").iterdir()):
-        raise UserError(f"{folder / 'data'}: holds files but there is no {RECORD_FILE} beside it")
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-
-
-def _size(text: str) -> tuple[int, int]:
-    try:
-        height, width = (int(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not H,W in px, such as 384,512") from None
-    return height, width
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m maskflownet.scenes.synthetic",
-        description="Write synthetic image pairs with exact flow in the layout of FlyingChairs, with occlusion masks. "
-        "A stopped run goes on where it was; a set can be made longer.",
-    )
-    add = parser.add_argument
-    add("folder", metavar="FOLDER", help="where to write")
-    add("--count", type=int, default=1000, help="number of pairs (default 1000)")
-    add("--size", type=_size, default=(384, 512), metavar="H,W", help="of the pictures, px (default 384,512)")
-    add("--seed", type=int, default=0, help="another seed, another set (default 0)")
-    add("--textures", metavar="DIR", help="folder of pictures, searched recursively; those with an alpha channel are "
-        "cut-outs (default: the pictures that scikit-image ships)")  # fmt: skip
-    add("--validation-every", type=int, default=36, metavar="N",
-        help="every N-th pair is for validation, 0 for none (default 36)")  # fmt: skip
-    add("--traceback", action="store_true", help="show where an error occurred")
-    options = parser.parse_args(arguments)
-    try:
-        if options.validation_every < 0:
-            raise UserError(f"--validation-every is {options.validation_every}, not 0 or more")
-        dataset = Synthetic(options.count, *options.size, options.seed, options.textures)
-        write_chairs(dataset, options.folder, options.validation_every)
-    except UserError as error:
-        if options.traceback:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,6 +2,8 @@
 
 import importlib.util
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -40,52 +42,43 @@ class Bank(NamedTuple):
 
 
 class Textures:
-    """The pictures below a folder: those with an alpha channel are cut-outs, all others photographs.
+    """The pictures below a folder, by default scikit-image's: those with an alpha channel are cut-outs.
 
-    Without a folder those that scikit-image ships. `photographs` and `cutouts` are sorted paths, so that an index means
-    the same picture on every machine. UserError: no such folder, no photograph in it, or a file is not a picture.
+    `photographs` and `cutouts` are sorted paths, so that an index means the same picture on every machine. UserError:
+    no such folder, no photograph in it, or a file is not a picture.
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:
         self.photographs: list[Path] = []
         self.cutouts: list[Path] = []
-        if folder is None:
-            self.photographs = [bundled_folder() / name for name in BUNDLED]
-            missing = [path for path in self.photographs if not path.is_file()]
-            if missing:
-                raise UserError(f"{missing[0]}: missing in this scikit-image, 0.18 or later has it")
-            return
-        root = Path(folder)
+        root = _bundled_folder() if folder is None else Path(folder)
         if not root.is_dir():
             raise UserError(f"{root}: no such folder of textures")
         paths = [p for p in root.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file()]
+        if folder is None:
+            paths = [root / name for name in BUNDLED]
         for path in sorted(paths, key=lambda p: p.relative_to(root).as_posix()):
             (self.cutouts if _has_alpha(path) else self.photographs).append(path)
         if not self.photographs:
             raise UserError(f"{root}: no photograph (a picture without alpha) for a background")
 
     def bank(self) -> Bank:
-        """Decode all pictures, once per process. Beyond `BANK_BYTES` some are left out, with a warning.
-
-        UserError: a picture is damaged, too small, or has no opaque pixel.
-        """
+        """Decode all pictures, once per process. Beyond `BANK_BYTES` some are left out, with a warning."""
         return _bank(tuple(self.photographs), tuple(self.cutouts))
 
 
-def bundled_folder() -> Path:
-    """Folder of the pictures inside the installed scikit-image, found without importing it."""
-    spec = importlib.util.find_spec("skimage")
-    if spec is None or not spec.submodule_search_locations:
+def _bundled_folder() -> Path:
+    spec = importlib.util.find_spec("skimage")  # not imported
+    if spec is None:
         raise UserError(
-            "scikit-image, whose pictures are the default textures, is not installed: "
-            "pip install scikit-image, or name a folder of pictures with --textures"
+            "the default textures are scikit-image's: pip install scikit-image, or name a folder of pictures"
         )
-    return Path(next(iter(spec.submodule_search_locations))) / "data"
+    return Path(spec.origin).parent / "data"
 
 
 @lru_cache(maxsize=4)
 def _bank(photographs: tuple[Path, ...], cutouts: tuple[Path, ...]) -> Bank:
-    pyramids, room = {}, BANK_BYTES // 4
+    pyramids, room = {}, BANK_BYTES // 4  # bytes of a texel
     for path in (*cutouts, *photographs):  # cut-outs first: they are small
         pyramid = _pyramid(path, path in cutouts)
         size = sum(level.shape[0] * level.shape[1] for level in pyramid)
@@ -128,29 +121,28 @@ def _pyramid(path: Path, cutout: bool) -> list[np.ndarray]:
     return levels
 
 
-def _open(path: Path, read):
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
     try:
-        with Image.open(path) as picture:
-            return read(picture)
+        with Image.open(path) as picture:  # reads the header only
+            yield picture
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"cannot read {path}: it is damaged or not a picture ({error})") from error
 
 
-def _has_alpha(path: Path) -> bool:  # reads the header only
-    return _open(path, lambda picture: picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info)
+def _has_alpha(path: Path) -> bool:
+    with _opened(path) as picture:
+        return picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info
 
 
 def _decode(path: Path) -> np.ndarray:
     """(h, w, 4) uint8 RGBA."""
-
-    def read(picture: Image.Image) -> np.ndarray:
+    with _opened(path) as picture:
         if picture.mode.startswith("I"):  # 16 bit grey, which Pillow would clip at 255
             grey = np.rint(np.asarray(picture).clip(0, 65535) / 257).astype(np.uint8)
             return cv2.cvtColor(grey, cv2.COLOR_GRAY2RGBA)
         picture.draft("RGB", PHOTOGRAPH_SIDES[::-1])  # a JPEG much too large is decoded at half the size
         return np.array(picture.convert("RGBA"))
-
-    return _open(path, read)
 
 
 def _continue_colour(path: Path, pixels: np.ndarray) -> None:

@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from maskflownet.scenes.synthetic import Synthetic, write_chairs
+from maskflownet.scenes.synthetic import Synthetic
 from maskflownet.settings import datasets
 from maskflownet.tools.check import check, main
+from maskflownet.tools.synthetic import write_chairs
 
 from tests import trees
 

@@ -1,8 +1,6 @@
 """The synthetic teacher: exact labels, reproducible scenes, the statistics that the specification asks for."""
 
 import dataclasses
-import subprocess
-import sys
 from contextlib import closing
 
 import cv2
@@ -10,12 +8,10 @@ import numpy as np
 import pytest
 import torch
 from maskflownet.errors import UserError
-from maskflownet.reader.formats import read_flo, read_image
 from maskflownet.scenes import render as rendering
-from maskflownet.scenes import textures as texturing
 from maskflownet.scenes.draw import PARTS, SceneOptions, draw
 from maskflownet.scenes.render import SceneBatches, render
-from maskflownet.scenes.synthetic import Synthetic, main, write_chairs
+from maskflownet.scenes.synthetic import Synthetic
 from maskflownet.scenes.textures import Textures
 
 gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU for PyTorch")]
@@ -294,83 +290,3 @@ def test_batches_are_a_function_of_the_step(device):
         sample = dataset[scene]
         assert np.abs(runs[0].img1[row].cpu().numpy().astype(int) - sample.img1).max() <= 2
         np.testing.assert_allclose(runs[0].flow[row].cpu().numpy(), sample.flow, atol=1e-3)
-
-
-def broken(folder):
-    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40))
-
-
-def cut_off(folder):
-    _, data = cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
-    (folder / "cut_off.png").write_bytes(data.tobytes()[: len(data) // 2])
-
-
-def tiny(folder):
-    cv2.imwrite(str(folder / "tiny.png"), np.zeros((8, 64, 3), np.uint8))
-
-
-def clear(folder):
-    cv2.imwrite(str(folder / "a.png"), np.zeros((64, 64, 3), np.uint8))
-    cv2.imwrite(str(folder / "clear.png"), np.zeros((64, 64, 4), np.uint8))
-
-
-def cutouts_only(folder):
-    cv2.imwrite(str(folder / "cut.png"), np.full((64, 64, 4), 255, np.uint8))
-
-
-@pytest.mark.parametrize(
-    ("make", "said"),
-    [(lambda folder: None, "no photograph"), (broken, "broken.png"), (cut_off, "cut_off.png"),
-     (tiny, "smaller than 16"), (clear, "opaque"), (cutouts_only, "no photograph"),
-     (lambda folder: folder.rmdir(), "no such folder")],
-)  # fmt: skip
-def test_faults_of_a_folder_of_textures_are_one_sentence(tmp_path, make, said, capsys):
-    folder = tmp_path / "textures"
-    folder.mkdir()
-    make(folder)
-    assert main([str(tmp_path / "out"), "--count", "1", "--size", "64,64", "--textures", str(folder)]) == 2
-    message = capsys.readouterr().err
-    assert said in message and message.startswith("error: ") and message.count("\n") == 1
-
-
-def test_pictures_beyond_the_bank_are_left_out_with_a_warning(smooth, monkeypatch):
-    texturing._bank.cache_clear()
-    monkeypatch.setattr(texturing, "BANK_BYTES", 4_000_000)
-    with pytest.warns(UserWarning, match="1 of 4 textures are left out"):
-        bank = Textures(smooth).bank()
-    assert bank.texels.nbytes <= 4_000_000 and bank.photographs == 2 and len(bank.first) == 3
-    texturing._bank.cache_clear()
-
-
-def test_grey_and_deep_pictures_are_textures(tmp_path):
-    cv2.imwrite(str(tmp_path / "deep.png"), np.full((64, 64), 257 * 100, np.uint16))
-    cv2.imwrite(str(tmp_path / "grey.png"), np.full((64, 64), 50, np.uint8))
-    np.testing.assert_allclose(Textures(tmp_path).bank().mean, [[100] * 3, [50] * 3])
-
-
-def test_write_chairs_is_readable_and_goes_on(tmp_path):
-    folder = tmp_path / "chairs"
-    write_chairs(Synthetic(2, 64, 96, 5), folder, validation_every=2)
-    kept = folder / "data" / "00001_img1.ppm"
-    stamp = kept.stat().st_mtime_ns
-    write_chairs(Synthetic(3, 64, 96, 5), folder, validation_every=2)
-    assert kept.stat().st_mtime_ns == stamp
-    scene = Synthetic(3, 64, 96, 5).scene(2)
-    np.testing.assert_array_equal(read_image(folder / "data" / "00003_img1.ppm"), scene.img1)
-    np.testing.assert_array_equal(read_flo(folder / "data" / "00003_flow.flo")[0], scene.flow)
-    occlusion = cv2.imread(str(folder / "data" / "00003_occ.png"), cv2.IMREAD_UNCHANGED)
-    np.testing.assert_array_equal(occlusion, scene.occlusion[..., 0])
-    assert (folder / "FlyingChairs_train_val.txt").read_text() == "1\n2\n1\n"
-    with pytest.raises(UserError, match="other seed"):
-        write_chairs(Synthetic(3, 64, 96, 6), folder)
-    with pytest.raises(UserError, match="beyond 2 pairs"):
-        write_chairs(Synthetic(2, 64, 96, 5), folder)
-
-
-def test_without_pytorch_the_command_says_what_to_install(tmp_path):
-    code = (
-        "import sys; sys.modules['torch'] = None; from maskflownet.scenes.synthetic import main; sys.exit(main(['x']))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
-    said = "error: synthetic scenes need PyTorch, which is not installed: pip install torch\n"
-    assert (done.returncode, done.stderr) == (2, said)

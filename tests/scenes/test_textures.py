@@ -1,0 +1,60 @@
+"""The pictures of synthetic scenes: what is refused, left out and read."""
+
+import cv2
+import numpy as np
+import pytest
+from maskflownet.errors import UserError
+from maskflownet.scenes import textures
+from maskflownet.scenes.textures import Textures
+
+
+def broken(folder):
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40))
+
+
+def cut_off(folder):
+    _, data = cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+    (folder / "cut_off.png").write_bytes(data.tobytes()[: len(data) // 2])
+
+
+def tiny(folder):
+    cv2.imwrite(str(folder / "tiny.png"), np.zeros((8, 64, 3), np.uint8))
+
+
+def clear(folder):
+    cv2.imwrite(str(folder / "a.png"), np.zeros((64, 64, 3), np.uint8))
+    cv2.imwrite(str(folder / "clear.png"), np.zeros((64, 64, 4), np.uint8))
+
+
+def cutouts_only(folder):
+    cv2.imwrite(str(folder / "cut.png"), np.full((64, 64, 4), 255, np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [(lambda folder: None, "no photograph"), (broken, "broken.png"), (cut_off, "cut_off.png"),
+     (tiny, "smaller than 16"), (clear, "opaque"), (cutouts_only, "no photograph"),
+     (lambda folder: folder.rmdir(), "no such folder")],
+)  # fmt: skip
+def test_faults_are_named(tmp_path, make, said):
+    folder = tmp_path / "textures"
+    folder.mkdir()
+    make(folder)
+    with pytest.raises(UserError, match=said):
+        Textures(folder).bank()
+
+
+def test_pictures_beyond_the_bank_are_left_out_with_a_warning(tmp_path, monkeypatch):
+    for name in "abc":
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.zeros((480, 640, 3), np.uint8))
+    cv2.imwrite(str(tmp_path / "cut.png"), np.full((64, 64, 4), 255, np.uint8))
+    monkeypatch.setattr(textures, "BANK_BYTES", 4_000_000)
+    with pytest.warns(UserWarning, match="1 of 4 textures are left out"):
+        bank = Textures(tmp_path).bank()
+    assert bank.texels.nbytes <= 4_000_000 and bank.photographs == 2 and len(bank.first) == 3
+
+
+def test_grey_and_deep_pictures_are_textures(tmp_path):
+    cv2.imwrite(str(tmp_path / "deep.png"), np.full((64, 64), 257 * 100, np.uint16))
+    cv2.imwrite(str(tmp_path / "grey.png"), np.full((64, 64), 50, np.uint8))
+    np.testing.assert_allclose(Textures(tmp_path).bank().mean, [[100] * 3, [50] * 3])

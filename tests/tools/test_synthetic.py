@@ -1,0 +1,53 @@
+"""The command that writes synthetic pairs."""
+
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from maskflownet.errors import UserError
+from maskflownet.reader.formats import read_flo, read_image
+from maskflownet.scenes.synthetic import Synthetic
+from maskflownet.settings.cli import run
+from maskflownet.tools.synthetic import main, write_chairs
+
+
+def test_write_chairs_is_readable_and_goes_on(tmp_path):
+    folder = tmp_path / "chairs"
+    write_chairs(Synthetic(2, 64, 96, 5), folder, validation_every=2)
+    kept = folder / "data" / "00001_img1.ppm"
+    stamp = kept.stat().st_mtime_ns
+    write_chairs(Synthetic(3, 64, 96, 5), folder, validation_every=2)
+    assert kept.stat().st_mtime_ns == stamp
+    scene = Synthetic(3, 64, 96, 5).scene(2)
+    np.testing.assert_array_equal(read_image(folder / "data" / "00003_img1.ppm"), scene.img1)
+    np.testing.assert_array_equal(read_flo(folder / "data" / "00003_flow.flo")[0], scene.flow)
+    occlusion = cv2.imread(str(folder / "data" / "00003_occ.png"), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(occlusion, scene.occlusion[..., 0])
+    assert (folder / "FlyingChairs_train_val.txt").read_text() == "1\n2\n1\n"
+    with pytest.raises(UserError, match="other seed"):
+        write_chairs(Synthetic(3, 64, 96, 6), folder)
+    with pytest.raises(UserError, match="beyond 2 pairs"):
+        write_chairs(Synthetic(2, 64, 96, 5), folder)
+
+
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [(["--textures", "nowhere"], "nowhere: no such folder of textures"), (["--size", "8,64"], "8x64 px is smaller"),
+     (["--count", "0"], "'0' is not a whole number above 0")],
+)  # fmt: skip
+def test_faults_are_one_sentence(tmp_path, others, said, capsys):
+    assert run(main, [str(tmp_path / "out"), *others]) == 2
+    message = capsys.readouterr().err
+    assert said in message and message.count("\n") == 1
+
+
+def test_without_pytorch_it_says_what_to_install(tmp_path):
+    code = (
+        "import sys; sys.modules['torch'] = None; from maskflownet.settings.cli import run; "
+        "from maskflownet.tools.synthetic import main; sys.exit(run(main, ['x']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, cwd=tmp_path)
+    said = "error: synthetic scenes need PyTorch, which is not installed: pip install torch\n"
+    assert (done.returncode, done.stderr) == (2, said)

@@ -1,0 +1,86 @@
+"""Write synthetic image pairs with exact flow and occlusion masks in the layout of FlyingChairs.
+
+    python -m maskflownet.tools.synthetic FOLDER --count 1000
+
+A stopped run goes on where it was; a set can be made longer.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from maskflownet.errors import UserError
+from maskflownet.reader.files import write_bytes
+from maskflownet.reader.formats import write_flo, write_image
+from maskflownet.scenes.synthetic import Synthetic
+from maskflownet.settings.cli import Parser, count, height_width, run, whole_number
+from tqdm import tqdm
+
+SPLIT_FILE = "FlyingChairs_train_val.txt"
+RECORD_FILE = "synthetic.json"  # what made the folder, so that a restart cannot mix two sets
+
+
+def write_chairs(dataset: Synthetic, folder: str | Path, validation_every: int = 36) -> None:
+    """Write a synthetic set in the layout of FlyingChairs.
+
+    ``data/%05d_img1.ppm``, ``_img2.ppm``, ``_flow.flo`` and, beyond that layout, ``_occ.png`` (255 = occluded),
+    numbered from 1, and ``FlyingChairs_train_val.txt`` with 1 = training and 2 = validation: every
+    `validation_every`-th pair, 0 = none. Pairs that are complete stay. UserError: the folder holds another set.
+    """
+    folder = Path(folder)
+    data = folder / "data"
+    data.mkdir(parents=True, exist_ok=True)
+    _check_record(folder, dataset)
+    beyond = [p for p in data.glob("*_img1.ppm") if int(p.name.split("_")[0]) > len(dataset)]
+    if beyond:
+        raise UserError(f"{folder}: already holds {min(beyond).name}, beyond {len(dataset)} pairs")
+    for index in tqdm(range(len(dataset)), desc=str(folder), unit="pair", disable=None):
+        names = ("img1.ppm", "img2.ppm", "flow.flo", "occ.png")
+        img1, img2, flow, occlusion = (data / f"{index + 1:05d}_{name}" for name in names)
+        if not all(path.is_file() for path in (img1, img2, flow, occlusion)):
+            scene = dataset.scene(index)
+            write_image(img1, scene.img1)
+            write_image(img2, scene.img2)
+            write_flo(flow, scene.flow)
+            write_image(occlusion, scene.occlusion)
+    numbers = range(1, len(dataset) + 1)
+    lines = ["2" if validation_every and n % validation_every == 0 else "1" for n in numbers]
+    write_bytes(folder / SPLIT_FILE, ("\n".join(lines) + "\n").encode("ascii"))
+    held_out = lines.count("2")
+    print(f"{folder}: {len(lines) - held_out} pairs for training, {held_out} for validation")
+
+
+def _check_record(folder: Path, dataset: Synthetic) -> None:
+    """Refuse a folder that holds other pairs; write down what this one holds."""
+    path, record = folder / RECORD_FILE, dataset.record()
+    if path.is_file():
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            other = [key for key in record if found.get(key) != record[key]]
+        except (OSError, ValueError, AttributeError) as error:
+            raise UserError(f"{path}: not a record of a synthetic set") from error
+        if other:
+            raise UserError(f"{folder}: holds a synthetic set with other {', '.join(other)}")
+    elif any((folder / "data").iterdir()):
+        raise UserError(f"{folder / 'data'}: holds files but there is no {RECORD_FILE} beside it")
+    write_bytes(path, (json.dumps(record, indent=1) + "\n").encode())
+
+
+def main(arguments: list[str]) -> None:
+    parser = Parser(prog="python -m maskflownet.tools.synthetic", description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("folder", metavar="FOLDER", help="where to write")
+    add("--count", type=count, default=1000, metavar="N", help="number of pairs (default 1000)")
+    add("--size", type=height_width, default=(384, 512), metavar="H,W", help="of the pictures, px (default 384,512)")
+    add("--seed", type=whole_number, default=0, metavar="N", help="another seed, another set (default 0)")
+    add("--textures", metavar="DIR", help="folder of pictures, searched recursively; those with an alpha channel are "
+        "cut-outs (default: the pictures that scikit-image ships)")  # fmt: skip
+    add("--validation-every", type=whole_number, default=36, metavar="N",
+        help="every N-th pair is for validation, 0 for none (default 36)")  # fmt: skip
+    args = parser.parse_args(arguments)
+    dataset = Synthetic(args.count, *args.size, args.seed, args.textures)
+    write_chairs(dataset, args.folder, args.validation_every)
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
