@@ -6,12 +6,14 @@ each other by rank. The non-rigid part of a motion, and its inverse, are interpo
 """
 
 import math
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from maskflownet.reader.loader import Batch, Order
 from maskflownet.scenes.draw import BOXES, CURVE, CUTS, ENDS, ORDERS, PARTS, POLYGON, STICKS, Draws, draw
 
 TILE = 16  # px
@@ -32,44 +34,49 @@ class Scenes(NamedTuple):
 
 
 class SceneBatches:
-    """Endless batches of a `Synthetic` set on a device, for training without a copy from the host.
+    """Endless training batches of a `Synthetic` set on a device, in place of a loader: nothing is copied from the host.
 
-    The batch of a step is a function of the step alone: process `rank` of `world` gets the scenes ``start + (step *
-    world + rank) * batch`` and those after it. The batches of `BLOCK` steps are made at once, and the next block ahead,
-    by a thread and on a CUDA stream of its own.
+    The scenes from number `start` on follow each other, each used once, at the positions that `order` gives this
+    process. The batches of `BLOCK` steps are made at once, and the next block ahead, by a thread and on a CUDA stream
+    of its own.
     """
 
-    def __init__(self, dataset, batch: int, device="cpu", start: int = 0, rank: int = 0, world: int = 1) -> None:
-        self.dataset, self.batch, self.start, self.rank, self.world = dataset, batch, start, rank, world
-        self.bank, self.device = dataset.textures.bank(), torch.device(device)
-        self.texels = torch.as_tensor(self.bank.texels).to(self.device)
+    def __init__(self, dataset, batch: int, device="cpu", order: Order | None = None, start: int = 0) -> None:
+        self.dataset, self.batch, self.order, self.start = dataset, batch, order or Order(), start
+        self.bank = dataset.textures.bank()
+        self.texels = torch.as_tensor(self.bank.texels).to(device)
         self.stream = torch.cuda.Stream(self.texels.device) if self.texels.is_cuda else None
-        self.blocks: dict[int, Future] = {}
-        self.worker = ThreadPoolExecutor(1, "scenes")
+        self.skipped: list[str] = []  # no scene is ever damaged
 
-    def next(self, step: int) -> Scenes:
-        """The scenes of a step, ready for use on the current stream."""
-        block, place = divmod(step, BLOCK)
-        wanted = (block, block + 1)
-        self.blocks = {n: self.blocks.get(n) or self.worker.submit(self._make, n) for n in wanted}
-        scenes, done = self.blocks[block].result()
-        if done is not None:
-            current = torch.cuda.current_stream(self.texels.device)
-            current.wait_event(done)
-            for values in scenes:
-                values.record_stream(current)
-        return Scenes(*(values[place * self.batch : (place + 1) * self.batch] for values in scenes))
+    def batches(self, step: int = 0) -> Iterator[Batch]:
+        """Yield the batches of the steps that follow `step` steps, ready for use on the current stream."""
+        with ThreadPoolExecutor(1, "scenes") as worker:
+            block, first = divmod(step, BLOCK)
+            ahead = worker.submit(self._make, block)
+            while True:
+                made, done = ahead.result()
+                block += 1
+                ahead = worker.submit(self._make, block)
+                if done is not None:
+                    current = torch.cuda.current_stream(self.texels.device)
+                    current.wait_event(done)
+                    for values in made[0][:4]:  # views of what the whole block shares
+                        values.record_stream(current)
+                yield from made[first:]
+                first = 0
 
-    def _make(self, block: int) -> tuple[Scenes, torch.cuda.Event | None]:
-        steps, dataset = np.arange(block * BLOCK, (block + 1) * BLOCK), self.dataset
-        first = self.start + (steps * self.world + self.rank) * self.batch
-        scenes = (first[:, None] + np.arange(self.batch)).reshape(-1)
+    def _make(self, block: int) -> tuple[list[Batch], torch.cuda.Event | None]:
+        dataset, steps = self.dataset, range(block * BLOCK, (block + 1) * BLOCK)
+        numbers = [self.start + place for step in steps for _, place in self.order.positions(step, [self.batch])]
+        names = [f"synthetic_{dataset.seed}/{number:05d}" for number in numbers]
         with torch.cuda.stream(self.stream):
-            draws = draw(self.bank, dataset.seed, scenes, dataset.size, dataset.options)
-            return render(draws, self.texels), self.stream and self.stream.record_event()
-
-    def close(self) -> None:
-        self.worker.shutdown(cancel_futures=True)
+            draws = draw(self.bank, dataset.seed, numbers, dataset.size, dataset.options)
+            img1, img2, flow, _ = render(draws, self.texels)
+            valid = torch.full((*flow.shape[:3], 1), 255, dtype=torch.uint8, device=flow.device)
+            parts = [values.chunk(BLOCK) for values in (img1, img2, flow, valid)]
+            size = len(names) // BLOCK
+            made = [Batch(*part, tuple(names[k * size : (k + 1) * size])) for k, part in enumerate(zip(*parts))]
+            return made, self.stream and self.stream.record_event()
 
 
 class _Rows:

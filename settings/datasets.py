@@ -3,6 +3,7 @@
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -186,6 +187,15 @@ def training_parts(config: DataConfig, roots: Roots, shard: int = 1, debug: bool
         dataset = cls.of_config(config, roots.find(name), split, _versions(cls, config))
         parts.append((_shortened(View(dataset, range(0, len(dataset), shard)), debug), samples))
     return parts
+
+
+def endless_scenes(config: DataConfig, roots: Roots) -> tuple[Synthetic, int] | None:
+    """Return the scenes of a config that trains on nothing else, as large as its crop, and the first to train on."""
+    if list(config.dataset) != ["synthetic"]:
+        return None
+    config = replace(config, synthetic=replace(config.synthetic, size=config.orig_shape))
+    view = SyntheticScenes.of_config(config, roots.find("synthetic"), "train", ())
+    return view.dataset, config.synthetic.validation_length
 
 
 def validation_sets(config: DataConfig | None, roots: Roots, network_class: str, debug: bool = False) -> ValidationSets:

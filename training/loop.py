@@ -16,7 +16,7 @@ from maskflownet.processes import Interruption
 from maskflownet.reader.loader import Order, TrainLoader
 from maskflownet.report.pictures import SamplePictures, choose
 from maskflownet.settings.configs import DataConfig, NetworkConfig
-from maskflownet.settings.datasets import ValidationSets, training_parts, validation_sets
+from maskflownet.settings.datasets import ValidationSets, endless_scenes, training_parts, validation_sets
 from maskflownet.training.log import RunLog
 from maskflownet.training.plan import Options, end_of, rate_at, scaled, start_of
 from maskflownet.training.snapshots import MEAN_EPE, Snapshots, read_state
@@ -86,6 +86,11 @@ def train(
     return run.saved
 
 
+def renders_scenes(engine: Engine) -> bool:
+    """Whether the training's device makes synthetic scenes faster than processes on the host."""
+    return engine.name == "torch" and engine.torch_devices[0].type == "cuda"
+
+
 class _Run:
     """What a run consists of, and what happens between its steps."""
 
@@ -115,19 +120,7 @@ class _Run:
         )
         if state is not None:
             self.training.load_state(state, start.step)
-        self.loader = TrainLoader(
-            training_parts(data, options.roots, options.shard, options.debug),
-            data.orig_shape,
-            data.resize,
-            Order(
-                start.seed,
-                data.echo,
-                (processes.machine, processes.machines),
-                (processes.local_rank, processes.local_size),
-            ),
-            -(-options.readers // processes.local_size),
-            options.skip_damaged,
-        )
+        self.loader = self._loader()
         self.validation_steps = scaled(data.validation_steps, options.scale)
         self.checkpoint_steps = scaled(data.checkpoint_steps, options.scale)
         self.saved: Path | None = None  # in this call
@@ -146,6 +139,31 @@ class _Run:
             self.log.line(f"validation skips {name}: {why}")
         if network == "MaskFlownet" and not (start.step or start.parent):
             self.log.line("warning: without -c the frozen head is untrained, fit for --debug alone")
+
+    def _loader(self):
+        """What yields the batches: where the config trains on scenes alone, a GPU of PyTorch makes them itself."""
+        data, options, processes = self.data, self.options, self.engine.processes
+        order = Order(
+            self.start.seed,
+            data.echo,
+            (processes.machine, processes.machines),
+            (processes.local_rank, processes.local_size),
+        )
+        whole = options.shard == 1 and not options.debug
+        scenes = endless_scenes(data, options.roots) if whole and renders_scenes(self.engine) else None
+        if scenes is not None:
+            from maskflownet.scenes.render import SceneBatches  # noqa: PLC0415 - PyTorch
+
+            dataset, first = scenes
+            return SceneBatches(dataset, data.batch_size, self.engine.torch_devices[0], order, first)
+        return TrainLoader(
+            training_parts(data, options.roots, options.shard, options.debug),
+            data.orig_shape,
+            data.resize,
+            order,
+            -(-options.readers // processes.local_size),
+            options.skip_damaged,
+        )
 
     def is_due(self, step: int) -> bool:
         """Whether something is validated or saved after a step, in any of the processes."""

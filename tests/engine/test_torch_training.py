@@ -24,6 +24,7 @@ from maskflownet.network.draws import draw_noise, draw_step
 from maskflownet.reader.loader import Batch
 from maskflownet.settings.configs import load_network_config
 from maskflownet.settings.datasets import load_data_config
+from maskflownet.training import loop
 from maskflownet.training.snapshots import state_path
 
 from tests.known_engine import on_gpu
@@ -77,6 +78,17 @@ def test_ten_torch_steps_are_five_a_kill_and_five_bit_for_bit(tmp_path):
     assert "goes on at step 5 of 10" in output, errors
     results = [tmp_path / name / f"weights/{RUN}_10.params" for name in ("whole", "killed")]
     assert largest_difference(*results) == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scenes_made_on_the_device_are_the_same_in_a_resumed_run(tmp_path, kind, monkeypatch):
+    monkeypatch.setattr(loop, "renders_scenes", lambda engine: True)  # as on a GPU
+    monkeypatch.setattr(loop, "TrainLoader", None)
+    write_configs(tmp_path, checkpoint_steps=3, **SIZES[kind])
+    whole = train_torch_in(tmp_path, kind=kind, steps=5, run=RUN).rename(tmp_path / "whole_5.params")
+    state_path(tmp_path / f"weights/{RUN}_5.params").rename(state_path(whole))
+    checkpoint = load_checkpoint(tmp_path / f"weights/{RUN}_3.params")
+    assert_same_training(train_torch_in(tmp_path, checkpoint=checkpoint, kind=kind, steps=5), whole, 1e-4, 2e-2)
 
 
 def test_the_head_stays_frozen_with_torch(tmp_path, random_checkpoints):

@@ -2,12 +2,14 @@
 
 import dataclasses
 from contextlib import closing
+from itertools import islice
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from maskflownet.errors import UserError
+from maskflownet.reader.loader import Order
 from maskflownet.scenes import render as rendering
 from maskflownet.scenes.draw import PARTS, SceneOptions, draw
 from maskflownet.scenes.render import SceneBatches, render
@@ -278,15 +280,16 @@ def test_another_number_of_objects_leaves_the_layers_as_they_are(bundled):
 @pytest.mark.parametrize("device", DEVICES)
 def test_batches_are_a_function_of_the_step(device):
     dataset = Synthetic(100, *SIZE, seed=3)
-
-    def batches(rank):
-        return SceneBatches(dataset, 2, device, start=1, rank=rank, world=2)
-
-    with closing(batches(1)) as straight, closing(batches(1)) as resumed:
-        runs = {step: straight.next(step) for step in range(6)}
-        for step in (5, 2):
-            assert all(torch.equal(a, b) for a, b in zip(runs[step], resumed.next(step)))
-    for row, scene in ((0, 3), (1, 4)):  # of step 0, of which the other process has 1 and 2
-        sample = dataset[scene]
-        assert np.abs(runs[0].img1[row].cpu().numpy().astype(int) - sample.img1).max() <= 2
-        np.testing.assert_allclose(runs[0].flow[row].cpu().numpy(), sample.flow, atol=1e-3)
+    order = Order(machine=(1, 2), process=(1, 2))
+    with (
+        closing(SceneBatches(dataset, 4, device, order, start=5).batches()) as straight,
+        closing(SceneBatches(dataset, 4, device, order, start=5).batches(3)) as resumed,
+    ):
+        batches = list(islice(straight, 5))
+        for before, after in zip(batches[3:], resumed):
+            assert before.names == after.names and all(map(torch.equal, before[:4], after[:4]))
+    # Of every 8 scenes machine 1 has the last 4, of which process 1 has 2.
+    assert [batch.names[0] for batch in batches] == [f"synthetic_3/{5 + 6 + 8 * step:05d}" for step in range(5)]
+    img1, _, flow, mask = (values[1].cpu().numpy() for values in batches[0][:4])
+    assert np.abs(img1.astype(int) - dataset[12].img1).max() <= 2 and (mask == 255).all()
+    np.testing.assert_allclose(flow, dataset[12].flow, atol=1e-3)
