@@ -54,19 +54,11 @@ MIN_SIDE = 16  # px, of a scene
 REFERENCE_AREA = 320 * 448  # px, the size at which the lengths below hold
 # px, median and log deviation of a scene's motion, of a scene of small motion, of what is fast by itself
 SPEED, SMALL_SPEED, DART_SPEED = (13.2, 0.68), (1.0, 0.6), (28.0, 0.7)
-VEHICLE_LENGTH = (1.8, 3.6)  # of a vehicle, in its heights
-SWERVE = 0.12  # rad, standard deviation of the angle between a vehicle and its way
 CHANGE, DART_CHANGE, CAMERA_CHANGE = 0.35, 0.15, 0.4  # of a motion: what turns, scales and deforms the surface
-OBJECT_SIZE = (110.0, 0.55, 25.0, 280.0)  # px: median, log deviation, least, largest
-STROKE = (2.0, 9.0)  # px, width of thin structures
 MAX_TURN, MAX_ZOOM, MAX_SHEAR = 0.5, 0.35, 0.06  # between the frames: rad, logarithm of the scale, and of a matrix
 MAX_STRETCH = 0.25  # bound on the deformation's Jacobian: keeps it invertible and free of folds
 WAVES = 2  # of a deformation
 MIN_WAVELENGTH = 48.0  # px; shorter ones are not resolved by the nodes of a tile (render.py)
-TRAVEL = (0.03, 0.15)  # logarithm of the background's scale between a travelling camera's frames
-NEARNESS = (1.0, 2.5)  # inverse depth of the objects that it sees, the background has 1
-MAX_SMEAR = 6.0  # px, length of the motion blur
-PLAIN = (0.1, 0.4)  # contrast that a plain layer keeps
 BACKGROUND, CUTOUT, POLYGON, CURVE, STICKS, PARTS = range(6)  # kinds of layers
 ORDERS, BOXES, ENDS, CUTS = 3, 6, 3, 4  # Fourier orders of a curve, boxes of PARTS, sticks, cuts of a polygon
 SHAPE_NUMBERS = 9 * BOXES + 4
@@ -168,10 +160,9 @@ class _Layers:
         choices = [back, parts, self.cutout, rng.chance(0.6), self.thin]
         self.kind = np.select(choices, [BACKGROUND, PARTS, CUTOUT, CURVE, STICKS], POLYGON)
 
-        median, spread, least, largest = OBJECT_SIZE
-        length = np.clip(median * np.exp(spread * rng.normal()), least, largest) * self.unit * o.object_scale
+        length = np.clip(110 * np.exp(0.55 * rng.normal()), 25, 280) * self.unit * o.object_scale
         self.length = np.where(back, self.extent, length * np.where(self.thin, 1.5, 1.0))
-        aspect = np.where(self.vehicle, np.sqrt(rng.uniform(*VEHICLE_LENGTH)), np.exp(0.25 * rng.normal()))
+        aspect = np.where(self.vehicle, np.sqrt(rng.uniform(1.8, 3.6)), np.exp(0.25 * rng.normal()))
         self.half = self.length[:, None] / 2 * np.stack([aspect, 1 / aspect], -1)
         self.centre = np.where(back[:, None], (self.side - 1) / 2, rng.uniform(-0.04, 1.04, 2) * self.side)
         deviation = np.where(back, 0.08, np.where(parts | self.cutout, 0.35, 0.5))
@@ -215,15 +206,15 @@ class _Layers:
         rests = (rng.chance(o.camera_share) & ~fast) | back
         own = np.where(back, -0.3, np.where(rests, -1.0, 0)) + np.where(back, 0.4, 0.6) * rng.normal()
         own = np.where(fast, pace * DART_SPEED[0] * np.exp(DART_SPEED[1] * rng.normal()), speed * np.exp(own))
-        heading = self.angle + SWERVE * rng.normal() + np.pi * rng.chance(0.5)
-        way = np.where(self.vehicle, heading, rng.uniform(0, 2 * np.pi))
+        ahead = self.angle + 0.12 * rng.normal() + np.pi * rng.chance(0.5)
+        way = np.where(self.vehicle, ahead, rng.uniform(0, 2 * np.pi))
         shift = own[:, None] * np.stack([np.cos(way), np.sin(way)], -1)
 
         # A travelling camera sees all things at rest turn and grow about one point, the nearer ones more.
         travels = rng.chance(o.travel_share)[scene]
-        lead = (rng.uniform(*TRAVEL) * np.where(rng.chance(0.8), 1, -1) * o.motion_scale * median / SPEED[0])[scene]
+        lead = (rng.uniform(0.03, 0.15) * np.where(rng.chance(0.8), 1, -1) * o.motion_scale * median / SPEED[0])[scene]
         depth = (self.rank - rng.uniform()).clip(0) / self.count.clip(1)
-        nearness = np.where(back, 1, NEARNESS[0] + (NEARNESS[1] - NEARNESS[0]) * depth)
+        nearness = np.where(back, 1, 1 + 1.5 * depth)  # inverse depth
         lead = np.where(travels, (lead.clip(-MAX_ZOOM, MAX_ZOOM) * nearness).clip(-MAX_ZOOM, MAX_ZOOM), 0)
         swing = np.where(travels, (o.rotation * rng.normal())[scene] * 0.2 * speed / self.extent, 0)
         arm = centre - centre[scene] - 0.15 * rng.normal(2)[scene] * self.side
@@ -264,7 +255,7 @@ class _Layers:
         tint = np.exp(0.048 * o.photometric * rng.normal(3))
         gain = contrast * tint
         bias = 255 * tint * (0.5 - 0.5 * contrast + 0.042 * o.photometric * rng.normal(1))
-        keep = np.where(rng.chance(o.plain_share), rng.uniform(*PLAIN), 1.0)[:, None]
+        keep = np.where(rng.chance(o.plain_share), rng.uniform(0.1, 0.4), 1.0)[:, None]
         gain, bias = keep * gain, bias + (1 - keep) * gain * self.mean
         density = np.where(rng.chance(o.fog_share), rng.uniform(0.3, 1.2), 0.0)[scene]
         fog = 255 * (rng.uniform(0.5, 0.9, 1) + 0.03 * rng.normal(3)).clip(0, 1)[scene]
@@ -272,12 +263,12 @@ class _Layers:
         shutter = np.where(rng.chance(o.motion_blur_share), rng.uniform(0.1, 0.5), 0.0)[scene]
         smear = _apply(self.axes, shutter[:, None] * shift)
         length = np.linalg.norm(smear, axis=1, keepdims=True)
-        smear = np.where(length < 1, 0, smear * np.minimum(1, MAX_SMEAR / np.maximum(length, 1e-9)))
+        smear = np.where(length < 1, 0, smear * np.minimum(1, 6 / np.maximum(length, 1e-9)))
         self.columns |= {"gain": gain * (1 - haze), "bias": bias * (1 - haze) + fog * haze, "smear": smear}
 
     def _shape(self) -> None:
         """The silhouettes: (M, SHAPE_NUMBERS), px in own axes, what they are depends on the kind."""
-        stroke = np.where(self.thin, self.rng.uniform(*STROKE) * self.unit, 0.0)
+        stroke = np.where(self.thin, self.rng.uniform(2, 9) * self.unit, 0.0)
         numbers = np.zeros((len(stroke), SHAPE_NUMBERS))
         for kind, silhouette in ((POLYGON, _polygon), (CURVE, _curve), (STICKS, _sticks), (PARTS, _parts)):
             chosen = np.flatnonzero(self.kind == kind)
@@ -300,13 +291,10 @@ class _Layers:
 
 
 def _polygon(rng: _Random, half: np.ndarray, stroke: np.ndarray, vehicle: np.ndarray) -> np.ndarray:
-    """A box less what is beyond four lines, less a notch between two: normals and distances."""
-    normal = rng.uniform(0, 2 * np.pi, CUTS + 2)
+    """A box less what is beyond four lines: their normals and distances."""
+    normal = rng.uniform(0, 2 * np.pi, CUTS)
     x, y = np.cos(normal), np.sin(normal)
-    distance = rng.uniform(0.5, 1.05, CUTS + 2) * np.hypot(x * half[:, :1], y * half[:, 1:])
-    tip = rng.uniform(-0.2, 0.2, 2) * half
-    notch = x[:, CUTS:] * tip[:, :1] + y[:, CUTS:] * tip[:, 1:]
-    distance[:, CUTS:] = np.where(rng.chance(0.4, 1), notch, 1e4)
+    distance = rng.uniform(0.5, 1.05, CUTS) * np.hypot(x * half[:, :1], y * half[:, 1:])
     return np.stack([x, y, distance], -1).reshape(len(half), -1)
 
 

@@ -339,11 +339,10 @@ def _cover(row: _Rows, distance: torch.Tensor) -> torch.Tensor:
 
 def _polygon(row: _Rows, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     n = row["shape"][..., None]
-    lines = [n[:, 3 * k] * x + n[:, 3 * k + 1] * y - n[:, 3 * k + 2] for k in range(CUTS + 2)]
     out = torch.maximum(x.abs() - row["half"][:, :1], y.abs() - row["half"][:, 1:])
-    for line in lines[:CUTS]:
-        out = torch.maximum(out, line)
-    return torch.maximum(out, torch.minimum(*lines[CUTS:]))
+    for k in range(CUTS):
+        out = torch.maximum(out, n[:, 3 * k] * x + n[:, 3 * k + 1] * y - n[:, 3 * k + 2])
+    return out
 
 
 def _curve(row: _Rows, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -363,15 +362,13 @@ def _curve(row: _Rows, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 def _sticks(row: _Rows, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    n = row["shape"][..., None]
-    out = None
+    n, distances = row["shape"][..., None], []
     for k in range(ENDS):
         ax, ay, bx, by = n[:, 4 * k : 4 * k + 4].unbind(1)
         dx, dy = bx - ax, by - ay
         along = (((x - ax) * dx + (y - ay) * dy) / (dx * dx + dy * dy).clamp(min=1e-3)).clamp_(0, 1)
-        distance = torch.hypot(x - ax - along * dx, y - ay - along * dy)
-        out = distance if out is None else torch.minimum(out, distance)
-    return out - row["stroke"] / 2
+        distances.append(torch.hypot(x - ax - along * dx, y - ay - along * dy))
+    return torch.stack(distances).amin(0) - row["stroke"] / 2
 
 
 def _parts(row: _Rows, x: torch.Tensor, y: torch.Tensor, texture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
