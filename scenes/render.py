@@ -111,10 +111,13 @@ def render(draws: Draws, texels: torch.Tensor | np.ndarray) -> Scenes:
     """
     texels = torch.as_tensor(texels)
     tiles = _tiles(draws, texels.device)
-    colour, top, flow = _compose(draws, tiles, *_shade_all(draws, tiles, texels))
-    flow, tops = _picture(flow, draws.size), _picture(top[:, None], draws.size)[:, 0].chunk(2)
-    images = _expose(_picture(colour, draws.size), draws)
-    return Scenes(*images.chunk(2), flow.permute(0, 2, 3, 1).contiguous(), _occlusion(flow, *tops))
+    colour, label = (
+        _picture(values, draws.size) for values in _compose(draws, tiles, *_shade_all(draws, tiles, texels))
+    )
+    first, second = label.chunk(2)
+    flow = first[:, :2]
+    images = _expose(colour, draws).chunk(2)
+    return Scenes(*images, flow.permute(0, 2, 3, 1).contiguous(), _occlusion(flow, first[:, 2], second[:, 2]))
 
 
 def _send(values: np.ndarray, device: torch.device) -> torch.Tensor:
@@ -164,7 +167,7 @@ def _tiles(draws: Draws, device: torch.device) -> _Tiles:
 
 
 def _shade_all(draws: Draws, tiles: _Tiles, texels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(T, 3, 256) colour, (T, 256) alpha, and (T of frame 1, 2, 256) flow."""
+    """(T, 3, 256) colour, (T, 256) alpha, and (T, 3, 256) flow, 0 in frame 2, and rank of the layer."""
     device, total, step = texels.device, len(tiles.layer), CHUNK[texels.device.type]
     # One table, one copy: the texture's whole numbers are in it by their bits.
     parts = {**draws.columns, "texture": draws.texture.astype(np.int32).view(np.float32), "at": draws.columns["centre"]}
@@ -173,39 +176,30 @@ def _shade_all(draws: Draws, tiles: _Tiles, texels: torch.Tensor) -> tuple[torch
     table = _Rows(_send(np.concatenate([v.astype(np.float32) for v in parts.values()], 1), device), columns)
     kinds, smeared = _send(draws.kind, device), _send(draws.columns["smear"].any(1), device)
     colour, alpha = torch.empty(total, 3, TILE**2, device=device), torch.empty(total, TILE**2, device=device)
-    flow = torch.empty(int((tiles.frame == 0).sum()), 2, TILE**2, device=device)
-    done, behind = 0, 2 * len(draws.noise_key) * math.prod(_grid(draws.size))
+    label = torch.zeros(total, 3, TILE**2, device=device)
+    label[:, 2] = _send(draws.rank, device)[tiles.layer, None]
+    behind = 2 * len(draws.noise_key) * math.prod(_grid(draws.size))
     for start in range(0, total, step):
         part = slice(start, start + step)
         layer, rows = tiles.layer[part], table.of(tiles.layer[part])
         rows["at"].neg_().add_(tiles.origin[part])
         local = torch.empty(len(layer), 2, TILE**2, device=device)
         first, second = ((tiles.frame[part] == number).nonzero()[:, 0] for number in (0, 1))
-        local[first], flow[done : done + len(first)] = _locate_1(rows.of(first))
+        local[first], label[start + first, :2] = _locate_1(rows.of(first))
         local[second] = _locate_2(rows.of(second))
-        done += len(first)
         kind, blurred = kinds[layer], smeared[layer].nonzero()[:, 0]
         colour[part], alpha[part] = _shade(texels, rows, local, kind, blurred, max(behind - start, 0))
-    return colour, alpha, flow
+    return colour, alpha, label
 
 
-def _compose(draws: Draws, tiles: _Tiles, colour, alpha, flow) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Lay tiles over each other: (F, 3, 256) colour and (F, 256) rank of the top layer of the F tiles of both frames,
-    (F / 2, 2, 256) flow."""
-    device, count = colour.device, int(draws.rank.max()) + 1
-    rank, first = _send(draws.rank, device)[tiles.layer], tiles.frame == 0
-    ends, flow_ends = (torch.bincount(r, minlength=count).cumsum(0).tolist() for r in (rank, rank[first]))
-    shown, flow_place = alpha >= 0.5, tiles.place[first]
-    flow_shown = shown[first]
-    canvas, label = colour[: ends[0]], flow[: flow_ends[0]]
-    top = torch.zeros(len(canvas), TILE**2, dtype=torch.int16, device=device)
-    for number in range(1, count):
-        part, flow_part = (slice(e[number - 1], e[number]) for e in (ends, flow_ends))
-        at, flow_at = tiles.place[part], flow_place[flow_part]
-        canvas.index_copy_(0, at, torch.lerp(canvas[at], colour[part], alpha[part, None]))
-        top.index_copy_(0, at, top[at].masked_fill_(shown[part], number))
-        label.index_copy_(0, flow_at, torch.where(flow_shown[flow_part, None], flow[flow_part], label[flow_at]))
-    return canvas, top, label
+def _compose(draws: Draws, tiles: _Tiles, colour, alpha, label) -> tuple[torch.Tensor, torch.Tensor]:
+    """Lay tiles over each other: colour and label of the tiles of both frames."""
+    ends = torch.bincount(_send(draws.rank, colour.device)[tiles.layer]).cumsum(0).tolist()
+    for start, end in zip(ends, ends[1:]):
+        at, over = tiles.place[start:end], alpha[start:end, None]  # the background's tiles come first, in this order
+        colour.index_copy_(0, at, torch.lerp(colour[at], colour[start:end], over))
+        label.index_copy_(0, at, torch.where(over >= 0.5, label[start:end], label[at]))
+    return colour[: ends[0]], label[: ends[0]]
 
 
 @cache
@@ -334,7 +328,7 @@ def _cover(row: _Rows, distance: torch.Tensor) -> torch.Tensor:
     return (0.5 - distance / row["soft"]).clamp_(0, 1)
 
 
-# Signed distances to silhouettes, or close to them near the edge; `draw._shapes` says what the numbers are.
+# Signed distances to silhouettes, or close to them near the edge; functions of the same names in draw.py say what the numbers are.
 
 
 def _polygon(row: _Rows, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
