@@ -328,7 +328,7 @@ def _cover(row: _Rows, distance: torch.Tensor) -> torch.Tensor:
     return (0.5 - distance / row["soft"]).clamp_(0, 1)
 
 
-# Signed distances to silhouettes, or close to them near the edge; functions of the same names in draw.py say what the numbers are.
+# Signed distances to silhouettes, or close to them near the edge. Functions of the same names in draw.py say of what.
 
 
 def _polygon(row: _Rows, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
