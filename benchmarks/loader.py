@@ -56,38 +56,29 @@ def rate(work, samples: int) -> float:
     return samples / (time.perf_counter() - start)
 
 
-def readers(roots: Roots, samples: int) -> None:
+def reader(name: str, config, dataset, samples: int) -> None:
     """Print what one core reads, and what it reads, resizes, crops and flips."""
-    print(f"{'set':10} {'picture':>10} {'input':>10} {'read/s':>8} {'ready/s':>8}   (one core)")
-    for name, config_name in PARTS.items():
-        config = load_data_config(config_name)
-        try:
-            dataset = training_parts(config, roots)[list(config.dataset).index(name)][0]
-        except UserError as error:
-            print(f"{name:10} left out: {error}")
-            continue
 
-        def ready(i):
-            sample = dataset[i % len(dataset)]  # noqa: B023 - called in this pass of the loop
-            sample = resize_sample(sample, *config.resize) if config.resize else sample  # noqa: B023
-            generator = Order().generator(0, i)
-            return random_flip(random_crop(sample, *config.orig_shape, generator), generator)  # noqa: B023
+    def ready(i):
+        sample = dataset[i % len(dataset)]
+        sample = resize_sample(sample, *config.resize) if config.resize else sample
+        generator = Order().generator(0, i)
+        return random_flip(random_crop(sample, *config.orig_shape, generator), generator)
 
-        shapes = ("x".join(map(str, sample.img1.shape[:2])) for sample in (dataset[0], ready(0)))
-        read, done = rate(lambda i: dataset[i % len(dataset)], samples), rate(ready, samples)  # noqa: B023
-        print("{:10} {:>10} {:>10}".format(name, *shapes), f"{read:8.1f} {done:8.1f}", flush=True)
+    shapes = ("x".join(map(str, sample.img1.shape[:2])) for sample in (dataset[0], ready(0)))
+    read, done = rate(lambda i: dataset[i % len(dataset)], samples), rate(ready, samples)
+    print("{:10} {:>10} {:>10}".format(name, *shapes), f"{read:8.1f} {done:8.1f}", flush=True)
 
 
-def loader(roots: Roots, samples: int, workers) -> None:
+def loader(roots: Roots, samples: int, workers: int) -> None:
     """Print how fast batches of chairs.yaml arrive."""
     config = load_data_config("chairs")
-    for number in workers:
-        made = TrainLoader(training_parts(config, roots), config.orig_shape, readers=number)
-        with closing(made.batches()) as batches:
-            for _ in islice(batches, 5):  # starts the workers and empties what was read ahead
-                pass
-            speed = config.batch_size * rate(lambda _: next(batches), -(-samples // config.batch_size))  # noqa: B023
-        print(f"batches of chairs.yaml, {number} workers: {speed:.1f} samples/s", flush=True)
+    made = TrainLoader(training_parts(config, roots), config.orig_shape, readers=workers)
+    with closing(made.batches()) as batches:
+        for _ in islice(batches, 5):  # starts the workers and empties what was read ahead
+            pass
+        speed = config.batch_size * rate(lambda _: next(batches), -(-samples // config.batch_size))
+    print(f"batches of chairs.yaml, {workers} workers: {speed:.1f} samples/s", flush=True)
 
 
 def memory(roots: Roots, samples: int) -> None:
@@ -113,8 +104,17 @@ def main(arguments):
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
         roots = Roots({"chairs": make_chairs(Path(folder) / "chairs", 40), **parse_roots(args.roots)})
-        readers(roots, args.samples)
-        loader(roots, 4 * args.samples, [int(number) for number in args.workers.split(",")])
+        print(f"{'set':10} {'picture':>10} {'input':>10} {'read/s':>8} {'ready/s':>8}   (one core)")
+        for name, config_name in PARTS.items():
+            config = load_data_config(config_name)
+            try:
+                dataset = training_parts(config, roots)[list(config.dataset).index(name)][0]
+            except UserError as error:
+                print(f"{name:10} left out: {error}")
+            else:
+                reader(name, config, dataset, args.samples)
+        for workers in map(int, args.workers.split(",")):
+            loader(roots, 4 * args.samples, workers)
         memory(roots, args.memory)
 
 

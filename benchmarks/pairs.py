@@ -8,38 +8,29 @@ mask and 1 - confidence of the forward-backward check find what it marks. In bra
 true flow leads out of the picture count as occluded, too: the file may leave them out (MPI Sintel's does). The last
 rows are means over the pairs that have the value.
 
-With --pictures a picture of each pair: both frames, true flow and visibility, and below them, for each method, flow,
-error, mask and confidence.
+With --pictures a picture of each pair: a row for each method with both frames, flow, true flow, error, learned mask,
+true visibility and the confidence of the forward-backward check. With --flows the first checkpoint's flows are kept in
+a file or, where it exists, compared with it: what another engine or precision changes, on another machine, too.
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 from maskflownet.engine.contract import ConfidentPrediction
 from maskflownet.errors import UserError
 from maskflownet.inference.confidence import average_precision, consistency, look_up
-from maskflownet.inference.metrics import end_point_error, means, measure, plane, valid_pixels
+from maskflownet.inference.metrics import Labelled, Measured, means, measure, plane, valid_pixels
 from maskflownet.inference.predictor import load
-from maskflownet.reader.colour import flow_to_colour
 from maskflownet.reader.formats import write_image
 from maskflownet.reader.pairs import Pairs
-from maskflownet.report.pictures import error_to_colour
+from maskflownet.report.pictures import TITLES, draw_views
 from maskflownet.settings.cli import Parser, add_devices, add_sizing, run
 
-WIDTH, LINE, GAP = 512, 26, 6  # px: of a picture, height of its name, space between pictures
-
-
-class Row(NamedTuple):
-    """A line of the table."""
-
-    pair: str
-    method: str
-    # EPE (px), Fl, share of occluded pixels, AP of the mask, the same with pixels that leave, AP of the check, the same
-    values: np.ndarray  # (7,), NaN where the pair or the method has none
+WIDTH, LINE, GAP = 512, 26, 6  # px: of a picture at most, height of its name, space between pictures
+COLUMNS = {"frame": "First frame", "second": "Second frame", **TITLES}
 
 
 def dis(image_1: np.ndarray, image_2: np.ndarray) -> ConfidentPrediction:
@@ -51,7 +42,10 @@ def dis(image_1: np.ndarray, image_2: np.ndarray) -> ConfidentPrediction:
 
 
 def measured(prediction, sample, occlusion) -> np.ndarray:
-    """The `values` of a Row."""
+    """EPE (px), Fl, share of occluded pixels, AP of the mask and with pixels that leave, the two of the check.
+
+    (7,), NaN where the pair or the method has none.
+    """
     of_flow = means(measure(prediction.flow, sample.flow, sample.mask))
     values = np.full(7, np.nan)
     values[:2] = of_flow["epe"], of_flow["fl"]
@@ -66,99 +60,63 @@ def measured(prediction, sample, occlusion) -> np.ndarray:
     return values
 
 
-def table(rows: list[Row]) -> str:
-    """The rows, and a mean for each method."""
-    with_occlusion = any(not np.isnan(row.values[2]) for row in rows)
-    heads = ["pair", "method", "EPE, px", "Fl, %"]
-    heads += ["occluded, %", "AP of the mask", "AP of forward-backward"] if with_occlusion else []
+def table(rows: dict[tuple[str, str], np.ndarray]) -> str:
+    """The values of `measured` by pair and method, and their means for each method."""
+    columns = 7 if any(values[2] >= 0 for values in rows.values()) else 2
+    heads = ["pair", "method", "EPE, px", "Fl, %", "occluded, %", "AP of the mask", "AP of forward-backward"]
+    heads = heads if columns == 7 else heads[:4]
     lines = [heads, ["---", "---", *["---:"] * (len(heads) - 2)]]
-    lines += [[row.pair, row.method, *_cells(row.values, with_occlusion)] for row in rows]
-    for method in dict.fromkeys(row.method for row in rows):
-        values = np.array([row.values for row in rows if row.method == method])
-        known = ~np.isnan(values)
-        mean = np.where(known, values, 0).sum(axis=0) / np.where(known.any(axis=0), known.sum(axis=0), np.nan)
-        cells = _cells(mean, with_occlusion)
-        for cell, column in ((-2, 4), (-1, 6)) if with_occlusion else ():
-            if cells[cell]:
-                cells[cell] += f", {known[:, column].sum()} of {len(values)} pairs"
-        lines.append([f"mean of {len(values)}", method, *cells])
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    lines += [[*names, *cells(values[:columns])] for names, values in rows.items()]
+    for method in dict.fromkeys(method for _, method in rows):
+        values = np.array([values for (_, of), values in rows.items() if of == method])[:, :columns]
+        known = (~np.isnan(values)).sum(axis=0)
+        mean = cells([column[~np.isnan(column)].mean() if n else np.nan for n, column in zip(known, values.T)])
+        for i, n in zip((3, 4), known[4::2]):
+            mean[i] += f", {n} of {len(values)} pairs" if mean[i] else ""
+        lines.append([f"mean of {len(values)}", method, *mean])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _cells(values: np.ndarray, with_occlusion: bool) -> list[str]:
-    epe, fl, occluded, *precisions = values
-    cells = [f"{epe:.3f}", f"{100 * fl:.2f}"]
-    if with_occlusion:
-        cells.append(_number(100 * occluded, 1))
-        for value, leaving in (precisions[:2], precisions[2:]):
-            cells.append("" if np.isnan(leaving) else f"{_number(value, 3)} ({_number(leaving, 3)})")
-    return cells
+def cells(values) -> list[str]:
+    epe, fl, *others = values
+    number = [f"{epe:.3f}", f"{100 * fl:.2f}", *(f"{100 * share:.1f}" for share in others[:1])]
+    precisions = [f"{ap:.3f} ({leaving:.3f})" for ap, leaving in zip(others[1::2], others[2::2])]
+    return [cell.replace("nan (nan)", "").replace("nan", "") for cell in (*number, *precisions)]
 
 
-def _number(value: float, digits: int) -> str:
-    return "" if np.isnan(value) else f"{value:.{digits}f}"
-
-
-def picture(sample, occlusion, predictions: dict[str, ConfidentPrediction]) -> np.ndarray:
+def picture(pair: Labelled, predictions: dict[str, ConfidentPrediction]) -> np.ndarray:
     """All there is to see of a pair, see above: (h, w, 3) uint8 RGB."""
-    valid = valid_pixels(sample.flow, sample.mask)
-    label = np.where(valid[..., None], sample.flow, 0)
-    scale = float(end_point_error(label, 0).max()) or 1.0
-    rows = [
-        [
-            ("frame 1", sample.img1),
-            ("frame 2", sample.img2),
-            (f"true flow, up to {scale:.1f} px", flow_to_colour(label, scale, valid)),
-            None if occlusion is None else ("true visibility", grey(~plane(occlusion))),
-        ]
-    ]
-    for name, found in predictions.items():
-        error = end_point_error(found.flow, label)
-        epe = error[valid].mean() if valid.any() else float("nan")
-        rows.append(
-            [
-                (f"{name}: flow", flow_to_colour(found.flow, scale)),
-                (f"error, EPE {epe:.2f} px", error_to_colour(error, valid)),
-                None if found.mask is None else ("learned mask", grey(found.mask)),
-                ("forward-backward confidence", grey(found.confidence)),
-            ]
-        )
-    return panels(rows, WIDTH)
+    rows = []
+    for method, found in predictions.items():
+        drawn = draw_views(pair, Measured({}, found), WIDTH).pictures
+        height, width = drawn["frame"].shape[:2]
+        drawn["second"] = cv2.resize(pair.sample.img2, (width, height), interpolation=cv2.INTER_AREA)
+        row = np.full((LINE + height + GAP, len(COLUMNS) * (width + GAP), 3), 255, np.uint8)
+        for i, (name, title) in enumerate(COLUMNS.items()):
+            if name in drawn:
+                left, view = i * (width + GAP), np.atleast_3d(drawn[name])
+                row[LINE : LINE + height, left : left + width] = view
+                text = f"{method}: {title}" if name == "flow" else title
+                cv2.putText(row, text, (left + 2, LINE - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+        rows.append(row)
+    return np.vstack(rows)
 
 
-def grey(values: np.ndarray) -> np.ndarray:
-    """Draw (H, W) or (H, W, 1) in [0, 1] as (H, W, 3) uint8, 1 is white."""
-    picture = np.rint(255 * np.clip(values.reshape(values.shape[:2]), 0, 1)).astype(np.uint8)
-    return np.repeat(picture[..., None], 3, axis=2)
-
-
-def panels(rows: Sequence[Sequence[tuple[str, np.ndarray] | None]], width: int) -> np.ndarray:
-    """Arrange named pictures, (H, W, 3) uint8 RGB of one size, in rows of equal length; None leaves a place empty.
-
-    Each is `width` px wide in the result.
-    """
-    first = next(panel for row in rows for panel in row if panel is not None)[1]
-    height = round(first.shape[0] * width / first.shape[1])
-    lines = []
-    for row in rows:
-        line = np.full((height + LINE + GAP, len(row) * (width + GAP), 3), 255, np.uint8)
-        for i, panel in enumerate(row):
-            if panel is None:
-                continue
-            name, drawn = panel
-            left = i * (width + GAP)
-            how = cv2.INTER_AREA if drawn.shape[1] > width else cv2.INTER_CUBIC
-            line[LINE : LINE + height, left : left + width] = cv2.resize(drawn, (width, height), interpolation=how)
-            font = cv2.FONT_HERSHEY_SIMPLEX
-            cv2.putText(line, name, (left + 2, LINE - 8), font, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
-        lines.append(line)
-    return np.vstack(lines)[:-GAP, :-GAP]
+def compare(path: Path, flows: dict[str, np.ndarray]) -> str:
+    """Write the flows of all pairs, or say how far they are from those that are there."""
+    if not path.exists():
+        with path.open("wb") as file:
+            np.savez_compressed(file, **flows)
+        return f"wrote {path}"
+    with np.load(path) as kept:
+        if kept.files != list(flows):
+            raise UserError(f"{path} holds the flows of other pairs")
+        return f"largest difference from {path}: {max(abs(flows[n] - kept[n]).max() for n in flows):.1e} px"
 
 
 def methods_of(args) -> dict[str, Callable[[np.ndarray, np.ndarray], ConfidentPrediction]]:
     """The methods to compare by name, each from two images to a prediction."""
-    methods: dict = {}
-    options = {"resize": args.resize, "pad": args.pad, "engine": args.engine, "precision": args.precision}
+    methods, options = {}, {name: getattr(args, name) for name in ("resize", "pad", "engine", "precision")}
     for checkpoint in args.checkpoint:
         stem = Path(checkpoint).stem
         predictor = load(args.config, checkpoint, args.gpus, **options)
@@ -173,6 +131,7 @@ def main(arguments):
     add("roots", nargs="+", metavar="ROOT", help="folder of pairs with their flow")
     add("-c", "--checkpoint", action="append", required=True, help="may be given several times")
     add("--pictures", type=Path, metavar="DIR", help="folder for a picture of each pair")
+    add("--flows", type=Path, metavar="FILE.npz", help="flows of the first checkpoint, to keep or to compare with")
     add_sizing(parser)
     add_devices(parser)
     args = parser.parse_args(arguments)
@@ -182,17 +141,21 @@ def main(arguments):
     if args.pictures is not None:
         args.pictures.mkdir(parents=True, exist_ok=True)
     methods = methods_of(args)
-    rows = []
+    rows, flows = {}, {}
     for title, pairs in sets.items():
         for i in range(len(pairs)):
             sample, occlusion = pairs[i], pairs.occlusion(i)
             name = f"{title}/{sample.name}"
             predictions = {key: method(sample.img1, sample.img2) for key, method in methods.items()}
-            rows += [Row(name, key, measured(found, sample, occlusion)) for key, found in predictions.items()]
+            rows.update({(name, key): measured(found, sample, occlusion) for key, found in predictions.items()})
+            if args.flows is not None:
+                flows[name] = next(iter(predictions.values())).flow
             if args.pictures is not None:
                 path = args.pictures / f"{name.replace('/', '_')}.jpg"
-                write_image(path, picture(sample, occlusion, predictions))
+                write_image(path, picture(Labelled(sample, occlusion, None), predictions))
     print(table(rows))
+    if args.flows is not None:
+        print(compare(args.flows, flows))
 
 
 if __name__ == "__main__":

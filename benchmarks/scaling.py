@@ -24,12 +24,26 @@ FROM = 100  # step; at the ones before, graphs are captured and caches fill
 
 def train(args, folder: Path, gpus: int, chairs: Path) -> float:
     """Samples per second of a run."""
-    batch, output, data = args.batch * gpus, folder / f"gpus{gpus}", folder / "data.yaml"
+    processes, output, data = max(gpus, 1), folder / f"gpus{gpus}", folder / "data.yaml"
+    batch = args.batch * processes
     config = {"base": "chairs.yaml", "batch_size": batch, "validation": [], "checkpoint_steps": 10 * args.steps}
+    if args.crop:
+        config["target_shape"] = [args.crop, args.crop]
     data.write_text(yaml_text(config))
-    command = [sys.executable, "main.py", args.config, "--engine", "torch", "--precision", args.precision]
-    command += ["--dataset_cfg", data, "-g", ",".join(map(str, range(gpus))), "--steps", args.steps]
-    command += ["--workers", args.workers * gpus, "--data_root", f"chairs={chairs}", "--output_root", output]
+    command = [
+        sys.executable,
+        "main.py",
+        args.config,
+        "--engine",
+        "torch",
+        "--steps",
+        args.steps,
+        "--dataset_cfg",
+        data,
+    ]
+    command += ["--workers", args.workers * processes, "--data_root", f"chairs={chairs}", "--output_root", output]
+    if gpus:
+        command += ["-g", ",".join(map(str, range(gpus))), "--precision", args.precision]
     if args.checkpoint:
         command += ["-c", args.checkpoint, "--clear_steps"]
     done = subprocess.run(list(map(str, command)), cwd=ROOT, check=False, capture_output=True, text=True)
@@ -43,13 +57,14 @@ def train(args, folder: Path, gpus: int, chairs: Path) -> float:
 def main(arguments):
     parser = Parser(prog="scaling.py", description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--gpus", default="1,2", metavar="N,N,...", help="numbers of GPUs, the first one compared")
+    add("--gpus", default="1,2", metavar="N,N,...", help="numbers of GPUs, 0 = the CPU; the first is compared with")
     add("--config", default="MaskFlownet_S")
     add("-c", "--checkpoint", help="to start from, such as the head of a MaskFlownet")
     add("--batch", type=count, default=8, help="samples per GPU")
     add("--steps", type=count, default=600)
     add("--workers", type=count, default=6, help="reading processes per GPU")
     add("--precision", default="bf16")
+    add("--crop", type=count, help="px, square instead of 320x448")
     args = parser.parse_args(arguments)
     if args.steps <= FROM or args.steps % 50:
         raise UserError(f"--steps must be a multiple of 50 above {FROM}, where the log has a line")

@@ -55,35 +55,20 @@ class Row(NamedTuple):
 
     def changes(self) -> np.ndarray:
         """(2, checkpoints): the differences' mean and its standard error, NaN of one image."""
-        count = self.differences.shape[1]
-        alone = np.full(len(self.differences), np.nan)
-        spread = self.differences.std(axis=1, ddof=1) if count > 1 else alone
-        return np.array([self.differences.mean(axis=1), spread / np.sqrt(count)])
-
-
-def chosen(text: str | None) -> list[str]:
-    """The kinds of a comma-separated list, all of them without one."""
-    if text is None:
-        return list(KINDS)
-    names = [name.strip() for name in text.split(",")]
-    for name in names:
-        if name not in KINDS:
-            hint = nearest(name, KINDS)
-            raise UserError(f"no kind {name!r}{hint}: there are {', '.join(KINDS)}")
-    return list(dict.fromkeys(names))
+        images = self.differences.shape[1]
+        spread = self.differences.std(axis=1, ddof=1) if images > 1 else np.full(len(self.differences), np.nan)
+        return np.array([self.differences.mean(axis=1), spread / np.sqrt(images)])
 
 
 def measured(kind: str, scenes: Iterable, predictors: Collection[Predictor]) -> Row:
     """The errors of every predictor on the same scenes."""
-    images: list[list] = [[] for _ in predictors]
-    lengths = []
+    images, lengths = [[] for _ in predictors], []
     for scene in scenes:
         lengths.append(end_point_error(scene.flow, 0).mean())
         for own, predictor in zip(images, predictors):
             own.append(measure(predictor(scene.img1, scene.img2).flow, scene.flow, occlusion=scene.occlusion))
     length = float(np.mean(lengths))
-    totals = map(summarise, images)
-    errors = [(total["epe"], 100 * total["epe"] / length, total["matched"]) for total in totals]
+    errors = [(total["epe"], 100 * total["epe"] / length, total["matched"]) for total in map(summarise, images)]
     return Row(kind, length, np.array(errors).T, differences(images))
 
 
@@ -95,15 +80,11 @@ def differences(images: list[list[dict]]) -> np.ndarray:
 
 
 def over_kinds(rows: list[Row]) -> Row:
-    """Every column's mean, all kinds counting the same.
-
-    Images of the same number have the same seed in all kinds, and in some (standard, noise) the
-    same layers and motions: only their means over the kinds are independent of each other.
-    """
-    length = float(np.mean([row.length for row in rows]))
-    errors = np.mean([row.errors for row in rows], axis=0)
-    means = np.mean([row.differences for row in rows], axis=0)
-    return Row(f"mean of {len(rows)}", length, errors, means)
+    """Every column's mean, all kinds counting the same."""
+    # Images of the same number have the same seed in all kinds, and in some (standard, noise) the same layers and
+    # motions: only their means over the kinds are independent of each other.
+    length, errors, changes = (np.mean(column, axis=0) for column in list(zip(*rows))[1:])
+    return Row(f"mean of {len(rows)}", float(length), errors, changes)
 
 
 def table(rows: list[Row], names: Iterable[str]) -> str:
@@ -127,11 +108,10 @@ def table(rows: list[Row], names: Iterable[str]) -> str:
 
 def load_all(args) -> dict[str, Predictor]:
     """The checkpoints by what heads their columns: their names without folder, where unique."""
-    given = list(dict.fromkeys(args.checkpoint))
-    stems = [Path(checkpoint).stem for checkpoint in given]
-    heads = [c if stems.count(stem) > 1 else stem for c, stem in zip(given, stems)]
+    given = {checkpoint: Path(checkpoint).stem for checkpoint in args.checkpoint}
+    heads = {c: c if list(given.values()).count(stem) > 1 else stem for c, stem in given.items()}
     options = {"engine": args.engine, "precision": args.precision}
-    return {head: load(args.config, c, args.gpus, **options) for head, c in zip(heads, given)}
+    return {head: load(args.config, c, args.gpus, **options) for c, head in heads.items()}
 
 
 def main(arguments):
@@ -140,19 +120,16 @@ def main(arguments):
     add("config", metavar="CONFIG", help="network config, such as MaskFlownet_S")
     add("-c", "--checkpoint", action="append", required=True, help="may be given several times")
     add("--count", type=count, default=12, metavar="N", help="scenes of a kind (default 12)")
-    add(
-        "--size",
-        type=height_width,
-        default=(384, 512),
-        metavar="H,W",
-        help="height and width of the scenes in px (default 384,512)",
-    )
+    add("--size", type=height_width, default=(384, 512), metavar="H,W", help="of the scenes, px (default 384,512)")
     add("--seed", type=whole_number, default=1234567, help="of all kinds (default 1234567)")
     add("--textures", metavar="DIR", help="pictures (default: those that scikit-image ships)")
     add("--kinds", metavar="NAMES", help=f"comma-separated, of: {', '.join(KINDS)} (default: all)")
     add_devices(parser)
     args = parser.parse_args(arguments)
-    kinds = chosen(args.kinds)
+    kinds = list(KINDS) if args.kinds is None else [name.strip() for name in args.kinds.split(",")]
+    for kind in kinds:
+        if kind not in KINDS:
+            raise UserError(f"no kind {kind!r}{nearest(kind, KINDS)}: there are {', '.join(KINDS)}")
     sets = {kind: Synthetic(args.count, *args.size, args.seed, args.textures, KINDS[kind]) for kind in kinds}
     predictors = load_all(args)
     rows = []

@@ -23,7 +23,7 @@ def shipped():
 @pytest.mark.parametrize("network", NETWORKS)
 def test_the_zoo_has_each_network_with_its_parameters_and_products(network):
     pytest.importorskip("torch")
-    from maskflownet.benchmarks.inference import multiply_accumulates  # noqa: PLC0415
+    from maskflownet.benchmarks.timing import multiply_accumulates  # noqa: PLC0415
 
     graph = graph_of("network", network=network, flow_multiplier=1.0, pyramid="paper")
     parameters = sum(math.prod(shape) for shape in graph.parameters.values())

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from maskflownet.benchmarks import pairs
-from maskflownet.benchmarks.pairs import GAP, LINE, grey, panels
+from maskflownet.benchmarks.pairs import COLUMNS, GAP, LINE
 from maskflownet.inference.confidence import average_precision
 from maskflownet.inference.metrics import means, measure
 from maskflownet.inference.predictor import load
@@ -51,9 +51,27 @@ def test_the_table_and_the_pictures(root, random_checkpoints, tmp_path, capsys):
     assert [float(row[2]) for row in rows[-2:]] == pytest.approx(means, abs=1e-3)
     assert rows[-1][6] == f"{venus[6]}, 1 of 5 pairs"
     assert len(list((tmp_path / "drawn").iterdir())) == 5
-    visible = read_image(tmp_path / "drawn/some_middlebury_Venus.jpg")[LINE:100, -pairs.WIDTH :]  # above on the right
-    assert visible[:, : pairs.WIDTH // 2].mean() > 250
-    assert visible[:, -pairs.WIDTH // 5 :].mean() < 5
+    height, width = sample.img1.shape[:2]
+    drawn = read_image(tmp_path / "drawn/some_middlebury_Venus.jpg")
+    assert drawn.shape == (2 * (LINE + height + GAP), len(COLUMNS) * (width + GAP), 3)
+    for row in np.split(drawn, 2):
+        column = dict(zip(COLUMNS, np.split(row[LINE : LINE + height], len(COLUMNS), axis=1)))
+        visible = column["occlusion"][:, :width]
+        assert visible[:, : width // 2].mean() > 250 and visible[:, -width // 5 :].mean() < 5
+        assert abs(column["second"][:, :width].astype(int) - sample.img2).mean() < 5
+    assert column["mask"].mean() > 254  # DIS has none
+
+
+def test_flows_are_compared_with_those_of_another_run(root, random_checkpoints, tmp_path, capsys):
+    line = ["MaskFlownet_S", "-c", str(random_checkpoints["MaskFlownet_S"]), "--flows", str(tmp_path / "flows.npz")]
+    line.append(str(root))
+    assert run(pairs.main, line) == 0
+    assert "wrote" in capsys.readouterr().out
+    assert run(pairs.main, [*line, "--engine", "torch"]) == 0
+    difference = float(capsys.readouterr().out.split()[-2])
+    assert 0 < difference < 1e-3
+    assert run(pairs.main, [*line, str(make_pairs(root.parent / "more", unlabelled=False))]) == 2
+    assert "other pairs" in capsys.readouterr().err
 
 
 def test_the_network_sees_the_size_that_is_asked_for(root, random_checkpoints, capsys):
@@ -70,12 +88,3 @@ def test_the_network_sees_the_size_that_is_asked_for(root, random_checkpoints, c
     assert float(resized[0]) == pytest.approx(expected, abs=1e-3)
     assert usual[0] != resized[0] and usual[1::2] == resized[1::2]  # DIS sees the images
     assert run(pairs.main, [*line, "--resize", "128,192", "--pad"]) == 2
-
-
-def test_panels_keep_their_places():
-    half = grey(np.full((20, 40), 0.5))
-    drawn = panels([[("a", half), None], [("b", half), ("c", half)]], 80)
-    assert drawn.shape == (2 * (40 + LINE + GAP) - GAP, 2 * (80 + GAP) - GAP, 3)
-    assert (drawn[LINE : LINE + 40, :80] == 128).all()
-    assert (drawn[: LINE + 40, 80:] == 255).all()
-    assert (drawn[-40:, -80:] == 128).all()
