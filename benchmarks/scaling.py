@@ -30,18 +30,9 @@ def train(args, folder: Path, gpus: int, chairs: Path) -> float:
     if args.crop:
         config["target_shape"] = [args.crop, args.crop]
     data.write_text(yaml_text(config))
-    command = [
-        sys.executable,
-        "main.py",
-        args.config,
-        "--engine",
-        "torch",
-        "--steps",
-        args.steps,
-        "--dataset_cfg",
-        data,
-    ]
-    command += ["--workers", args.workers * processes, "--data_root", f"chairs={chairs}", "--output_root", output]
+    command = [sys.executable, "main.py", args.config, "--engine", "torch", "--dataset_cfg", data]
+    command += ["--steps", args.steps, "--workers", args.workers * processes]
+    command += ["--data_root", f"chairs={chairs}", "--output_root", output]
     if gpus:
         command += ["-g", ",".join(map(str, range(gpus))), "--precision", args.precision]
     if args.checkpoint:
@@ -75,8 +66,8 @@ def main(arguments):
         for gpus in map(int, args.gpus.split(",")):
             rate = train(args, folder, gpus, chairs)
             first = first or rate
-            print(f"{args.config} {args.precision}, {gpus} x {args.batch} samples: {rate:.0f} "
-                  f"samples/s, {rate / first:.2f} times", flush=True)  # fmt: skip
+            what = f"{args.config} {args.precision}, {gpus}" if gpus else f"{args.config} on the CPU, 1"
+            print(f"{what} x {args.batch} samples: {rate:.4g} samples/s, {rate / first:.2f} times", flush=True)
 
 
 if __name__ == "__main__":

@@ -104,9 +104,9 @@ def main(arguments):
             measure(args, device, name, size, engines)
             continue
         for precision in args.precisions.split(","):
-            for measured in (measure_network, measure):
-                engine = make_engine(config, args.gpus, 0, False, "torch", precision)
-                measured(args, device, name, size, engine if measured is measure_network else {precision: engine})
+            fresh = partial(make_engine, config, args.gpus, 0, False, "torch", precision)
+            measure_network(args, device, name, size, fresh())
+            measure(args, device, name, size, {precision: fresh()})
 
 
 if __name__ == "__main__":
