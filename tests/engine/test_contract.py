@@ -1,5 +1,6 @@
 """What every engine does alike: golden predictions, sizes, colours, devices, checkpoints."""
 
+import gc
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
@@ -205,9 +206,14 @@ def little_memory(kind):
         image = np.broadcast_to(np.uint8(0), (4096, 16384, 16384, 3))  # one byte
         yield (image, image), Sizing()
         return
-    torch.cuda.set_per_process_memory_fraction(0.02, 0)
-    yield images_of(2, 64, 64), Sizing((3072, 3072))
-    torch.cuda.set_per_process_memory_fraction(1.0, 0)
+    gc.collect()  # engines of other tests
+    torch.cuda.empty_cache()
+    allowed = torch.cuda.memory_reserved(0) + 2 * 2**30  # bytes
+    torch.cuda.set_per_process_memory_fraction(allowed / torch.cuda.get_device_properties(0).total_memory, 0)
+    try:
+        yield images_of(2, 64, 64), Sizing((3072, 3072))
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, 0)
 
 
 @pytest.mark.parametrize("kind", TORCH_KINDS)
