@@ -24,10 +24,8 @@ from maskflownet.reader.sample import random_crop, random_flip, resize_sample
 from maskflownet.settings.cli import Parser, count, run
 from maskflownet.settings.datasets import Roots, load_data_config, parse_roots, training_parts
 
-PARTS = {  # by data set the config of which it is measured
-    **{name: name for name in ("chairs", "things3d", "sintel", "kitti", "synthetic")},
-    "hd1k": "sintel_kitti2015_hd1k",
-}
+CONFIGS = {name: name for name in ("chairs", "things3d", "sintel", "kitti", "synthetic")}
+CONFIGS["hd1k"] = "sintel_kitti2015_hd1k"
 STOPS = 4  # of the memory's measurement
 
 
@@ -105,7 +103,7 @@ def main(arguments):
     with tempfile.TemporaryDirectory() as folder:
         roots = Roots({"chairs": make_chairs(Path(folder) / "chairs", 40), **parse_roots(args.roots)})
         print(f"{'set':10} {'picture':>10} {'input':>10} {'read/s':>8} {'ready/s':>8}   (one core)")
-        for name, config_name in PARTS.items():
+        for name, config_name in CONFIGS.items():
             config = load_data_config(config_name)
             try:
                 dataset = training_parts(config, roots)[list(config.dataset).index(name)][0]

@@ -62,9 +62,9 @@ def measured(prediction, sample, occlusion) -> np.ndarray:
 
 def table(rows: dict[tuple[str, str], np.ndarray]) -> str:
     """The values of `measured` by pair and method, and their means for each method."""
-    columns = 7 if any(values[2] >= 0 for values in rows.values()) else 2
-    heads = ["pair", "method", "EPE, px", "Fl, %", "occluded, %", "AP of the mask", "AP of forward-backward"]
-    heads = heads if columns == 7 else heads[:4]
+    heads, columns = ["pair", "method", "EPE, px", "Fl, %"], 2
+    if any(values[2] >= 0 for values in rows.values()):
+        heads, columns = [*heads, "occluded, %", "AP of the mask", "AP of forward-backward"], 7
     lines = [heads, ["---", "---", *["---:"] * (len(heads) - 2)]]
     lines += [[*names, *cells(values[:columns])] for names, values in rows.items()]
     for method in dict.fromkeys(method for _, method in rows):

@@ -59,9 +59,9 @@ def measure(args, device, name: str, size: int, engines: dict) -> None:
     burst, turns = (args.repeats, 1) if gpu else (1, args.repeats)  # on a GPU a step is sent while another is computed
     trains = {label: partial(steps(engine, size, *shapes)[1], burst) for label, engine in engines.items()}
     times = timing.alternate(trains, device, turns)
-    case = f"{size} x {shapes[1][0]}x{shapes[1][1]}"
     for label, taken in times.items():
-        print(f"{name} {label}, {case}: whole {1000 * taken / burst:.2f} ms", flush=True)
+        case = f"{name} {label}, {size} x {shapes[1][0]}x{shapes[1][1]}"
+        print(f"{case}: whole {1000 * taken / burst:.2f} ms", flush=True)
     if len(times) == 2:
         print(f"{name}: torch is {times['mxnet'] / times['torch']:.2f} times as fast")
     if args.kernels and "torch" in trains:
@@ -89,8 +89,7 @@ def main(arguments):
     add("--cases", help=f"network:samples (default {cases}, on the CPU MaskFlownet_S:8)")
     add("--precisions", default="tf32,bf16", help="on a GPU")
     add("--repeats", type=count, default=21)
-    alone = "on the CPU; alone each is faster, as no other's threads linger on its cores"
-    add("--engines", default="mxnet,torch", help=alone)
+    add("--engines", default="mxnet,torch", help="on the CPU; alone each is faster: no other's threads linger")
     add("--crop", type=count, default=64, help="px, on the CPU")
     add("--kernels", type=count, metavar="N", help="also the N kernels of the torch engine that take most time")
     args = parser.parse_args(arguments)
