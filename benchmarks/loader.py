@@ -1,13 +1,21 @@
-"""Speed and memory of the readers and of the training loader, at the data sets' picture sizes.
+"""How fast samples come: of the readers and the training loader, and to training on one, two and more GPUs.
 
-python -m maskflownet.benchmarks.loader [NAME=DIR ...] [--samples 40] [--memory 2000] [--workers 1,2]
+    python -m maskflownet.benchmarks.loader [NAME=DIR ...] [--samples 40] [--memory 2000] [--workers 1,2]
+    python -m maskflownet.benchmarks.loader --gpus 1,2,4 [--config MaskFlownet_S] [--batch 8] [--workers 6]
 
-Without NAME=DIR, chairs are dummies: smooth noise, which decodes somewhat faster than photographs. Sets without a
-root are left out. Files come from the page cache, not from a disk.
+The first measures readers, loader and memory at the data sets' picture sizes. Without NAME=DIR, chairs are dummies:
+smooth noise, which decodes somewhat faster than photographs. Sets without a root are left out. Files come from the
+page cache, not from a disk.
+
+With --gpus each number of GPUs is a run of main.py as a user starts it, at one batch per GPU, on the dummy chairs,
+read, cropped and augmented as in training. The rate is that of the log between two steps, so without start and
+compilation.
 """
 
 import multiprocessing
 import os
+import re
+import subprocess
 import sys
 import tempfile
 import time
@@ -23,10 +31,13 @@ from maskflownet.reader.loader import Order, TrainLoader
 from maskflownet.reader.sample import random_crop, random_flip, resize_sample
 from maskflownet.settings.cli import Parser, count, run
 from maskflownet.settings.datasets import Roots, load_data_config, parse_roots, training_parts
+from maskflownet.settings.folders import ROOT
+from maskflownet.settings.schema import yaml_text
 
 CONFIGS = {name: name for name in ("chairs", "things3d", "sintel", "kitti", "synthetic")}
 CONFIGS["hd1k"] = "sintel_kitti2015_hd1k"
 STOPS = 4  # of the memory's measurement
+FROM = 100  # step of training; at the ones before, graphs are captured and caches fill
 
 
 def make_chairs(root: Path, pairs: int, size=(384, 512)) -> Path:
@@ -92,13 +103,45 @@ def memory(roots: Roots, samples: int) -> None:
             print(f"resident memory after {samples * stop // STOPS} samples, and its worker's: {found}", flush=True)
 
 
-def main(arguments):
-    parser = Parser(prog="loader.py", description=__doc__.splitlines()[0])
-    parser.add_argument("roots", nargs="*", metavar="NAME=DIR", help="also read this set")
-    parser.add_argument("--samples", type=count, default=40, help="samples per measurement")
-    parser.add_argument("--memory", type=count, default=2000, help="samples of the memory's")
-    parser.add_argument("--workers", default="0,1,2", help="numbers of workers to measure")
-    args = parser.parse_args(arguments)
+def train(args, folder: Path, gpus: int, chairs: Path) -> float:
+    """Samples per second of a run of main.py."""
+    processes, output, data = max(gpus, 1), folder / f"gpus{gpus}", folder / "data.yaml"
+    batch = args.batch * processes
+    config = {"base": "chairs.yaml", "batch_size": batch, "validation": [], "checkpoint_steps": 10 * args.steps}
+    if args.crop:
+        config["target_shape"] = [args.crop, args.crop]
+    data.write_text(yaml_text(config))
+    command = [sys.executable, "main.py", args.config, "--engine", "torch", "--dataset_cfg", data]
+    command += ["--steps", args.steps, "--workers", int(args.workers or 6) * processes]
+    command += ["--data_root", f"chairs={chairs}", "--output_root", output]
+    if gpus:
+        command += ["-g", ",".join(map(str, range(gpus))), "--precision", args.precision]
+    if args.checkpoint:
+        command += ["-c", args.checkpoint, "--clear_steps"]
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"the run on {gpus} GPUs failed: {done.stderr.strip().splitlines()[-1]}")
+    (log,) = (output / "logs").glob("*.log")
+    times = dict(re.findall(r"steps=(\d+),.*total_time=([\d.]+)", log.read_text()))
+    return batch * (args.steps - FROM) / (float(times[str(args.steps)]) - float(times[str(FROM)]))
+
+
+def scaling(args) -> None:
+    """Print the speed of training by the number of GPUs."""
+    if args.steps <= FROM or args.steps % 50:
+        raise UserError(f"--steps must be a multiple of 50 above {FROM}, where the log has a line")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        chairs, first = make_chairs(folder / "chairs", 256), None
+        for gpus in map(int, args.gpus.split(",")):
+            speed = train(args, folder, gpus, chairs)
+            first = first or speed
+            what = f"{args.config} {args.precision}, {gpus}" if gpus else f"{args.config} on the CPU, 1"
+            print(f"{what} x {args.batch} samples: {speed:.4g} samples/s, {speed / first:.2f} times", flush=True)
+
+
+def reading(args) -> None:
+    """Print the speed of each reader and of the loader, and the loader's memory."""
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
         roots = Roots({"chairs": make_chairs(Path(folder) / "chairs", 40), **parse_roots(args.roots)})
@@ -111,9 +154,29 @@ def main(arguments):
                 print(f"{name:10} left out: {error}")
             else:
                 reader(name, config, dataset, args.samples)
-        for workers in map(int, args.workers.split(",")):
+        for workers in map(int, (args.workers or "0,1,2").split(",")):
             loader(roots, 4 * args.samples, workers)
         memory(roots, args.memory)
+
+
+def main(arguments):
+    parser = Parser(prog="loader.py", description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("roots", nargs="*", metavar="NAME=DIR", help="also read this set")
+    add("--samples", type=count, default=40, help="samples per measurement")
+    add("--memory", type=count, default=2000, help="samples of the memory's")
+    add("--workers", help="numbers of workers to measure (default 0,1,2); with --gpus those of each GPU (default 6)")
+    train = parser.add_argument_group("training")
+    add = train.add_argument
+    add("--gpus", metavar="N,N,...", help="numbers of GPUs, 0 = the CPU; the first is compared with")
+    add("--config", default="MaskFlownet_S")
+    add("-c", "--checkpoint", help="to start from, such as the head of a MaskFlownet")
+    add("--batch", type=count, default=8, help="samples per GPU")
+    add("--steps", type=count, default=600)
+    add("--precision", default="bf16")
+    add("--crop", type=count, help="px, square instead of 320x448")
+    args = parser.parse_args(arguments)
+    (scaling if args.gpus else reading)(args)
 
 
 if __name__ == "__main__":

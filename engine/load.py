@@ -44,7 +44,7 @@ def make_engine(
     if precision not in {None, "float32"}:
         raise UserError(f"--precision {precision} is for --engine torch: MXNet computes in float32")
     import_mxnet("--engine torch does without it")
-    from maskflownet.engine.mxnet.engine import MXNetEngine, Workers, contexts  # noqa: PLC0415
+    from maskflownet.engine.mxnet import MXNetEngine, Workers, contexts  # noqa: PLC0415
 
     return MXNetEngine(config, contexts(gpus), seed, Workers.join() if distributed else ALONE)
 

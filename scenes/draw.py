@@ -118,7 +118,7 @@ def _mix(x: np.ndarray) -> np.ndarray:
 def draw(bank, seed: int, scenes, size: tuple[int, int], options: SceneOptions | None = None) -> Draws:
     """Draw the scenes of a seed whose numbers are `scenes`, (N,) int; `size` is height and width in px.
 
-    `bank` holds the textures, see `textures.Bank`. A layer depends on seed, scene, rank and options alone: where more
+    `bank` holds the textures, see `synthetic.Bank`. A layer depends on seed, scene, rank and options alone: where more
     objects are allowed, further ones come in front.
     """
     scenes, o = np.asarray(scenes, np.int64), options or SceneOptions()

@@ -63,7 +63,7 @@ def pytest_terminal_summary(terminalreporter, config):
 def random_checkpoints(tmp_path_factory) -> dict[str, Path]:
     """A checkpoint without record, filled with small random numbers, of each network by name."""
     from maskflownet.checkpoints.params import write_params  # noqa: PLC0415
-    from maskflownet.engine.mxnet.engine import build_network  # noqa: PLC0415
+    from maskflownet.engine.mxnet import build_network  # noqa: PLC0415
     from maskflownet.network.architecture import HEAD  # noqa: PLC0415 - MXNet is imported by those who need it
 
     rng = np.random.default_rng(0)

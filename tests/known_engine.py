@@ -67,9 +67,7 @@ def make(kind: str, checkpoint: Checkpoint, config: str | None = None, devices: 
     config = load_network_config(config or checkpoint.record.network)
     if kind == "mxnet":
         mx = pytest.importorskip("maskflownet.network.compat", reason="MXNet is not installed").mx
-        engine = import_module("maskflownet.engine.mxnet.engine").MXNetEngine(
-            config, [mx.cpu(i) for i in range(devices)]
-        )
+        engine = import_module("maskflownet.engine.mxnet").MXNetEngine(config, [mx.cpu(i) for i in range(devices)])
     else:
         torch = pytest.importorskip("torch", reason="PyTorch is not installed")
         found = [torch.device("cuda", i) if kind == "gpu" else torch.device("cpu") for i in range(devices)]

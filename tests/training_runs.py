@@ -52,7 +52,7 @@ def options(folder: Path, **changes) -> Options:
 
 def train_in(folder: Path, devices: int = 1, checkpoint=None, **changes) -> Path | None:
     """Train with the configs of a folder on so many CPU contexts."""
-    from maskflownet.engine.mxnet.engine import MXNetEngine  # noqa: PLC0415
+    from maskflownet.engine.mxnet import MXNetEngine  # noqa: PLC0415
     from maskflownet.network.compat import mx  # noqa: PLC0415
 
     config = load_network_config(folder / "network.yaml")
@@ -63,7 +63,7 @@ def train_in(folder: Path, devices: int = 1, checkpoint=None, **changes) -> Path
 
 def main(folder: Path, devices: int, steps: int, kill_after: int) -> None:
     from maskflownet.checkpoints.checkpoint import read_checkpoint  # noqa: PLC0415
-    from maskflownet.engine.mxnet.engine import MXNetTraining  # noqa: PLC0415
+    from maskflownet.engine.mxnet import MXNetTraining  # noqa: PLC0415
 
     if kill_after:
         train = MXNetTraining.train_batch

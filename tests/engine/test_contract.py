@@ -280,7 +280,7 @@ def test_scaling_and_padding_come_back_to_image_pixels(kind):
 
 
 @pytest.mark.parametrize("gpus", ["a", "0,", "-1", "0,0", "0;1"])
-@pytest.mark.parametrize(("module", "function"), [("mxnet.engine", "contexts"), ("torch.devices", "devices")])
+@pytest.mark.parametrize(("module", "function"), [("mxnet", "contexts"), ("torch.devices", "devices")])
 def test_device_ids_are_checked(module, function, gpus):
     with pytest.raises(UserError, match="no list of device ids"):
         getattr(import_module(f"maskflownet.engine.{module}"), function)(gpus)

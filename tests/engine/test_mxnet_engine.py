@@ -2,7 +2,7 @@
 
 import pytest
 from maskflownet.checkpoints.checkpoint import load_checkpoint, save_checkpoint
-from maskflownet.engine.mxnet.engine import build_network, contexts
+from maskflownet.engine.mxnet import build_network, contexts
 from maskflownet.errors import UserError
 from maskflownet.network.compat import mx
 

@@ -10,7 +10,7 @@ import pytest
 from maskflownet.checkpoints.checkpoint import load_checkpoint
 from maskflownet.engine.contract import Sizing
 from maskflownet.engine.load import load_into
-from maskflownet.engine.mxnet.engine import MXNetEngine, contexts
+from maskflownet.engine.mxnet import MXNetEngine, contexts
 from maskflownet.errors import UserError
 from maskflownet.inference.confidence import describe_confidence
 from maskflownet.reader.dataset import View

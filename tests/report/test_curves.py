@@ -11,7 +11,7 @@ from maskflownet.reader.formats import read_image
 from maskflownet.report import curves as program
 from maskflownet.report.curves import find_log, joined, make_panels, number, read_curves, running_median, with_parents
 from maskflownet.settings.cli import run
-from maskflownet.training.log import RunLog
+from maskflownet.training.loop import RunLog
 
 A, B, C = "8caJan01-1200", "8f0Jan02-1200", "1a2Jan03-1200"
 

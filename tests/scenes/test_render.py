@@ -13,8 +13,7 @@ from maskflownet.reader.loader import Order
 from maskflownet.scenes import render as rendering
 from maskflownet.scenes.draw import PARTS, SceneOptions, draw
 from maskflownet.scenes.render import SceneBatches, render
-from maskflownet.scenes.synthetic import Synthetic
-from maskflownet.scenes.textures import Textures
+from maskflownet.scenes.synthetic import Synthetic, Textures
 
 gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU for PyTorch")]
 DEVICES = ["cpu", pytest.param("cuda", marks=gpu)]

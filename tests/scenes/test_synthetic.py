@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 from maskflownet.errors import UserError
-from maskflownet.scenes import textures
-from maskflownet.scenes.textures import Textures
+from maskflownet.scenes import synthetic
+from maskflownet.scenes.synthetic import Textures
 
 
 def broken(folder):
@@ -48,7 +48,7 @@ def test_pictures_beyond_the_bank_are_left_out_with_a_warning(tmp_path, monkeypa
     for name in "abc":
         cv2.imwrite(str(tmp_path / f"{name}.png"), np.zeros((480, 640, 3), np.uint8))
     cv2.imwrite(str(tmp_path / "cut.png"), np.full((64, 64, 4), 255, np.uint8))
-    monkeypatch.setattr(textures, "BANK_BYTES", 4_000_000)
+    monkeypatch.setattr(synthetic, "BANK_BYTES", 4_000_000)
     with pytest.warns(UserWarning, match="1 of 4 textures are left out"):
         bank = Textures(tmp_path).bank()
     assert bank.texels.nbytes <= 4_000_000 and bank.photographs == 2 and len(bank.first) == 3
