@@ -15,6 +15,7 @@ from maskflownet.settings.folders import ROOT
 # From below to above: a room imports from itself and from those before it.
 ROOMS = [
     "errors",
+    "processes",
     "network",
     "reader",
     "scenes",
