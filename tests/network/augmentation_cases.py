@@ -1,56 +1,18 @@
-"""The three columns of the published augmentation with their shapes, and random inputs."""
+"""The published ranges of the augmentation with their shapes, and random inputs."""
 
 import numpy as np
 from maskflownet.network.compat import mx
 from maskflownet.network.draws import AugmentationRanges
+from maskflownet.settings.datasets import load_data_config
 
-CHAIRS = {
-    "rotation": 17,
-    "zoom": [0.5, 1 / 0.9],
-    "aspect": [0.9, 1 / 0.9],
-    "translation": 0.1,
-    "relative_rotation": 0.25 * 17,
-    "relative_translation": 0.25 * 0.1,
-    "relative_scale": [0.96, 1 / 0.96],
-    "contrast": [-0.4, 0.8],
-    "brightness": 0.1,
-    "gain": [0.8, 1.4],
-    "noise": 0.04,
-    "saturation": 0.5,
-    "hue": 0.5,
-}
-SINTEL = {**CHAIRS, "zoom": [1 / 1.5, 1 / 0.9], "noise": 0}
-KITTI = {
-    "rotation": 5,
-    "zoom": [1 / 1.25, 1 / 0.95],
-    "aspect": [0.95, 1 / 0.95],
-    "translation": 0.05,
-    "relative_rotation": 0.25 * 5,
-    "relative_translation": 0.25 * 0.05,
-    "relative_scale": [0.98, 1 / 0.98],
-    "contrast": [-0.2, 0.4],
-    "brightness": 0.05,
-    "gain": [0.9, 1.2],
-    "noise": 0.02,
-    "saturation": 0.25,
-    "hue": 0.1,
-    "gamma": [-0.5, 0.5],
-}
-NOTHING = {
-    **dict.fromkeys(CHAIRS, 0),
-    **dict.fromkeys(("zoom", "aspect", "relative_scale", "gain"), [1, 1]),
-    "contrast": [0, 0],
-}
-COLUMNS = {"chairs": CHAIRS, "sintel": SINTEL, "kitti": KITTI}
-SHAPES = {  # original, target, (H, W)
-    "chairs": ((384, 512), (320, 448)),
-    "sintel": ((436, 1024), (384, 768)),
-    "kitti": ((576, 1280), (320, 896)),
-}
-
-
-def ranges(column: dict, **changes) -> AugmentationRanges:
-    return AugmentationRanges(**{**column, **changes})
+CONFIGS = {name: load_data_config(name) for name in ("chairs", "sintel", "kitti")}
+COLUMNS = {name: config.augmentation for name, config in CONFIGS.items()}
+SHAPES = {name: (config.orig_shape, config.target_shape) for name, config in CONFIGS.items()}  # (H, W)
+CHAIRS, KITTI = COLUMNS["chairs"], COLUMNS["kitti"]
+NOTHING = AugmentationRanges(
+    rotation=0, zoom=(1, 1), aspect=(1, 1), translation=0, relative_rotation=0, relative_translation=0,
+    relative_scale=(1, 1), contrast=(0, 0), brightness=0, gain=(1, 1), noise=0, saturation=0, hue=0,
+)  # fmt: skip
 
 
 def run(block, *arrays):

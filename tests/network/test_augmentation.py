@@ -1,4 +1,4 @@
-"""The augmentation's blocks: exact labels, sparse masks, and one result in every mode."""
+"""The augmentation's blocks: exact labels, sparse masks, colours by their equation, one result in every mode."""
 
 import json
 
@@ -6,9 +6,16 @@ import numpy as np
 import pytest
 from maskflownet.network.augmentation import LEAST_WEIGHT, ColourAugmentation, GeometryAugmentation
 from maskflownet.network.compat import mx
-from maskflownet.network.draws import draw_colour, draw_geometry, draw_windows, geometry_parameters
+from maskflownet.network.draws import (
+    colour_parameters,
+    draw_colour,
+    draw_geometry,
+    draw_windows,
+    geometry_parameters,
+    hue_matrix,
+)
 
-from tests.network.augmentation_cases import CHAIRS, COLUMNS, KITTI, NOTHING, SHAPES, pair, ranges, run, scene
+from tests.network.augmentation_cases import CHAIRS, COLUMNS, KITTI, NOTHING, SHAPES, pair, run, scene
 
 ORIGINAL, TARGET = (96, 128), (64, 96)
 columns = pytest.mark.parametrize("column", sorted(COLUMNS))
@@ -59,7 +66,7 @@ def worst_label_error(original, target, params, flow):
 @columns
 @pytest.mark.parametrize("amount", [0.0, 10.0])
 def test_the_label_is_exact_for_many_draws(column, amount):
-    params = draw_geometry(np.random.default_rng(1), 100, ORIGINAL, TARGET, ranges(COLUMNS[column]))
+    params = draw_geometry(np.random.default_rng(1), 100, ORIGINAL, TARGET, COLUMNS[column])
     flow = smooth_flow(ORIGINAL, amount) + 0.3 * amount
     assert worst_label_error(ORIGINAL, TARGET, params, flow) < 1e-3
 
@@ -67,7 +74,7 @@ def test_the_label_is_exact_for_many_draws(column, amount):
 @columns
 def test_the_label_is_exact_at_full_size(column):
     original, target = SHAPES[column]
-    params = draw_geometry(np.random.default_rng(2), 4, original, target, ranges(COLUMNS[column]))
+    params = draw_geometry(np.random.default_rng(2), 2, original, target, COLUMNS[column])
     assert worst_label_error(original, target, params, smooth_flow(original, 20)) < 1e-3
 
 
@@ -85,7 +92,7 @@ def bilinear(image, x, y):
 @columns
 def test_images_are_sampled_where_the_windows_say(column):
     rng = np.random.default_rng(3)
-    windows = draw_windows(rng, 8, ORIGINAL, TARGET, ranges(COLUMNS[column]))
+    windows = draw_windows(rng, 8, ORIGINAL, TARGET, COLUMNS[column])
     img1, img2, flow, mask = scene(rng, 8, ORIGINAL)
     params = geometry_parameters(windows, ORIGINAL, TARGET)
     outputs = run(GeometryAugmentation(TARGET), img1, img2, flow, mask, params)
@@ -108,7 +115,7 @@ def test_no_range_is_the_identity():
     rng = np.random.default_rng(4)
     img1, img2, _, mask = scene(rng, 3, TARGET)
     inputs = [img1, img2, np.tile(smooth_flow(TARGET, 20), (3, 1, 1, 1)), mask]
-    params = draw_geometry(rng, 3, TARGET, TARGET, ranges(NOTHING))
+    params = draw_geometry(rng, 3, TARGET, TARGET, NOTHING)
     outputs = run(GeometryAugmentation(TARGET), *inputs, params)
     expected = [*inputs[:2], inputs[2] * inputs[3], inputs[3]]
     for name, got, want in zip(("img1", "img2", "flow", "mask"), outputs, expected):
@@ -116,7 +123,7 @@ def test_no_range_is_the_identity():
 
 
 def test_no_range_is_a_crop_at_whole_pixels():
-    windows = draw_windows(np.random.default_rng(5), 1, ORIGINAL, TARGET, ranges(NOTHING))
+    windows = draw_windows(np.random.default_rng(5), 1, ORIGINAL, TARGET, NOTHING)
     windows = windows._replace(t=np.array([[3.0, -7.0]]))
     inputs = scene(np.random.default_rng(5), 1, ORIGINAL)
     params = geometry_parameters(windows, ORIGINAL, TARGET)
@@ -129,7 +136,7 @@ def test_no_range_is_a_crop_at_whole_pixels():
 @columns
 def test_constant_flow_survives_a_sparse_mask_with_huge_values_beside(column):
     rng = np.random.default_rng(6)
-    params = draw_geometry(rng, 16, ORIGINAL, TARGET, ranges(COLUMNS[column]))
+    params = draw_geometry(rng, 16, ORIGINAL, TARGET, COLUMNS[column])
     img1, img2, _, mask = scene(rng, 16, ORIGINAL)
     flow = np.zeros((16, 2, *ORIGINAL)) + np.array([12.5, -7.25])[:, None, None]
     block = GeometryAugmentation(TARGET)
@@ -146,7 +153,7 @@ def test_constant_flow_survives_a_sparse_mask_with_huge_values_beside(column):
 def test_no_valid_pixel():
     rng = np.random.default_rng(7)
     img1, img2, flow, mask = scene(rng, 2, ORIGINAL)
-    params = draw_geometry(rng, 2, ORIGINAL, TARGET, ranges(CHAIRS))
+    params = draw_geometry(rng, 2, ORIGINAL, TARGET, CHAIRS)
     outputs = run(GeometryAugmentation(TARGET), img1, img2, flow, 0 * mask, params)
     assert all(np.isfinite(out).all() for out in outputs)
     assert not outputs[2].any()
@@ -154,7 +161,7 @@ def test_no_valid_pixel():
 
 
 def test_image_2_is_zero_outside():
-    windows = draw_windows(np.random.default_rng(8), 1, TARGET, TARGET, ranges(NOTHING))
+    windows = draw_windows(np.random.default_rng(8), 1, TARGET, TARGET, NOTHING)
     windows = windows._replace(r=np.array([[10.0, 0.0]]))
     ones = np.ones((1, 3, *TARGET))
     params = geometry_parameters(windows, TARGET, TARGET)
@@ -168,9 +175,9 @@ def test_image_2_is_zero_outside():
 
 def cases():
     rng = np.random.default_rng(9)
-    geometry = draw_geometry(rng, 2, ORIGINAL, TARGET, ranges(KITTI))
+    geometry = draw_geometry(rng, 2, ORIGINAL, TARGET, KITTI)
     yield GeometryAugmentation(TARGET), [*scene(rng, 2, ORIGINAL), geometry]
-    yield ColourAugmentation(), [*pair(9, 2), draw_colour(rng, 2, ranges(KITTI))]
+    yield ColourAugmentation(), [*pair(9, 2), draw_colour(rng, 2, KITTI)]
 
 
 OPERATORS = {
@@ -205,3 +212,76 @@ def test_imperative_hybrid_and_symbolic_agree(index):
     for one, two, three in zip(eager, run(block, *inputs), symbolic):
         assert np.array_equal(one, two)
         assert np.array_equal(one, three)
+
+
+def colour(batch=1, **draws):
+    neutral = {
+        "hue": hue_matrix(np.ones(batch), np.zeros(batch)),
+        "noise": np.zeros(batch),
+        "contrast": np.zeros(batch),
+        "gain": np.ones((batch, 3)),
+        "brightness": np.zeros(batch),
+        "exponent": np.ones(batch),
+    }
+    changed = {key: np.array(value, dtype=float) for key, value in draws.items()}
+    return colour_parameters(**{**neutral, **changed})
+
+
+def test_colour_identity():
+    inputs = pair(1)
+    for params in (colour(), draw_colour(np.random.default_rng(1), 1, NOTHING)):
+        for got, want in zip(run(ColourAugmentation(), *inputs, params), inputs):
+            assert np.abs(got - want).max() < 1e-6
+
+
+def test_colour_follows_the_equation_step_by_step():
+    rng = np.random.default_rng(2)
+    inputs = pair(2, batch=4)
+    hue = hue_matrix(rng.uniform(0.5, 1.5, 4), rng.uniform(-1, 1, 4))
+    noise, contrast = np.full(4, 0.03), rng.uniform(-0.4, 0.8, 4)
+    gain, brightness = rng.uniform(0.8, 1.4, (4, 3)), rng.normal(0, 0.1, 4)
+    exponent = np.exp(rng.uniform(-0.5, 0.5, 4))
+    params = colour_parameters(
+        hue=hue, noise=noise, contrast=contrast, gain=gain, brightness=brightness, exponent=exponent
+    )
+    outputs = run(ColourAugmentation(), *inputs, params)
+    for i in range(2):
+        for n in range(4):
+            x = np.tensordot(hue[n], inputs[i][n], 1) + noise[n] * inputs[2 + i][n]
+            m, g = x.mean((1, 2), keepdims=True), gain[n][:, None, None]
+            x = (x - m) * (1 + contrast[n]) * g + m * g + brightness[n]
+            assert x.min() < 0
+            assert x.max() > 1
+            expected = np.clip(x, 0, 1) ** exponent[n]
+            # A steep power near 0 widens the rounding of x.
+            assert np.abs(outputs[i][n] - expected).max() < 1e-3
+            assert np.abs(outputs[i][n] ** (1 / exponent[n]) - np.clip(x, 0, 1)).max() < 1e-5
+
+
+def test_images_share_all_draws_except_the_noise():
+    img, _, noise1, noise2 = pair(3, batch=2)
+    params = draw_colour(np.random.default_rng(3), 2, KITTI)
+    one, two = run(ColourAugmentation(), img, img, noise1, noise1, params)
+    assert np.array_equal(one, two)
+    one, two = run(ColourAugmentation(), img, img, noise1, noise2, params)
+    assert np.abs(one - two).max() > 0.01
+
+
+def test_contrast_turns_about_the_mean_and_noise_has_its_sigma():
+    grey = np.full((1, 3, 64, 64), 0.5)
+    quiet = np.zeros_like(grey)
+    noise = np.random.default_rng(4).standard_normal(grey.shape)
+    flat, _ = run(ColourAugmentation(), grey, grey, quiet, quiet, colour(contrast=[0.8]))
+    assert np.abs(flat - 0.5).max() < 1e-6
+    noisy, clean = run(ColourAugmentation(), grey, grey, noise, quiet, colour(noise=[0.04]))
+    assert abs(noisy.std() - 0.04) < 1e-3
+    assert np.abs(clean - 0.5).max() < 1e-6
+
+
+def test_clip_comes_before_gamma():
+    img = np.linspace(0, 1, 3 * 64).reshape(1, 3, 8, 8)
+    params = colour(brightness=[-0.25], exponent=[0.5])
+    got, _ = run(ColourAugmentation(), img, img, 0 * img, 0 * img, params)
+    assert np.abs(got - np.sqrt(np.clip(img - 0.25, 0, 1))).max() < 1e-5
+    got, _ = run(ColourAugmentation(), img, img, 0 * img, 0 * img, colour(gain=[[2, 2, 2]]))
+    assert got.max() == 1

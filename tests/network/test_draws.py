@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from maskflownet.network.draws import (
     hue_matrix,
 )
 
-from tests.network.augmentation_cases import CHAIRS, COLUMNS, NOTHING, SHAPES, ranges
+from tests.network.augmentation_cases import CHAIRS, COLUMNS, NOTHING, SHAPES
 
 columns = pytest.mark.parametrize("column", sorted(COLUMNS))
 LARGE, SMALL = (4000, 5000), (320, 448)  # far apart: the picture does not limit the zoom
@@ -38,7 +39,7 @@ def target_offsets(target, count=40):
 def test_label_leads_from_image_1_to_image_2(column):
     original, target = SHAPES[column]
     half_o, half_t = ((np.array(s[::-1]) - 1)[:, None] / 2 for s in (original, target))
-    params = draw_geometry(np.random.default_rng(1), 500, original, target, ranges(COLUMNS[column]))
+    params = draw_geometry(np.random.default_rng(1), 500, original, target, COLUMNS[column])
     grid1, grid2, camera = (take(params, GEOMETRY_COLUMNS, key, 2, 3) for key in ("grid1", "grid2", "camera"))
     linear = take(params, GEOMETRY_COLUMNS, "flow", 2, 2).transpose(0, 2, 1)
 
@@ -57,7 +58,7 @@ def test_label_leads_from_image_1_to_image_2(column):
 @columns
 def test_parameters_sample_the_windows(column):
     original, target = SHAPES[column]
-    windows = draw_windows(np.random.default_rng(2), 50, original, target, ranges(COLUMNS[column]))
+    windows = draw_windows(np.random.default_rng(2), 50, original, target, COLUMNS[column])
     params = geometry_parameters(windows, original, target)
     half_o, half_t = ((np.array(s[::-1]) - 1)[:, None] / 2 for s in (original, target))
     d = target_offsets(target)
@@ -73,7 +74,7 @@ def test_parameters_sample_the_windows(column):
 @pytest.mark.parametrize("change", [{}, {"zoom": [3, 3]}, {"translation": 2}, {"rotation": 90}])
 def test_image_1_stays_inside(column, change):
     original, target = SHAPES[column]
-    windows = draw_windows(np.random.default_rng(4), 500, original, target, ranges(COLUMNS[column], **change))
+    windows = draw_windows(np.random.default_rng(4), 500, original, target, replace(COLUMNS[column], **change))
     corners = windows.t[:, :, None] + windows.A @ target_offsets(target)[:, :4]
     overhang = np.abs(corners) - (np.array(original[::-1])[:, None] - 1) / 2
     assert overhang.max() < 1e-9
@@ -82,8 +83,8 @@ def test_image_1_stays_inside(column, change):
 
 
 def test_windows_fill_their_ranges():
-    column = {**CHAIRS, "translation": 0.0}
-    A, t, B, r = draw_windows(np.random.default_rng(5), 4000, LARGE, SMALL, ranges(column))
+    still = replace(CHAIRS, translation=0)
+    A, t, B, r = draw_windows(np.random.default_rng(5), 4000, LARGE, SMALL, still)
     scale = np.hypot(A[:, 1, 0], A[:, 1, 1])
     slack = np.array(LARGE[::-1]) - scale[:, None] * np.array(SMALL[::-1])
     drawn = {
@@ -106,8 +107,8 @@ def test_windows_fill_their_ranges():
 
 def test_translation_is_a_fraction_of_the_original():
     size = (1000, 3000)
-    narrow = ranges(NOTHING, translation=0.1, zoom=[0.5, 0.5])
-    still = draw_windows(np.random.default_rng(6), 2000, size, (100, 100), ranges(NOTHING)).t
+    narrow = replace(NOTHING, translation=0.1, zoom=[0.5, 0.5])
+    still = draw_windows(np.random.default_rng(6), 2000, size, (100, 100), NOTHING).t
     moved = draw_windows(np.random.default_rng(6), 2000, size, (100, 100), narrow).t
     shift = moved - still * ((np.array(size[::-1]) - 50) / (np.array(size[::-1]) - 100))
     inside = np.abs(moved) < (np.array(size[::-1]) - 60) / 2  # not pushed back from the border
@@ -118,7 +119,7 @@ def test_translation_is_a_fraction_of_the_original():
 
 def test_relative_translation_counts_the_gaps_between_pixels():
     sizes = [(11, 21), LARGE]
-    drawn = [draw_windows(np.random.default_rng(6), 50, s, SMALL, ranges(CHAIRS)).r for s in sizes]
+    drawn = [draw_windows(np.random.default_rng(6), 50, s, SMALL, CHAIRS).r for s in sizes]
     fractions = [r / (np.array(s[::-1]) - 1) for r, s in zip(drawn, sizes)]
     assert np.allclose(fractions[0], fractions[1], rtol=1e-9)
 
@@ -129,7 +130,7 @@ def test_a_generator_state_gives_one_result(column):
     rng = np.random.default_rng(7)
     rng.normal(size=5)
     state = rng.bit_generator.state
-    augmentation = ranges(COLUMNS[column])
+    augmentation = COLUMNS[column]
 
     def draws(generator):
         geometry = draw_geometry(generator, 4, original, target, augmentation)
@@ -145,22 +146,22 @@ def test_a_generator_state_gives_one_result(column):
     assert first[0].dtype == first[1].dtype == np.float32
     # What is switched off is still drawn: the data that follow do not depend on the ranges.
     other.bit_generator.state = state
-    draw_geometry(other, 4, original, target, ranges(NOTHING))
-    draw_colour(other, 4, ranges(NOTHING))
+    draw_geometry(other, 4, original, target, NOTHING)
+    draw_colour(other, 4, NOTHING)
     assert other.integers(2**31) == first[2]
 
 
 def test_samples_of_a_batch_differ():
     rng = np.random.default_rng(9)
-    geometry = draw_geometry(rng, 8, *SHAPES["chairs"], ranges(CHAIRS))
-    colour = draw_colour(rng, 8, ranges(CHAIRS))
+    geometry = draw_geometry(rng, 8, *SHAPES["chairs"], CHAIRS)
+    colour = draw_colour(rng, 8, CHAIRS)
     assert len(np.unique(geometry, axis=0)) == len(np.unique(colour, axis=0)) == 8
 
 
 @pytest.mark.parametrize("shapes", [((1, 512), SMALL), (LARGE, (320, 1)), (LARGE, (320,))])
 def test_shape_that_is_none(shapes):
     with pytest.raises(ValueError, match="shape"):
-        draw_windows(np.random.default_rng(0), 1, *shapes, ranges(CHAIRS))
+        draw_windows(np.random.default_rng(0), 1, *shapes, CHAIRS)
 
 
 def test_hue_matrix_is_that_of_yiq():
@@ -184,35 +185,35 @@ def test_hue_full_turn_and_grey():
 
 @columns
 def test_colours_fill_their_ranges(column):
-    table, augmentation = COLUMNS[column], ranges(COLUMNS[column])
-    params = draw_colour(np.random.default_rng(10), 4000, augmentation)
+    table = COLUMNS[column]
+    params = draw_colour(np.random.default_rng(10), 4000, table)
     drawn = {key: params[:, b:e].astype(float) for key, (b, e) in COLOUR_COLUMNS.items()}
     gain = drawn["scale"] + drawn["mean"]  # (1 + c) g - c g
     contrast = -drawn["mean"] / gain
     assert np.ptp(contrast, axis=1).max() < 1e-5  # one per sample, for all channels
     matrix = drawn["hue"].reshape(-1, 3, 3).transpose(0, 2, 1)
     squared = np.linalg.det(matrix)  # a turn and scaling of a plane: saturation squared
-    gamma = table.get("gamma", [0, 0])
+    gamma = table.gamma or (0, 0)
     angle = np.arccos(np.clip((np.trace(matrix, axis1=1, axis2=2) - 1) / 2 / squared**0.5, -1, 1))
     bounds = {
-        "gain": (gain, *table["gain"]),
-        "contrast": (contrast, *table["contrast"]),
-        "saturation": (squared**0.5, 1 - table["saturation"], 1 + table["saturation"]),
-        "hue": (angle / np.pi, 0, table["hue"]),
+        "gain": (gain, *table.gain),
+        "contrast": (contrast, *table.contrast),
+        "saturation": (squared**0.5, 1 - table.saturation, 1 + table.saturation),
+        "hue": (angle / np.pi, 0, table.hue),
         "gamma": (np.log(drawn["gamma"]), *gamma),
     }
     for name, (values, low, high) in bounds.items():
         width = high - low
         assert low - 1e-3 <= values.min() <= low + 0.01 * width + 1e-6, name
         assert high - 0.01 * width - 1e-6 <= values.max() <= high + 1e-3, name
-    assert abs(drawn["brightness"].std() / table["brightness"] - 1) < 0.05
-    assert abs(drawn["brightness"]).max() > 2.5 * table["brightness"]  # normal, not uniform
+    assert abs(drawn["brightness"].std() / table.brightness - 1) < 0.05
+    assert abs(drawn["brightness"]).max() > 2.5 * table.brightness  # normal, not uniform
 
 
 def test_noise_is_one_per_batch():
     rng = np.random.default_rng(11)
     begin, end = COLOUR_COLUMNS["noise"]
-    sigma = np.stack([draw_colour(rng, 4, ranges(CHAIRS))[:, begin:end] for _ in range(300)])
+    sigma = np.stack([draw_colour(rng, 4, CHAIRS)[:, begin:end] for _ in range(300)])
     assert np.ptp(sigma, axis=1).max() == 0
     assert 0 <= sigma.min() < 0.001
     assert 0.039 < sigma.max() <= 0.04
@@ -221,3 +222,27 @@ def test_noise_is_one_per_batch():
 def test_drawing_needs_no_mxnet():
     code = "import sys; import maskflownet.network.draws; assert 'mxnet' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("rotation", "17"),
+        ("rotation", True),
+        ("rotation", 91),
+        ("rotation", [0, 17]),
+        ("translation", -0.1),
+        ("hue", float("nan")),
+        ("zoom", 1.0),
+        ("zoom", [1.2, 0.8]),
+        ("zoom", [0, 1]),
+        ("aspect", [1, 1, 1]),
+        ("relative_scale", [-1, 1]),
+        ("contrast", [-1.5, 0]),
+        ("gain", [None, 1]),
+        ("gamma", 0.5),
+    ],
+)
+def test_wrong_value_names_the_key(key, value):
+    with pytest.raises(ValueError, match=f"augmentation key '{key}'"):
+        replace(CHAIRS, **{key: value})
