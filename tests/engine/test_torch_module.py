@@ -14,7 +14,7 @@ from maskflownet.network.draws import draw_colour, draw_geometry  # noqa: E402
 from maskflownet.network.layers import Upsample  # noqa: E402
 from maskflownet.network.maskflownet import MaskFlownet_S  # noqa: E402
 
-from tests.network.augmentation_cases import KITTI, ranges  # noqa: E402
+from tests.network.augmentation_cases import KITTI  # noqa: E402
 
 NETWORK = {"network": "MaskFlownet_S", "flow_multiplier": 1.0}
 
@@ -68,10 +68,10 @@ def test_the_augmentation_is_mxnets():
     original, target = (96, 128), (64, 128)
     images = [rng.random((4, 3, *original)) for _ in range(2)]
     flow, mask = rng.normal(0, 5, (4, 2, *original)), rng.random((4, 1, *original)) < 0.5
-    inputs = [*images, flow, mask, draw_geometry(rng, 4, original, target, ranges(KITTI))]
+    inputs = [*images, flow, mask, draw_geometry(rng, 4, original, target, KITTI)]
     moved = agree(GeometryAugmentation(target), graph_of("geometry", target=target), inputs)
     noise = [rng.standard_normal((4, 3, *target)) for _ in range(2)]
-    inputs = [*moved[:2], *noise, draw_colour(rng, 4, ranges(KITTI))]
+    inputs = [*moved[:2], *noise, draw_colour(rng, 4, KITTI)]
     agree(ColourAugmentation(), graph_of("colour"), inputs)
 
 
