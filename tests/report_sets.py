@@ -1,20 +1,17 @@
-"""Labelled pairs without files, and an engine that predicts them with known errors."""
-
-from __future__ import annotations
+"""Labelled pairs without files, whose predictions have known errors."""
 
 import numpy as np
-from maskflownet.engine.contract import Engine, Prediction
 from maskflownet.reader.sample import Sample
 from maskflownet.report.report import Report
 
-from tests.known_engine import validated
+from tests.known_engine import KnownEngine, validated
 from tests.trees import label, picture
 
 SIZE = (64, 128)
 
 
 class MemorySet:
-    """`errors[i]` px is what `MaskEngine` is off by in the i-th pair; the names may be any."""
+    """`errors[i]` px is what `known_error` is off by in the i-th pair; the names may be any."""
 
     def __init__(self, errors, names=None, size=SIZE, noc=False):
         self.errors, self.size, self._noc = list(errors), size, noc
@@ -42,38 +39,15 @@ class MemorySet:
         return flags
 
 
-class MaskEngine(Engine):
-    """Predicts the label and the error of a `MemorySet`'s pair, and a mask where it is asked to."""
-
-    def __init__(self):
-        self.calls = []
-
-    def parameters(self):
-        return {}
-
-    def rebuild(self, record):
-        raise TypeError("this engine has no network")
-
-    assign = training = rebuild
-
-    def submit(self, image_1, image_2, sizing=None, mask=True, warped=True):
-        self.calls.append((len(image_1), mask))
-        flows = [np.full((*image.shape[:2], 2), self._flow(image)) for image in image_1]
-        masks = np.linspace(0, 1, image_1[0, ..., 0].size).reshape(image_1.shape[1:3] + (1,))
-        return lambda: Prediction(
-            np.stack(flows).astype(np.float32),
-            np.stack([masks] * len(flows)).astype(np.float32) if mask else None,
-            None,
-        )
-
-    @staticmethod
-    def _flow(image):
-        high, low, number = image[0, 0].tolist()
-        return np.array(label(number)) + (0, (256 * high + low) / 100)
+def known_error(image_1, _):
+    """The label of a `MemorySet`'s pair and its error, for a `KnownEngine`."""
+    high, low, number = image_1[0, 0].tolist()
+    return np.full((*image_1.shape[:2], 2), label(number)) + (0, (256 * high + low) / 100)
 
 
-def reported(engine, sets, folder, facts=None, images=400, width=768, **options):
+def reported(sets, folder, engine=None, facts=None, images=400, width=768, **options):
     """The totals of a validation that writes `8ca_5.html`; `options` are ValidationOptions."""
+    engine = engine or KnownEngine(known_error)
     with Report(folder / "8ca_5.html", len(sets), images, width) as report:
         results = validated(engine, sets, watcher=report, **options)
         report.write(results, {"Run": "8ca", "Step": 5, **(facts or {})})

@@ -35,6 +35,11 @@ ROOT = Path(__file__).resolve().parents[1]
             for given in (["--engine", "mxnet"], ["--engine", "torch"], ["-g", "0"], ["--workers", "0"])
         ),
         (["MaskFlownet_S", "--scale", "1e305"], "at most 1000"),
+        (["MaskFlownet_S", "--report"], "--report is for --valid"),
+        (["MaskFlownet_S", "--valid", "-c", "x", "--report_images", "3"], "--report_images is for --report"),
+        (["MaskFlownet_S", "--valid", "-c", "x", "--report_width", "99"], "--report_width is for --report"),
+        (["MaskFlownet_S", "--valid", "-c", "x", "--report", "--report_width", "9"], "from 64 to 4096 px"),
+        (["MaskFlownet_S", "--valid", "-c", "x", "--report", "--report_images", "0"], "whole number above 0"),
         (["MaskFlownet_X"], "no config MaskFlownet_X"),
         (["chairs"], "is no network config"),
         (["MaskFlownet_S", "--dataset_cfg", "MaskFlownet_S"], "MaskFlownet_S.yaml"),
@@ -103,10 +108,8 @@ def test_nothing_that_runs_code_from_a_file():
                 names |= {alias.name for alias in node.names}
             assert not names & forbidden, (path, node.lineno)
             assert getattr(node, "arg", None) != "allow_pickle" or node.value.value is False, (path, node.lineno)
-            assert getattr(node, "id", None) not in {"eval", "exec"}, (
-                path,
-                node.lineno,
-            )  # a module's eval() is another
+            # A module's eval() is another.
+            assert getattr(node, "id", None) not in {"eval", "exec"}, (path, node.lineno)
 
 
 def test_modules_import_without_side_effects(tmp_path):

@@ -1,5 +1,6 @@
 """The command for a user's own images: every task once, and every bad input."""
 
+import contextlib
 import functools
 import subprocess
 import sys
@@ -131,6 +132,9 @@ BAD = {
     "frame rate": (["--fps", "0.0001"], "from 0.01 to 1000"),
     "unknown option": (["--wrapped", "x"], "--wrapped"),
     "two inputs": (["--folder", "{in}/frames"], "give one input"),
+    "checkpoint of S with the full config": ([], "use it with MaskFlownet_S.yaml", "MaskFlownet"),
+    "unknown config": ([], "MaskFlownet_S.yaml", "MaskFlownet_X"),
+    "unknown key": ([], "unknown key network.colour", "{in}/mine.yaml"),
 }
 
 
@@ -142,10 +146,11 @@ def test_bad_input_is_one_sentence(command, inputs, random_checkpoints, tmp_path
     (inputs / "cut.mp4").write_bytes((inputs / "clip.mp4").read_bytes()[:-600])
     (inputs / "cut.params").write_bytes(random_checkpoints["MaskFlownet_S"].read_bytes()[:9999])
     write_params(inputs / "foreign.params", {"fc.weight": np.ones((2, 2), "f4")})
-    arguments, message = BAD[case]
-    arguments = [a.replace("{in}", str(inputs)).replace("{out}", str(tmp_path)) for a in arguments]
+    (inputs / "mine.yaml").write_text("network: {class: MaskFlownet_S, colour: red}\n")
+    arguments, message, config = (*BAD[case], "MaskFlownet_S")[:3]
+    *arguments, config = (a.replace("{in}", str(inputs)).replace("{out}", str(tmp_path)) for a in (*arguments, config))
     pair = "--video_filepath" not in arguments
-    code, out, err = command("x.png" if pair else "x.mp4", *arguments, pair=pair)
+    code, out, err = command("x.png" if pair else "x.mp4", *arguments, config=config, pair=pair)
     assert code == 2
     assert message in err
     assert err.count("\n") == 1
@@ -163,24 +168,6 @@ def test_ambiguous_prefix(command, random_checkpoints, tmp_path, monkeypatch):
     assert code == 2
     assert "8caNov12-1532, 8cbNov12-1533" in err
     assert command("x.png", checkpoint="8ca")[0] == 0
-
-
-def test_S_checkpoint_with_the_full_config(command):
-    code, _, err = command("x.png", config="MaskFlownet")
-    assert code == 2
-    assert "use it with MaskFlownet_S.yaml" in err
-
-
-def test_unknown_config_and_unknown_key(command, tmp_path):
-    code, _, err = command("x.png", config="MaskFlownet_X")
-    assert code == 2
-    assert "MaskFlownet_S.yaml" in err
-    config = tmp_path / "mine.yaml"
-    config.write_text("network: {class: MaskFlownet_S, colour: red}\n")
-    code, _, err = command("x.png", config=str(config))
-    assert code == 2
-    assert "unknown key network.colour" in err
-    assert [p.name for p in tmp_path.iterdir()] == ["mine.yaml"]
 
 
 @pytest.mark.skipif(mx.runtime.Features().is_enabled("CUDA"), reason="this MXNet has CUDA")
@@ -203,11 +190,6 @@ def test_the_program_itself(inputs, random_checkpoints, tmp_path):
         line = [sys.executable, str(ROOT / "predict_new_data.py"), *map(str, arguments)]
         return subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
 
-    shown = start("--help")
-    assert shown.returncode == 0
-    for flag in ("--image_1", "--video_filepath", "--resize", "--pad", "--mask", "--max_flow"):
-        assert flag in shown.stdout
-    assert "1 (white) = visible" in shown.stdout
     pair = ("--image_1", inputs / "frames/0.png", "--image_2", inputs / "frames/1.png")
     checkpoint = random_checkpoints["MaskFlownet_S"]
     done = start("x.png", "MaskFlownet_S.yaml", *pair, "-c", checkpoint)
@@ -217,6 +199,13 @@ def test_the_program_itself(inputs, random_checkpoints, tmp_path):
     assert failed.returncode == 2
     assert failed.stderr.startswith("error: ")
     assert failed.stderr.count("\n") == 1
-    nothing = start()
-    assert nothing.returncode == 2
-    assert "OUTPUT" in nothing.stderr
+
+
+def test_the_help(capsys):
+    assert run(predict_new_data.main, []) == 2
+    assert "OUTPUT" in capsys.readouterr().err
+    with contextlib.suppress(SystemExit):
+        run(predict_new_data.main, ["--help"])
+    shown = capsys.readouterr().out
+    for words in ("--image_1", "--video_filepath", "--resize", "--pad", "--mask", "--max_flow", "1 (white) = visible"):
+        assert words in shown

@@ -1,5 +1,6 @@
 """The six stages, validation and submission on dummy trees of all data sets."""
 
+import re
 import zipfile
 from pathlib import Path
 
@@ -10,7 +11,6 @@ from maskflownet.checkpoints.checkpoint import load_checkpoint
 from maskflownet.checkpoints.params import read_params
 from maskflownet.reader.formats import read_flow
 from maskflownet.settings.cli import run
-from maskflownet.settings.configs import load_schedule
 from maskflownet.settings.folders import CONFIGS
 from maskflownet.training.snapshots import state_path
 
@@ -170,13 +170,6 @@ def test_submissions_of_the_last_checkpoint(finished, place, capsys):
         assert read_flow(flows / f"{stem}_kitti/{year}/000000_10.png")[0].shape == (*SIZE, 2)
 
 
-@pytest.mark.parametrize(("name", "count"), [("six_stages", 6)])
-def test_every_shipped_schedule_loads(name, count):
-    path, stages = load_schedule(name)
-    assert path == CONFIGS / f"{name}.yaml"
-    assert len(stages) == count
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -188,8 +181,6 @@ def test_every_shipped_schedule_loads(name, count):
     ],
 )
 def test_wrong_schedules_are_one_sentence(tmp_path, capsys, text, message):
-    import re  # noqa: PLC0415
-
     path = tmp_path / "s.yaml"
     path.write_text(text)
     assert run(run_stages.main, [str(path)]) == 2

@@ -1,18 +1,17 @@
-"""The checkpoint that comes with the repository: found by its run id, and as good as it was."""
+"""The checkpoint that comes with the repository: found by its run id or by itself, and as good as it was."""
 
+import maskflownet
 import numpy as np
 import pytest
 from maskflownet.checkpoints.checkpoint import read_checkpoint
 from maskflownet.checkpoints.params import read_params
-from maskflownet.engine.load import load_engine
 from maskflownet.errors import UserError
-from maskflownet.inference.metrics import end_point_error
+from maskflownet.inference.metrics import means, measure
 from maskflownet.reader.formats import read_flow, read_image
-from maskflownet.settings.configs import load_network_config
 from maskflownet.settings.folders import ROOT
 from maskflownet.tools.halve import main as halve
 
-RUN = "d43"
+RUN, EXAMPLES = "d43", ROOT / "examples"
 # px, of the example pair, whose motion is 8.56 px on average.
 ERRORS = {"MaskFlownet": 1.94, "MaskFlownet_S": 2.10}
 
@@ -22,11 +21,9 @@ ERRORS = {"MaskFlownet": 1.94, "MaskFlownet_S": 2.10}
 def test_the_example_pair(engine, network):
     """By the whole network, and by the first stage alone that it holds."""
     pytest.importorskip("maskflownet.network.compat" if engine == "mxnet" else "torch")
-    made = load_engine(load_network_config(network), read_checkpoint(RUN), "", engine)
-    images = [read_image(ROOT / f"examples/example_{i}.png")[None] for i in (1, 2)]
-    label, _ = read_flow(ROOT / "examples/example_flow.png")
-    flow = made.predict(*images, mask=False, warped=False).flow[0]
-    assert end_point_error(flow, label).mean() == pytest.approx(ERRORS[network], abs=0.01)
+    found = maskflownet.load(network, engine=engine)(*(read_image(EXAMPLES / f"example_{i}.png") for i in (1, 2)))
+    measures = means(measure(found.flow, *read_flow(EXAMPLES / "example_flow.png")))
+    assert measures["epe"] == pytest.approx(ERRORS[network], abs=0.01)
 
 
 def test_a_halved_checkpoint_is_the_same_to_float16(tmp_path):

@@ -2,7 +2,6 @@
 
 import importlib.util
 
-import maskflownet
 import numpy as np
 import pytest
 from maskflownet.errors import UserError
@@ -10,7 +9,6 @@ from maskflownet.inference.confidence import consistency
 from maskflownet.inference.metrics import means, measure
 from maskflownet.inference.predictor import Predictor, load
 from maskflownet.reader.formats import read_flow, read_image
-from maskflownet.settings.folders import ROOT
 from numpy.testing import assert_allclose
 
 from tests.known_engine import KnownEngine
@@ -87,17 +85,6 @@ def test_wrong_arrays_are_one_sentence(first, second, message):
 def test_batch_of_nothing_is_refused():
     with pytest.raises(UserError, match="at least one pair"):
         Predictor(KnownEngine(None), batch=0)
-
-
-@pytest.mark.parametrize(("network", "expected"), [("MaskFlownet", 1.94), ("MaskFlownet_S", 2.10)])
-def test_without_a_checkpoint_the_shipped_weights_are_loaded(network, expected):
-    """EPE in px of the example pair, by the whole network and by the first stage alone."""
-    pytest.importorskip("torch")
-    examples = ROOT / "examples"
-    found = maskflownet.load(network, engine="torch")(*(read_image(examples / f"example_{i}.png") for i in (1, 2)))
-    assert means(measure(found.flow, *read_flow(examples / "example_flow.png")))["epe"] == pytest.approx(
-        expected, abs=0.01
-    )
 
 
 def test_prototype_on_middlebury(shared):

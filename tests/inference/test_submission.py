@@ -7,16 +7,13 @@ import numpy as np
 import pytest
 from maskflownet.checkpoints.checkpoint import load_checkpoint
 from maskflownet.engine.contract import Sizing
-from maskflownet.engine.load import load_into
-from maskflownet.engine.mxnet import MXNetEngine, contexts
 from maskflownet.errors import UserError
 from maskflownet.inference.predictor import Predictor
 from maskflownet.inference.submission import write_submissions
 from maskflownet.reader.formats import read_flo, read_kitti_png
-from maskflownet.settings.configs import load_network_config
 from maskflownet.settings.datasets import Roots
 
-from tests.known_engine import KnownEngine
+from tests.known_engine import KnownEngine, make
 from tests.trees import make_kitti, make_sintel, picture
 
 SIZE = (64, 128)
@@ -172,8 +169,7 @@ def test_values_that_are_no_numbers_are_an_error(sintel, tmp_path):
 
 
 def test_mxnet_predicts_both_benchmarks(sintel, kitti, tmp_path, random_checkpoints):
-    engine = MXNetEngine(load_network_config("MaskFlownet_S.yaml"), contexts(""))
-    load_into(engine, load_checkpoint(random_checkpoints["MaskFlownet_S"]))
+    engine = make("mxnet", load_checkpoint(random_checkpoints["MaskFlownet_S"]))
     sizing = Sizing((64, 128))
     done = submitted(engine, tmp_path / "flows", sizing, batch=2, sintel=sintel, kitti=kitti)
     assert [submission.count for submission in done] == [6, 2, 2]

@@ -9,17 +9,14 @@ import numpy as np
 import pytest
 from maskflownet.checkpoints.checkpoint import load_checkpoint
 from maskflownet.engine.contract import Sizing
-from maskflownet.engine.load import load_into
-from maskflownet.engine.mxnet import MXNetEngine, contexts
 from maskflownet.errors import UserError
 from maskflownet.inference.confidence import describe_confidence
 from maskflownet.reader.dataset import View
 from maskflownet.reader.kitti import Kitti
 from maskflownet.reader.pairs import Pairs
 from maskflownet.reader.sintel import Sintel
-from maskflownet.settings.configs import load_network_config
 
-from tests.known_engine import KnownEngine, validated
+from tests.known_engine import KnownEngine, make, validated
 from tests.trees import make_kitti, make_pairs, make_sintel
 
 
@@ -37,12 +34,6 @@ def kitti(tmp_path_factory):
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
     return Pairs(make_pairs(tmp_path_factory.mktemp("pairs"), unlabelled=False))
-
-
-def mxnet_engine(checkpoint):
-    engine = MXNetEngine(load_network_config("MaskFlownet_S.yaml"), contexts(""))
-    load_into(engine, load_checkpoint(checkpoint))
-    return engine
 
 
 def read_rows(path):
@@ -253,23 +244,10 @@ def test_confidence_is_measured_in_one_batch_and_written(sintel, kitti, tmp_path
 
 
 def test_mxnet_gives_the_same_in_batches_and_with_workers(pairs, random_checkpoints):
-    engine = mxnet_engine(random_checkpoints["MaskFlownet_S"])
+    engine = make("mxnet", load_checkpoint(random_checkpoints["MaskFlownet_S"]))
     one = validated(engine, {"pairs": pairs}).totals["pairs"]
     many = validated(engine, {"pairs": pairs}, batch=3, workers=2).totals["pairs"]
     assert one["images"] == many["images"] == 5
     assert many == pytest.approx(one, abs=1e-4, nan_ok=True)
     flows = [engine.predict(s.img1[None], s.img2[None]).flow[0] - s.flow for s in map(pairs.__getitem__, range(5))]
     assert one["epe.pooled"] == pytest.approx(np.linalg.norm(flows, axis=-1).mean(), abs=1e-4)
-
-
-def test_the_prototype_on_a_real_pair(shared):
-    dataset, sizing = Pairs(shared / "data/pairs/kitti"), Sizing((128, 448))
-    engine = mxnet_engine(shared / "weights" / "prototype_S.params")
-    totals = validated(engine, {"pairs": dataset}, sizing=sizing).totals["pairs"]
-    sample = dataset[0]
-    flow = engine.predict(sample.img1[None], sample.img2[None], sizing).flow[0]
-    error = np.linalg.norm((flow - sample.flow).astype(np.float64), axis=2)
-    valid, noc = sample.mask[..., 0] == 255, dataset.noc(0)[..., 0] == 255
-    assert 0 < valid.sum() < valid.size and totals["pixels"] == valid.sum()
-    assert totals["epe"] == pytest.approx(error[valid].mean(), abs=1e-4)
-    assert totals["epe_noc"] == pytest.approx(error[noc].mean(), abs=1e-4)

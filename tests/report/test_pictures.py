@@ -24,12 +24,14 @@ from maskflownet.report.pictures import (
     shrink,
     usual_motion,
 )
+from maskflownet.settings.configs import load_network_config
 from maskflownet.settings.datasets import load_data_config
+from maskflownet.training.launch import Executor, train_on
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
 from tests.known_engine import KnownEngine, validated
-from tests.training_runs import train_in, write_configs
+from tests.training_runs import options, train_in, write_configs
 from tests.trees import picture
 
 SIZE = (48, 96)
@@ -259,10 +261,13 @@ def events(folder):
         position += length + 16
 
 
-def test_a_training_run_draws_at_every_validation(tmp_path):
+@pytest.mark.parametrize("engine", ["mxnet", "torch"])
+def test_a_training_run_draws_at_every_validation(tmp_path, engine):
+    pytest.importorskip(engine)
     write_configs(tmp_path, validation=["synthetic"], validation_steps=2)
     run = "abcJan01-0000"
-    train_in(tmp_path, steps=3, run=run)
+    config, data = load_network_config(tmp_path / "network.yaml"), load_data_config(tmp_path / "data.yaml")
+    train_on(Executor(engine=engine), config, data, None, options(tmp_path, steps=3, run=run))
     names = [f"synthetic.val_{i:04d}_{step:07d}.jpg" for i in (0, 1) for step in (2, 3)]
     folder = tmp_path / f"logs/{run}.samples"
     assert sorted(path.name for path in folder.iterdir()) == names
@@ -290,26 +295,3 @@ def test_no_pictures_where_none_are_wanted(tmp_path):
     write_configs(tmp_path, validation_samples=-1)
     with pytest.raises(UserError, match="validation_samples"):
         load_data_config(tmp_path / "data.yaml")
-
-
-def test_the_torch_engine_draws_the_same(tmp_path):
-    pytest.importorskip("torch")
-    from tests.torch_runs import train_torch_in  # noqa: PLC0415
-
-    write_configs(
-        tmp_path, validation=["synthetic"], validation_samples=1, augmentation=None,
-        orig_shape=[64, 64],
-    )  # fmt: skip
-    pictures = []
-    train_torch_in(tmp_path, steps=1, run="one")
-    train_in(tmp_path, steps=1, run="two")
-    for run in ("one", "two"):
-        (path,) = (tmp_path / f"logs/{run}.samples").iterdir()
-        assert path.name == "synthetic.val_0000_0000001.jpg"
-        pictures.append(read_image(path).astype(int))
-    # Both began with parameters of their own: frame and truth are equal.
-    frame, truth = slice(0, 160), slice(328, 488)
-    for tile in (frame, truth):
-        assert np.abs(pictures[0][20:-20, tile] - pictures[1][20:-20, tile]).mean() < 3
-    flow = slice(164, 324)
-    assert np.abs(pictures[0][20:-20, flow] - pictures[1][20:-20, flow]).mean() > 3

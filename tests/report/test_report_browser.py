@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from tests.report_sets import MaskEngine, MemorySet, reported
+from tests.report_sets import MemorySet, reported
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -37,7 +37,7 @@ def report(tmp_path_factory):
         "sintel.training1.clean": MemorySet(errors, names),
         "kitti.2015.val": MemorySet([i % 50 / 10 for i in range(60)], noc=True),
     }
-    totals = reported(MaskEngine(), sets, folder, images=260)
+    totals = reported(sets, folder, images=260)
     return (folder / "8ca_5.html").as_uri(), totals
 
 
