@@ -9,8 +9,7 @@ from maskflownet.engine.load import load_engine
 from maskflownet.errors import UserError
 from maskflownet.inference.confidence import describe_confidence
 from maskflownet.inference.predictor import Predictor
-from maskflownet.inference.submission import write_submissions
-from maskflownet.inference.validation import ValidationOptions, validate
+from maskflownet.inference.validation import ValidationOptions, validate, write_submissions
 from maskflownet.report.report import add_report, check_report, report_of
 from maskflownet.settings.cli import (
     Parser,

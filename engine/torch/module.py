@@ -136,7 +136,7 @@ def module_of(graph: Graph, device: torch.device) -> GraphModule:
 
 def with_fast_upsampling(graph: Graph) -> tuple[Graph, Mapping[str, Operator]]:
     """The graph with Triton's kernel for each `network.layers.Upsample`, and the table of its operators."""
-    from maskflownet.engine.torch.kernels.upsampling import upsample  # noqa: PLC0415 - needs Triton
+    from maskflownet.engine.torch.kernels.maps import upsample  # noqa: PLC0415 - needs Triton
 
     uses, fusions = Uses(graph), []
     _, constants = _fold(graph, OPERATORS)

@@ -9,19 +9,25 @@ import torch
 import torch.nn.functional as F
 from maskflownet.engine.symbol import Graph
 from maskflownet.engine.torch.fused.plan import Layer, Piece, fused_graph
-from maskflownet.engine.torch.kernels.layout import DOUBLING_TAPS, as_convolution
-from maskflownet.engine.torch.kernels.sampling import correlate, gather_taps, sample_shifted
-from maskflownet.engine.torch.kernels.threads import Frame, Scratch, Task, Threads, split
-from maskflownet.engine.torch.kernels.winograd import (
+from maskflownet.engine.torch.kernels.cpu import (
     POSITIONS,
     TILE,
+    Frame,
+    Scratch,
     Strip,
+    Task,
+    Threads,
     TileGrid,
+    correlate,
+    gather_taps,
     place_outputs,
+    sample_shifted,
+    split,
     transform_filters,
     transform_inputs,
     transform_outputs,
 )
+from maskflownet.engine.torch.kernels.layout import DOUBLING_TAPS, as_convolution
 from maskflownet.engine.torch.module import GraphModule
 from maskflownet.engine.torch.operators import OPERATORS
 from torch import Tensor

@@ -21,9 +21,9 @@ from maskflownet.engine.torch.kernels.convolution import (
     padded,
     run_block,
 )
-from maskflownet.engine.torch.kernels.correlation import correlation
 from maskflownet.engine.torch.kernels.deformable import deformable, pack_weight
 from maskflownet.engine.torch.kernels.layout import DOUBLING_TAPS, as_convolution
+from maskflownet.engine.torch.kernels.maps import correlation
 from maskflownet.engine.torch.module import GraphModule, with_fast_upsampling
 from torch import Tensor
 

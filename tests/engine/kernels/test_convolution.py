@@ -133,7 +133,7 @@ def test_a_transposed_convolution_is_a_convolution_before_a_shuffle(close):
 
 @pytest.mark.parametrize("factor", [2, 4, 8])
 def test_upsampling(factor, device, close):
-    from maskflownet.engine.torch.kernels.upsampling import upsample  # noqa: PLC0415
+    from maskflownet.engine.torch.kernels.maps import upsample  # noqa: PLC0415
 
     x = leaf(2, 3, 2, 5, device=device)
     # One more row and column, the edge repeated: then corners aligned is aligned to the first.

@@ -1,12 +1,10 @@
-"""Correlation on a GPU and on a CPU against the graph's operator, which test_torch_operators compares with MXNet."""
+"""The correlation's kernels against the graph's operator, which test_torch_operators compares with MXNet."""
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
 import torch.nn.functional as F  # noqa: E402
-from maskflownet.engine.torch.kernels.sampling import correlate  # noqa: E402
-from maskflownet.engine.torch.kernels.threads import Threads  # noqa: E402
 from maskflownet.engine.torch.operators import correlation as reference  # noqa: E402
 
 SLOPE = 0.1
@@ -38,7 +36,7 @@ def draw(*shape, seed=0):
 def test_the_kernels(device, close, dtype, precision, bound, shape, radius, slope):
     if device.type == "cpu" and (precision != "ieee" or shape[0] == 8):
         pytest.skip("the interpreter computes in float32, and slowly")
-    from maskflownet.engine.torch.kernels.correlation import correlation  # noqa: PLC0415 - needs Triton
+    from maskflownet.engine.torch.kernels.maps import correlation  # noqa: PLC0415 - needs Triton
 
     channels = (2 * radius + 1) ** 2
     a, b, grad = (draw(*s, seed=i) for i, s in enumerate((shape, shape, (shape[0], channels, *shape[2:]))))
@@ -60,28 +58,3 @@ def test_the_kernels(device, close, dtype, precision, bound, shape, radius, slop
         close(one, other, bound, 1e-2)
     with torch.no_grad():
         assert torch.equal(correlation(a, b, radius, slope, precision), result)
-
-
-@pytest.mark.parametrize("slope", [None, SLOPE])
-@pytest.mark.parametrize("radius", [2, 4])
-@pytest.mark.parametrize("shape", [(2, 6, 5, 37), (1, 196, 1, 1), (1, 32, 9, 16)])
-def test_on_a_cpu(shape, radius, slope):
-    a, b = draw(*shape), draw(*shape, seed=1)
-    expected = reference(a.double(), b.double(), max_displacement=radius, pad_size=radius)
-    expected = expected if slope is None else F.leaky_relu(expected, slope)
-    with Threads() as threads:
-        for _ in range(2):  # what the first call left in memory must not matter
-            result = correlate(a, b, radius, slope, threads)
-            assert (result - expected).abs().max() < 1e-5
-        channels_last = [x.contiguous(memory_format=torch.channels_last) for x in (a, b)]
-        assert torch.allclose(correlate(*channels_last, radius, slope, threads), result, atol=1e-6)
-
-
-def test_displacements_are_in_rows():
-    a, b = torch.zeros(1, 2, 6, 6), torch.zeros(1, 2, 6, 6)
-    a[0, :, 2, 3] = 1
-    b[0, :, 4, 2] = 3  # dy = 2, dx = -1
-    with Threads() as threads:
-        result = correlate(a, b, 2, SLOPE, threads)
-    assert result[0, (2 + 2) * 5 + (-1 + 2), 2, 3] == 3
-    assert result.sum() == 3
