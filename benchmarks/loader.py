@@ -26,6 +26,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from maskflownet.errors import UserError
+from maskflownet.reader.flying import SPLIT_FILE
 from maskflownet.reader.formats import write_flo, write_image
 from maskflownet.reader.loader import Order, TrainLoader
 from maskflownet.reader.sample import random_crop, random_flip, resize_sample
@@ -53,7 +54,7 @@ def make_chairs(root: Path, pairs: int, size=(384, 512)) -> Path:
                 write_flo(path, rng.normal(0, 9, (*size, 2)).astype(np.float32))
             else:
                 write_image(path, cv2.resize(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8), size[::-1]))
-    (root / "FlyingChairs_train_val.txt").write_text("1\n" * pairs)
+    (root / SPLIT_FILE).write_text("1\n" * pairs)
     return root
 
 

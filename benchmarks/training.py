@@ -14,6 +14,7 @@ import numpy as np
 from maskflownet.benchmarks import timing
 from maskflownet.engine.contract import TrainingSettings
 from maskflownet.engine.load import make_engine
+from maskflownet.engine.torch.training import CapturedStep
 from maskflownet.network import import_mxnet
 from maskflownet.reader.loader import Batch
 from maskflownet.settings.cli import Parser, count, run
@@ -72,7 +73,8 @@ def measure_network(args, device, name: str, size: int, engine) -> None:
     timing.forget_memory()
     training, train = steps(engine, size, TARGET, TARGET)
     train(timing.WARM_UP)
-    replay, memory = training._captured.replay, timing.peak_memory()
+    captured: CapturedStep = training._captured
+    replay, memory = captured.replay, timing.peak_memory()
     product, operations = timing.matrix_product(device, engine.precision)
     times = timing.alternate({"network": replay, "product": product}, device, args.repeats)
     found = timing.rate(2 * size * training_macs(name, TARGET), times["network"], operations / times["product"])

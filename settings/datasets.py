@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from maskflownet.errors import UserError, nearest
-from maskflownet.reader.chairs import Chairs
 from maskflownet.reader.dataset import FlowDataset, View
-from maskflownet.reader.hd1k import HD1K
-from maskflownet.reader.kitti import Kitti, Kitti2012, Kitti2015
+from maskflownet.reader.flying import Chairs, Things3D
+from maskflownet.reader.kitti import HD1K, Kitti, Kitti2012, Kitti2015
 from maskflownet.reader.pairs import Pairs
 from maskflownet.reader.sintel import Sintel
-from maskflownet.reader.things3d import Things3D
 from maskflownet.scenes.synthetic import Synthetic
 from maskflownet.settings.configs import DataConfig, read_data_config
 from maskflownet.settings.folders import ROOT

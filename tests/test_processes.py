@@ -17,7 +17,7 @@ import pytest
 from maskflownet import processes
 from maskflownet.errors import UserError
 from maskflownet.processes import Context, Interruption, Pool
-from maskflownet.reader.chairs import Chairs
+from maskflownet.reader.flying import Chairs
 from maskflownet.reader.loader import TrainLoader, ordered
 
 from tests.trees import make_chairs
@@ -158,7 +158,7 @@ SCRIPT = """
 import multiprocessing, signal, sys, time
 from itertools import islice
 print("main", flush=True)
-from maskflownet.reader.chairs import Chairs
+from maskflownet.reader.flying import Chairs
 from maskflownet.reader.loader import TrainLoader
 signal.signal(signal.SIGINT, signal.default_int_handler)
 batches = TrainLoader([(Chairs(sys.argv[1]), 2)], (64, 128), readers=1).batches()

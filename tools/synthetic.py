@@ -11,13 +11,11 @@ from pathlib import Path
 
 from maskflownet.errors import UserError
 from maskflownet.reader.files import write_bytes
+from maskflownet.reader.flying import RECORD_FILE, SPLIT_FILE
 from maskflownet.reader.formats import write_flo, write_image
 from maskflownet.scenes.synthetic import Synthetic
 from maskflownet.settings.cli import Parser, count, height_width, run, whole_number
 from tqdm import tqdm
-
-SPLIT_FILE = "FlyingChairs_train_val.txt"
-RECORD_FILE = "synthetic.json"  # what made the folder, so that a restart cannot mix two sets
 
 
 def write_chairs(dataset: Synthetic, folder: str | Path, validation_every: int = 36) -> None:
@@ -51,7 +49,7 @@ def write_chairs(dataset: Synthetic, folder: str | Path, validation_every: int =
 
 
 def _check_record(folder: Path, dataset: Synthetic) -> None:
-    """Refuse a folder that holds other pairs; write down what this one holds."""
+    """Refuse a folder that holds other pairs; write down what this one holds, so that a restart cannot mix two sets."""
     path, record = folder / RECORD_FILE, dataset.record()
     if path.is_file():
         try:

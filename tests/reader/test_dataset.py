@@ -5,13 +5,11 @@ import pickle
 import numpy as np
 import pytest
 from maskflownet.errors import UserError
-from maskflownet.reader.chairs import Chairs
 from maskflownet.reader.dataset import FlowDataset, MissingFiles, Pair, View, list_folder, list_numbers, read_split
+from maskflownet.reader.flying import Chairs, Things3D
 from maskflownet.reader.formats import write_flo, write_image
-from maskflownet.reader.hd1k import HD1K
-from maskflownet.reader.kitti import Kitti2015
+from maskflownet.reader.kitti import HD1K, Kitti2015
 from maskflownet.reader.sintel import Sintel
-from maskflownet.reader.things3d import Things3D
 
 from tests import trees
 

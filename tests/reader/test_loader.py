@@ -8,11 +8,10 @@ from itertools import islice
 import numpy as np
 import pytest
 from maskflownet.errors import UserError
-from maskflownet.reader.chairs import Chairs
 from maskflownet.reader.dataset import View
+from maskflownet.reader.flying import Chairs
 from maskflownet.reader.formats import write_image
-from maskflownet.reader.hd1k import HD1K
-from maskflownet.reader.kitti import Kitti
+from maskflownet.reader.kitti import HD1K, Kitti
 from maskflownet.reader.loader import MOST_DAMAGED, Order, TrainLoader, ordered
 from maskflownet.reader.pairs import Pairs
 from maskflownet.reader.sintel import Sintel
