@@ -1,4 +1,4 @@
-"""Flow of two pictures with an exported model: needs numpy, onnxruntime and pillow, nothing else.
+"""Flow of two pictures with an exported model: needs numpy, onnxruntime and opencv, nothing else.
 
 python run_onnx.py MODEL.onnx IMAGE_1 IMAGE_2 OUTPUT [--mask MASK.png]
 
@@ -10,9 +10,9 @@ second one. The model comes from ``python main.py CONFIG -c CHECKPOINT --export_
 import argparse
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnxruntime
-from PIL import Image
 
 
 def resize(x, height, width):
@@ -29,10 +29,23 @@ def resize(x, height, width):
     return along_last_axis(along_last_axis(x, width).swapaxes(-1, -2), height).swapaxes(-1, -2)
 
 
-def read_image(path):
-    """(3, H, W) float32, RGB in [0, 1]."""
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"), np.float32).transpose(2, 0, 1) / np.float32(255)
+def read_images(paths):
+    """(3, H, W) float32 each, RGB in [0, 1], upright. 16 bit are scaled as `maskflownet.reader.formats` does."""
+    images = [cv2.imread(path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) for path in paths]
+    ends = [np.percentile(i, (0.1, 99.9), method="nearest") for i in images if i is not None and i.dtype == np.uint16]
+    if ends:
+        low, high = int(min(e[0] for e in ends)), int(max(e[1] for e in ends))
+        bits = max(8, high.bit_length())
+        full = 65535 if bits == 16 else 255 << (bits - 8)
+        low, high = (low, high) if low < high < low + full / 4 else (0, full)
+    for i, image in enumerate(images):
+        if image is None or image.dtype not in (np.uint8, np.uint16):
+            raise ValueError(f"cannot read {paths[i]} as a picture of 8 or 16 bit")
+        images[i] = image[..., ::-1].transpose(2, 0, 1).astype(np.float32)
+        if image.dtype == np.uint16:
+            images[i] = np.rint((images[i] - low) * np.float32(255 / (high - low))).clip(0, 255)
+        images[i] /= np.float32(255)
+    return images
 
 
 def predict(session, image_1, image_2):
@@ -47,12 +60,12 @@ def predict(session, image_1, image_2):
 
 
 def draw(flow):
-    """Colours of a flow (2, H, W): white is rest, the most saturated is the fastest pixel."""
+    """Colours (H, W, 3) BGR of a flow (2, H, W): white is rest, the most saturated is the fastest pixel."""
     u, v = flow
     speed = np.hypot(u, v)
     hue = np.arctan2(v, u) / (2 * np.pi) % 1
     hsv = np.stack([hue, speed / max(speed.max(), 1e-6), np.ones_like(hue)], 2)
-    return Image.fromarray(np.rint(hsv * 255).astype(np.uint8), "HSV").convert("RGB")
+    return cv2.cvtColor(np.rint(hsv * 255).astype(np.uint8), cv2.COLOR_HSV2BGR_FULL)
 
 
 def write_flo(path, flow):
@@ -72,7 +85,10 @@ def main():
     for name in (args.model, args.image_1, args.image_2):
         if not Path(name).is_file():
             parser.error(f"there is no file {name}")
-    image_1, image_2 = read_image(args.image_1), read_image(args.image_2)
+    try:
+        image_1, image_2 = read_images([args.image_1, args.image_2])
+    except ValueError as error:
+        parser.error(str(error))
     if image_1.shape != image_2.shape:
         parser.error("the pictures differ in size")
     providers = onnxruntime.get_available_providers()  # the fastest of this machine first
@@ -81,9 +97,9 @@ def main():
     if args.output.lower().endswith(".flo"):
         write_flo(args.output, flow)
     else:
-        draw(flow).save(args.output)
+        cv2.imwrite(args.output, draw(flow))
     if args.mask:
-        Image.fromarray(np.rint(mask[0] * 255).astype(np.uint8)).save(args.mask)
+        cv2.imwrite(args.mask, np.rint(mask[0] * 255).astype(np.uint8))
     speed = np.hypot(*flow)
     print(f"wrote {args.output}: the speed is {speed.mean():.1f} px on average, at most "
           f"{speed.max():.1f} px")  # fmt: skip

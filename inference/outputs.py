@@ -159,7 +159,7 @@ def _writing(
 ) -> Iterator[Callable[[Prediction | ConfidentPrediction], None]]:
     """Open an output; the result writes one prediction per call. A video appears when complete."""
     if output.is_video:
-        with VideoWriter(output.path, rate or source.rate, source.height, source.width) as video:
+        with VideoWriter(output.path, rate or source.rate, source.height, source.width, source.pixel_aspect) as video:
             yield lambda prediction: video.write(to_picture(output.role, getattr(prediction, output.role), max_flow))
         return
     paths = (output.path_of(FIRST_NUMBER + i, source.is_sequence) for i in range(source.count))

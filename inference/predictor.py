@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from maskflownet.checkpoints.checkpoint import read_checkpoint
@@ -12,6 +13,7 @@ from maskflownet.engine.contract import ConfidentPrediction, Engine, Prediction,
 from maskflownet.engine.load import load_engine
 from maskflownet.errors import UserError
 from maskflownet.inference.confidence import submit_both_ways
+from maskflownet.reader.formats import read_images
 from maskflownet.settings.configs import ENGINES, load_network_config
 from maskflownet.settings.folders import WEIGHTS
 
@@ -32,14 +34,13 @@ class Predictor:
         if self.batch < 1:
             raise UserError(f"a batch needs at least one pair, not {self.batch}")
 
-    def __call__(
-        self, image_1: np.ndarray, image_2: np.ndarray, confidence: bool = False
-    ) -> Prediction | ConfidentPrediction:
+    def __call__(self, image_1: Any, image_2: Any, confidence: bool = False) -> Prediction | ConfidentPrediction:
         """Predict a pair or a batch of pairs.
 
         Parameters
         ----------
-        image_1, image_2 : (H, W, 3) or (N, H, W, 3) uint8 arrays, RGB
+        image_1, image_2 : picture
+            File, PIL picture, array or tensor (H, W, 3) or (N, H, W, 3); all that `reader.formats.read_images` takes.
         confidence : bool
             Predict the opposite direction, too, and compare the two (`inference.confidence`): twice the time and
             memory.
@@ -53,30 +54,25 @@ class Predictor:
         Raises
         ------
         UserError
-            The arrays are no uint8 RGB images, or differ in shape.
+            These are no pictures of 8 or 16 bit, or differ in shape.
         """
-        image_1, image_2 = np.asarray(image_1), np.asarray(image_2)
-        _check_pair(image_1, image_2)
+        image_1, image_2 = _read_pair((image_1, image_2))
         submit = self._submit(confidence)
         if image_1.ndim == 4:
             return submit(image_1, image_2, self.sizing)()
         return next(singles(submit(image_1[None], image_2[None], self.sizing)()))
 
     def stream(
-        self,
-        pairs: Iterable[tuple[np.ndarray, np.ndarray]],
-        mask: bool = True,
-        warped: bool = True,
-        confidence: bool = False,
+        self, pairs: Iterable[tuple[Any, Any]], mask: bool = True, warped: bool = True, confidence: bool = False
     ) -> Iterator[Prediction | ConfidentPrediction]:
-        """Predict pairs one after the other, `batch` at a time where their sizes agree.
+        """Predict pairs of single pictures one after the other, `batch` at a time where their sizes agree.
 
         Yields one prediction without batch axis for each pair, in order. Holds at most one batch of pairs, or two
         where the engine computes one while the other is on its way.
         """
         submit = self._submit(confidence)
         waiting: deque = deque()
-        for batch in equal_sizes(_checked(pairs), self.batch, lambda pair: pair[0].shape):
+        for batch in equal_sizes(_read_pairs(pairs), self.batch, lambda pair: pair[0].shape):
             waiting.append(submit(*map(np.stack, zip(*batch)), self.sizing, mask, warped))
             if len(waiting) > self.engine.ahead:
                 yield from singles(waiting.popleft()())
@@ -133,19 +129,16 @@ def load(
     return Predictor(load_engine(settings, found, gpus, engine, precision), sizing, batch)
 
 
-def _checked(pairs):
+def _read_pairs(pairs):
     for pair in pairs:
-        _check_pair(*pair)
-        yield pair
+        image_1, image_2 = _read_pair(pair)
+        if image_1.ndim != 3:
+            raise UserError(f"a stream takes single pictures, not a batch of shape {image_1.shape}")
+        yield image_1, image_2
 
 
-def _check_pair(image_1: np.ndarray, image_2: np.ndarray) -> None:
-    for image in (image_1, image_2):
-        if image.dtype != np.uint8 or image.ndim not in {3, 4} or image.shape[-1] != 3:
-            raise UserError(
-                f"images must be uint8 RGB arrays (H, W, 3) or (N, H, W, 3), not {image.dtype} of shape {image.shape}"
-            )
+def _read_pair(pair) -> list[np.ndarray]:
+    image_1, image_2 = images = read_images(pair)
     if image_1.shape != image_2.shape:
         raise UserError(f"the images of a pair differ in shape: {image_1.shape}, {image_2.shape}")
-    if 0 in image_1.shape:
-        raise UserError(f"the images are empty: their shape is {image_1.shape}")
+    return images

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from maskflownet.errors import UserError
 from maskflownet.reader.files import natural
-from maskflownet.reader.formats import PICTURE_SUFFIXES, read_image
+from maskflownet.reader.formats import PICTURE_SUFFIXES, read_images, read_samples, sample_range, to_8bit
 from maskflownet.reader.video import VideoReader
 
 Images = tuple[np.ndarray, np.ndarray]  # (H, W, 3) uint8 RGB each
@@ -23,7 +23,7 @@ class Pair:
 
     def __init__(self, path_1, path_2):
         self.paths = [Path(path_1), Path(path_2)]
-        self.images = read_image(path_1), read_image(path_2)
+        self.images = tuple(read_images(self.paths))
         self.height, self.width = self.images[0].shape[:2]
         _check_same_size(self.paths, self.images)
 
@@ -36,6 +36,7 @@ class Sequence:
 
     is_sequence = True
     rate: Fraction | None = None
+    pixel_aspect = Fraction(1)  # width over height
     count: int
 
     def frames(self) -> Iterator[np.ndarray]:
@@ -68,13 +69,19 @@ class Folder(Sequence):
         if len(self.paths) < 2:
             raise UserError(f"the folder {path} holds {len(self.paths)} pictures, two are needed")
         self.count = len(self.paths) - 1
-        first = read_image(self.paths[0])
+        self._range = sample_range(self._samples())
+
+    def _samples(self):
+        first = None
+        for path in self.paths:
+            samples = read_samples(path)
+            first = samples if first is None else first
+            _check_same_size((self.paths[0], path), (first, samples))
+            yield samples
         self.height, self.width = first.shape[:2]
-        for other in self.paths[1:]:
-            _check_same_size((self.paths[0], other), (first, read_image(other)))
 
     def frames(self):
-        return map(read_image, self.paths)
+        return (to_8bit(samples, self._range) for samples in self._samples())
 
 
 class Video(Sequence):
@@ -85,10 +92,10 @@ class Video(Sequence):
         self.reader = VideoReader(path)
         self.height, self.width = self.reader.height, self.reader.width
         self.rate = self.reader.rate
-        frames = self.reader.count()
-        if frames < 2:
+        self.pixel_aspect = self.reader.pixel_aspect
+        if self.reader.count < 2:
             raise UserError(f"{path} holds a single frame, two are needed")
-        self.count = frames - 1
+        self.count = self.reader.count - 1
 
     def frames(self):
         return iter(self.reader)

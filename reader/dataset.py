@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 from maskflownet.errors import UserError
-from maskflownet.reader.formats import read_flow, read_image, read_mask
+from maskflownet.reader.formats import read_flow, read_images, read_mask
 from maskflownet.reader.sample import Sample
 
 
@@ -116,8 +116,8 @@ class FlowDataset:
     def __getitem__(self, index: int) -> Sample:
         """Decode one pair; a UserError where a file cannot be read or differs in size."""
         pair = self.pairs[index]
-        img1 = read_image(pair.img1)  # (H, W, 3)
-        img2 = _same_size(read_image(pair.img2), img1, pair.img2, pair)
+        img1, img2 = read_images((pair.img1, pair.img2), trusted=True)  # (H, W, 3)
+        _same_size(img2, img1, pair.img2, pair)
         flow = valid = None
         if pair.flow is not None:
             flow, valid = read_flow(pair.flow)  # (H, W, 2) px (u, v), (H, W, 1)

@@ -12,6 +12,10 @@ from maskflownet.errors import UserError
 PathLike = str | os.PathLike[str]
 
 
+# A picture of 100 million pixels wants more than 100 GB in the network.
+_MAX_PIXELS = "MASKFLOWNET_MAX_PIXELS"
+
+
 def natural(name: PathLike) -> list:
     """Key that sorts names by the numbers in them: frame_2 before frame_10."""
     return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", os.fspath(name)))]
@@ -71,3 +75,20 @@ def read_bytes(path: PathLike) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
+
+
+def max_pixels() -> int:
+    """Return how many pixels a picture, flow or frame may have: 10^8, or what the environment says."""
+    stated = os.environ.get(_MAX_PIXELS, "100000000")
+    if not stated.isdecimal():
+        raise UserError(f"the environment variable {_MAX_PIXELS} is a whole number, not {stated!r}")
+    return int(stated)
+
+
+def check_pixels(path: PathLike, count: int) -> None:
+    """Raise a UserError where a file states more pixels than `max_pixels`."""
+    if count > max_pixels():
+        raise UserError(
+            f"cannot read {path}: its header states {count:,} pixels, more than {max_pixels():,}; "
+            f"the environment variable {_MAX_PIXELS} sets another limit"
+        )

@@ -1,7 +1,8 @@
 """Pictures, masks and flow fields as files.
 
 A picture is decoded by its content, not its name. Its EXIF orientation is applied, so that a
-photograph is processed, and its result written, the way up in which viewers show it.
+photograph is processed, and its result written, the way up in which viewers show it. What a decoder
+remarks is an error; damage that leaves a valid picture (some JPEGs, BMP, PPM) nobody can know.
 
 A flow is (H, W, 2) float32 in px, (u, v); beside it stands where it is valid, (H, W, 1) uint8, 255 =
 valid. A value that is not finite or larger than 1e9 means unknown, as the Middlebury benchmark
@@ -9,17 +10,24 @@ defines it (Baker et al., IJCV 2011); the flow is 0 there, so that no sum meets 
 """
 
 import io
+import math
+import os
 import re
 import struct
+import warnings
+import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
+import simplejpeg
 from maskflownet.errors import UserError
-from maskflownet.reader.files import PathLike, read_bytes, write_bytes
+from maskflownet.reader.files import PathLike, check_file, check_pixels, read_bytes, write_bytes
+from PIL import Image, ImageOps
 
 WRITABLE_SUFFIXES = (".png", ".jpg", ".jpeg", ".ppm", ".bmp", ".tif", ".tiff", ".webp")
 PICTURE_SUFFIXES = (*WRITABLE_SUFFIXES, ".pgm", ".pbm")
@@ -29,41 +37,105 @@ _NETPBM_GAP = rb"(?:\s|#[^\r\n]*[\r\n])+"
 _NETPBM_HEADER = re.compile(rb"P[2356]" + _NETPBM_GAP + rb"\d+" + _NETPBM_GAP + rb"\d+" + _NETPBM_GAP + rb"(\d+)")
 _FLO_MAGIC = struct.pack("<f", 202021.25)  # reads "PIEH"
 _PFM_HEADER = re.compile(rb"(PF|Pf)\s+(\d+)\s+(\d+)\s+([-+.\deE]+)(?:\r\n|\s)")
+_ADAM7 = (
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)  # x, y, steps
 _UNKNOWN_ABOVE = 1e9
 _UNKNOWN = 1e10  # what .flo and .pfm hold at an unknown pixel
 _LARGEST_SIDE = 65535
 
 
-def read_image(picture: PathLike | np.ndarray) -> np.ndarray:
-    """Turn a picture, whatever it is, into (H, W, 3) uint8 RGB.
+def read_image(picture: Any) -> np.ndarray:
+    """Turn one picture, whatever it is, into (H, W, 3) uint8 RGB; as `read_images`."""
+    return read_images([picture])[0]
+
+
+def read_images(pictures: Iterable, trusted: bool = False) -> list[np.ndarray]:
+    """Turn pictures that belong together into (H, W, 3) uint8 RGB.
 
     Parameters
     ----------
-    picture : path or np.ndarray
-        A file that OpenCV decodes, or (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA, 8 or 16
-        bit. Grey becomes three equal channels, alpha is dropped, 16 bit are scaled to 8.
+    pictures : iterable
+        Files that OpenCV decodes, PIL pictures, or arrays and tensors (H, W), (H, W, 1), (H, W, 3)
+        RGB or (H, W, 4) RGBA, 8 or 16 bit; with four axes (N, H, W, 1, 3 or 4), and so the result.
+        Grey becomes three equal channels, alpha is dropped, 16 bit become 8 by `sample_range`.
+    trusted : bool
+        Leave out a slow check of PNGs, without which libpng tells of some faults on stderr.
 
     Raises
     ------
     UserError
-        The file is missing, empty, damaged, incomplete or no picture (a GIF is read as a video), or
-        the array has another shape or type.
+        A file is missing, empty, damaged, incomplete, too large, no picture or an animation, or an
+        array has another shape or type.
     """
-    if not isinstance(picture, np.ndarray):
-        return cv2.cvtColor(_read_8bit(picture, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-    channels = 1 if picture.ndim == 2 else picture.shape[2] if picture.ndim == 3 else 0
-    if channels not in (1, 3, 4) or picture.size == 0 or picture.dtype not in (np.uint8, np.uint16):
+    samples = [read_samples(picture, trusted) for picture in pictures]
+    among = sample_range(samples)
+    return [to_8bit(s, among) for s in samples]
+
+
+def read_samples(picture: Any, trusted: bool = False) -> np.ndarray:
+    """Read one picture as `read_images` does, but leave 16 bit as stored: uint8 or uint16."""
+    if isinstance(picture, str | os.PathLike):
+        return cv2.cvtColor(_read_file(picture, cv2.IMREAD_COLOR, trusted), cv2.COLOR_BGR2RGB)
+    if isinstance(picture, Image.Image):
+        picture = ImageOps.exif_transpose(picture)
+        if picture.mode not in ("L", "RGB", "RGBA", "F") and not picture.mode.startswith("I"):
+            picture = picture.convert("RGB")
+    elif hasattr(picture, "detach"):  # a tensor, on any device
+        picture = picture.detach().cpu()
+    elif hasattr(picture, "asnumpy"):
+        picture = picture.asnumpy()
+    samples = np.asarray(picture)
+    if samples.dtype == np.int32 and isinstance(picture, Image.Image):  # 16 bit grey in Pillow's mode I
+        samples = samples.clip(0, 65535).astype(np.uint16)
+    if samples.ndim == 2:
+        samples = samples[:, :, None]
+    if samples.ndim not in (3, 4) or samples.shape[-1] not in (1, 3, 4) or samples.dtype not in (np.uint8, np.uint16):
         raise UserError(
             f"a picture is (H, W, 3) RGB, (H, W, 4) RGBA or (H, W) grey, uint8 or uint16, "
-            f"not {picture.shape} {picture.dtype}"
+            f"not {samples.dtype} of shape {samples.shape}"
         )
-    picture = picture.reshape(*picture.shape[:2], channels)[..., :3]
-    return np.ascontiguousarray(np.broadcast_to(_to_8bit(picture), (*picture.shape[:2], 3)))
+    if samples.size == 0:
+        raise UserError(f"a picture is empty: its shape is {samples.shape}")
+    return np.ascontiguousarray(np.broadcast_to(samples[..., :3], (*samples.shape[:-1], 3)))
+
+
+def sample_range(pictures: Iterable[np.ndarray]) -> tuple[int, int]:
+    """Return the 16-bit values that become 0 and 255 in pictures that belong together.
+
+    Cameras store 10, 12 or 14 bit in 16, so the values tell: as many bits as the largest one has,
+    or, where the values fill less than a quarter of those (thermal pictures), from the smallest to the
+    largest. One in a thousand may lie outside, as hot pixels do.
+    """
+    ends = [np.percentile(p, (0.1, 99.9), method="nearest") for p in pictures if p.dtype == np.uint16]
+    if not ends:
+        return 0, 65535
+    low, high = int(min(e[0] for e in ends)), int(max(e[1] for e in ends))
+    bits = max(8, high.bit_length())
+    full = 65535 if bits == 16 else 255 << (bits - 8)  # so that shifted 8 bit become what they were
+    return (low, high) if low < high < low + full / 4 else (0, full)
+
+
+def to_8bit(samples: np.ndarray, among: tuple[int, int]) -> np.ndarray:
+    """Scale 16-bit samples so that `among` becomes 0 to 255; 8 bit stay as they are."""
+    return samples if samples.dtype == np.uint8 else _scaled(samples, *among)
+
+
+def _scaled(samples: np.ndarray, low: int, high: int) -> np.ndarray:
+    scaled = (samples.astype(np.float32) - low) * np.float32(255.0 / (high - low))
+    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
 
 
 def read_mask(path: PathLike) -> np.ndarray:
     """Read a file in the role of a mask, whatever its channels: its luminance, (H, W, 1) uint8."""
-    return _read_8bit(path, cv2.IMREAD_GRAYSCALE)[:, :, None]
+    samples = _read_file(path, cv2.IMREAD_GRAYSCALE)[:, :, None]
+    return to_8bit(samples, (0, max(1, int(samples.max()))))
 
 
 def write_image(path: PathLike, image: np.ndarray) -> None:
@@ -91,31 +163,29 @@ def write_image(path: PathLike, image: np.ndarray) -> None:
     write_bytes(path, data.tobytes())
 
 
-def _read_8bit(path: PathLike, flags: int) -> np.ndarray:
+def _read_file(path: PathLike, flags: int, trusted: bool = True) -> np.ndarray:
     data = read_bytes(path)
     if data.startswith(b"GIF8"):
         raise UserError(f"cannot read {path} as a picture: a GIF is read as a video")
-    picture = _decode(path, data, flags | cv2.IMREAD_ANYDEPTH)
+    picture = _decode(path, data, flags | cv2.IMREAD_ANYDEPTH, trusted)
     if picture.dtype not in (np.uint8, np.uint16):
         raise UserError(f"cannot read {path}: its samples are {picture.dtype}, not 8 or 16 bit")
     # OpenCV hands out the samples of a PPM or PGM unscaled, whatever maximum its header states.
     header = _NETPBM_HEADER.match(data)
-    return _to_8bit(picture, int(header.group(1)) if header else None)
+    if header and picture.dtype == np.uint8 and header.group(1) != b"255":
+        return _scaled(picture, 0, int(header.group(1)))
+    return picture
 
 
-def _to_8bit(picture: np.ndarray, largest: int | None = None) -> np.ndarray:
-    largest = largest or np.iinfo(picture.dtype).max
-    if largest == 255:
-        return picture
-    return np.clip(np.rint(picture * np.float32(255.0 / largest)), 0, 255).astype(np.uint8)
-
-
-def _decode(path: PathLike, data: bytes, flags: int) -> np.ndarray:
+def _decode(path: PathLike, data: bytes, flags: int, trusted: bool = True) -> np.ndarray:
     """Decode the bytes of a picture file as OpenCV does, channels in BGR order."""
-    if data.startswith(_PNG_SIGNATURE):
-        _check_png(path, data)
-    elif data.startswith(b"\xff\xd8"):
-        _check_jpeg(path, data)
+    chunks = _png_chunks(path, data) if data.startswith(_PNG_SIGNATURE) else []
+    data = b"".join(chunks) or data
+    _check_header(path, data)
+    if chunks and not trusted and not _is_whole(chunks):
+        raise UserError(f"cannot read {path}: the PNG is damaged (its data do not fit its header)")
+    if data.startswith(b"\xff\xd8"):
+        check_jpeg(path, data)
     try:
         with _quiet_opencv():
             picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
@@ -126,42 +196,86 @@ def _decode(path: PathLike, data: bytes, flags: int) -> np.ndarray:
     return picture
 
 
-def _check_png(path: PathLike, data: bytes) -> None:
-    """Check that every critical chunk is there and has its checksum.
+def _check_header(path: PathLike, data: bytes) -> None:
+    """Refuse a picture too large for the memory, and an animation, before anything is decoded."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # there shall be one sentence, ours
+            with Image.open(io.BytesIO(data)) as header:
+                pixels = header.width * header.height
+                moves = header.format in ("WEBP", "PNG") and getattr(header, "is_animated", False)
+    except Image.DecompressionBombError as error:  # "Image size (1024000000 pixels) exceeds ..."
+        pixels, moves = int((re.search(r"\d+", str(error)) or [10**9])[0]), False
+    except Exception as error:
+        if data.startswith(_PNG_SIGNATURE):
+            raise UserError(f"cannot read {path}: the PNG is damaged ({error})") from error
+        return  # OpenCV knows more formats, and refuses what is no picture
+    check_pixels(path, pixels)
+    if moves:
+        raise UserError(
+            f"cannot read {path} as a picture: it is an animation; convert it to GIF, MP4 or single pictures"
+        )
+
+
+def _png_chunks(path: PathLike, data: bytes) -> list[bytes | memoryview]:
+    """Return the chunks of a PNG that matter, each with a right checksum; before them the signature.
 
     libpng would notice, but says so on stderr, where the program's one sentence belongs.
     """
-    position = len(_PNG_SIGNATURE)
-    kind = b""
+    kept: list[bytes | memoryview] = [_PNG_SIGNATURE]
+    position, kind = len(_PNG_SIGNATURE), b""
     while kind != b"IEND":
         length, kind = struct.unpack_from(">I4s", data, position) if position + 12 <= len(data) else (len(data), b"")
         start, position = position, position + 12 + length
         if position > len(data):
             raise UserError(f"cannot read {path}: the PNG ends early")
-        critical = kind[:1].isupper()
+        chunk = memoryview(data)[start:position]
         (checksum,) = struct.unpack_from(">I", data, position - 4)
-        if critical and zlib.crc32(memoryview(data)[start + 4 : position - 4]) != checksum:
+        whole = zlib.crc32(chunk[4:-4]) == checksum
+        if kind[:1].isupper() and not whole:
             raise UserError(f"cannot read {path}: the PNG is damaged (checksum of {kind!r})")
+        if whole and (kind[:1].isupper() or kind in (b"tRNS", b"eXIf", b"acTL")):
+            kept.append(chunk)
+    return kept
 
 
-def _check_jpeg(path: PathLike, data: bytes) -> None:
-    """Check that an end marker follows the first scan.
+def _is_whole(chunks: list[bytes | memoryview]) -> bool:
+    """Whether a PNG's data unpack to rows of known filters, as many bytes as the header wants, and no more."""
+    header, packed = bytes(chunks[1][8:-4]), b"".join(c[8:-4] for c in chunks[2:] if c[4:8] == b"IDAT")
+    if len(header) != 13 or header[10:12] != bytes(2) or header[12] not in (0, 1):
+        return False
+    width, height, bits, colour = struct.unpack_from(">IIBB", header)
+    bits *= {2: 3, 4: 2, 6: 4}.get(colour, 1)
+    sizes = []  # of each pass: rows, and bytes of one with that for its filter
+    for x, y, step_x, step_y in _ADAM7 if header[12] else ((0, 0, 1, 1),):
+        rows, columns = -((y - height) // step_y), -((x - width) // step_x)
+        if rows > 0 and columns > 0:
+            sizes.append((rows, 1 - (-columns * bits // 8)))
+    total = sum(rows * row for rows, row in sizes)
+    unpacking = zlib.decompressobj()
+    try:
+        data = np.frombuffer(unpacking.decompress(packed, total + 1), np.uint8)
+    except zlib.error:
+        return False
+    if len(data) != total or not unpacking.eof or unpacking.unused_data:
+        return False
+    position = 0
+    for rows, row in sizes:
+        if data[position : position + rows * row : row].max() > 4:
+            return False
+        position += rows * row
+    return True
 
-    Before version 5 OpenCV fills the missing part of a cut JPEG with grey and reports nothing.
-    The segments are walked because a thumbnail in one of them has an end marker of its own.
-    """
-    position = 2
-    while data[position : position + 1] == b"\xff" and position + 4 <= len(data):
-        marker, length = struct.unpack_from(">BH", data, position + 1)
-        if marker == 0xFF:  # a fill byte
-            position += 1
-            continue
-        position += 2 + length
-        if marker == 0xDA:
-            if data.find(b"\xff\xd9", position) >= 0:
-                return
-            break
-    raise UserError(f"cannot read {path}: the JPEG ends early or is damaged")
+
+def check_jpeg(path: PathLike, data: bytes) -> None:
+    """Refuse a JPEG about which libjpeg has remarks; OpenCV prints those and shows what is left."""
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        check_pixels(path, height * width)
+        colours = "CMYK" if colours in ("CMYK", "YCCK") else "GRAY"
+        simplejpeg.decode_jpeg(data, colours, fastdct=True, fastupsample=True, strict=True)
+    except ValueError as error:
+        raise UserError(f"cannot read {path}: the JPEG is damaged or ends early ({error})") from error
 
 
 @contextmanager
@@ -323,14 +437,23 @@ def write_kitti_png(path: PathLike, flow: np.ndarray, valid: np.ndarray | None =
 
 
 def _read_numpy(path: PathLike) -> tuple[np.ndarray, np.ndarray]:
-    data = read_bytes(path)
-    try:
-        content = np.load(io.BytesIO(data), allow_pickle=False)
-        arrays = {"flow": content} if isinstance(content, np.ndarray) else dict(content)
-    # A damaged file reaches NumPy's header parser, zipfile or zlib, each with errors of its own, or
-    # states a size that does not fit into memory.
-    except Exception as error:
-        raise UserError(f"cannot read {path}: it is damaged or no NumPy file of numbers") from error
+    check_file(path)
+    arrays = {}
+    with open(path, "rb") as file:
+        try:
+            if file.read(2) != b"PK":
+                file.seek(0)
+                arrays["flow"] = _read_array(path, file)
+            else:
+                with zipfile.ZipFile(file) as archive:  # other members are not touched
+                    for name in {"flow.npy", "mask.npy"}.intersection(archive.namelist()):
+                        with archive.open(name) as member:
+                            arrays[name[:-4]] = _read_array(path, member)
+        except UserError:
+            raise
+        # A damaged file reaches NumPy's header parser, zipfile or zlib, each with errors of its own.
+        except Exception as error:
+            raise UserError(f"cannot read {path}: it is damaged or no NumPy file of numbers") from error
     if "flow" not in arrays:
         raise UserError(f"cannot read {path}: it holds no array named flow")
     flow, valid = arrays["flow"], arrays.get("mask")
@@ -339,6 +462,23 @@ def _read_numpy(path: PathLike) -> tuple[np.ndarray, np.ndarray]:
     if valid is not None and valid.shape not in (flow.shape[:2], (*flow.shape[:2], 1)):
         raise UserError(f"cannot read {path}: its mask {valid.shape} does not fit {flow.shape}")
     return _known(flow, valid)
+
+
+def _read_array(path: PathLike, file: BinaryIO) -> np.ndarray:
+    """Read one array in NumPy's format, whose header is checked before memory is taken."""
+    version = np.lib.format.read_magic(file)
+    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+    shape, columns_first, dtype = read_header(file)
+    if dtype.kind not in "biufc":
+        raise ValueError(dtype)
+    check_pixels(path, math.prod(shape) // 2)  # (u, v) of each
+    size = math.prod(shape) * dtype.itemsize
+    if size < 0:
+        raise ValueError(shape)
+    data = file.read(size)
+    if len(data) != size or file.read(1):
+        raise EOFError
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if columns_first else "C")
 
 
 def _write_numpy(path: PathLike, flow: np.ndarray, valid: np.ndarray | None) -> None:

@@ -1,6 +1,7 @@
 """Videos as streams of (H, W, 3) uint8 RGB frames, through PyAV: one frame in memory at a time."""
 
 import os
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -9,7 +10,9 @@ from pathlib import Path
 import av
 import numpy as np
 from maskflownet.errors import UserError
-from maskflownet.reader.files import PathLike, atomic_path, check_file
+from maskflownet.reader.files import PathLike, atomic_path, check_file, check_pixels, max_pixels
+from maskflownet.reader.formats import check_jpeg, sample_range, to_8bit
+from PIL import Image, ImageSequence
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".gif")
 
@@ -20,79 +23,117 @@ _GIF_MAX_RATE = 50
 _BT601 = 5
 _STUDIO_RANGE = 1
 # Since PyAV 19 there is no other way than this one with metadata that is not UTF-8.
+_SQUARE = Fraction(1)
 _METADATA = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 
 class VideoReader:
     """The first video stream of any file that FFmpeg decodes, read anew by every iteration.
 
-    Frames stand upright: a rotation that the file states (phones do) is applied.
+    All frames are decoded once when it is opened, which finds damage. Frames stand upright: an
+    orientation that the file states (phones do) is applied, mirrored ones, too.
 
     Attributes
     ----------
-    height, width : int
-        Size of every frame, px.
+    height, width, count : int
+        Size of every frame, px, and their number.
     rate : fractions.Fraction
-        Frames per second; the average where the distance of the frames varies.
+        Frames per second by their time stamps; the average where their distance varies.
+    pixel_aspect : fractions.Fraction
+        Width of a pixel over its height.
 
     Raises
     ------
     UserError
-        The file is missing, empty, no video, or has no frame or no frame rate. Iterating and
-        `count` raise it where a frame is damaged, the file ends before its header says, or the
-        frames change their size.
+        The file is missing, empty, too large, no video, or has no frame or no frame rate; a frame
+        is damaged, the file ends before its header says, or the frames change their size.
     """
+
+    height: int
+    width: int
+    rate: Fraction
 
     def __init__(self, path: PathLike):
         self.path = Path(path)
         check_file(self.path)
-        self._stored_size: tuple[int, int] | None = None
-        self.rate, rotation = self._measure()
-        for frame in self._decoded():
-            self._stored_size = (frame.height, frame.width)
-            rotation = getattr(frame, "rotation", rotation)
-            break
-        else:
-            raise UserError(f"cannot read {self.path}: it holds no frame")
-        self._quarter_turns = round(rotation / 90) % 4
-        turned = self._quarter_turns % 2 == 1
-        self.height, self.width = self._stored_size[::-1] if turned else self._stored_size
+        self.count = 0
+        self._size: tuple[int, int] | None = None  # as stored
+        with self._opened() as (container, stream):
+            if container.format.name == "gif":
+                _check_gif(self.path)
+            self._range = sample_range(self._measured(container, stream))
+            aspect = Fraction(stream.sample_aspect_ratio or 1)
+            self.pixel_aspect = 1 / aspect if self._turned else aspect
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Yield the frames, (H, W, 3) uint8 RGB, from the first one."""
-        for frame in self._decoded():
-            picture = frame.to_ndarray(format="rgb24")  # (H, W, 3)
-            yield np.ascontiguousarray(np.rot90(picture, self._quarter_turns))
-
-    def count(self) -> int:
-        """Return the number of frames by decoding all of them, which finds any damage, too."""
-        return sum(1 for _ in self._decoded())
-
-    def _decoded(self) -> Iterator[av.VideoFrame]:
         with self._opened() as (container, stream):
-            stream.thread_type = "AUTO"
-            stream.codec_context.thread_count = _THREADS
-            end = Fraction(0)  # s, over all streams, since the header states the longest one's
-            for packet in container.demux():
-                if packet.pts is not None:
-                    end = max(end, (packet.pts + (packet.duration or 0)) * packet.time_base)
-                if packet.stream.index != stream.index:
-                    continue
-                if packet.is_corrupt:
-                    raise UserError(f"cannot read {self.path}: the video is damaged or cut short")
-                for frame in packet.decode():
-                    if frame.is_corrupt:
-                        raise UserError(f"cannot read {self.path}: a frame is damaged")
-                    if self._stored_size not in (None, (frame.height, frame.width)):
-                        raise UserError(f"cannot read {self.path}: its frames change their size")
-                    yield frame
-            self._check_end(container, stream, end)
+            for frame in self._decoded(container, stream):
+                picture = to_8bit(_samples(frame), self._range)
+                picture = picture.swapaxes(0, 1) if self._turned else picture
+                yield np.ascontiguousarray(picture[:: self._steps[0], :: self._steps[1]])
+
+    def _measured(self, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[np.ndarray]:
+        """Decode all frames for what they tell together; yield the samples of those of 16 bit."""
+        start = end = length = Fraction(0)  # s, of the first frame, of the last one, and how long that stays
+        for frame in self._decoded(container, stream):
+            if self._size is None:
+                self._size = frame.height, frame.width
+                self._turned, self._steps = _orientation(frame)
+                self.height, self.width = self._size[::-1] if self._turned else self._size
+                start = _seconds(frame.pts, frame)
+            end, length = _seconds(frame.pts, frame), _seconds(frame.duration, frame)
+            self.count += 1
+            if _is_deep(frame):
+                yield _samples(frame)
+        if self._size is None:
+            raise UserError(f"cannot read {self.path}: it holds no frame")
+        self.rate = self._rate(container.format.name, stream, end - start, length)
+        self._check_end(container, stream)
+
+    def _rate(self, kind: str, stream: av.VideoStream, span: Fraction, length: Fraction) -> Fraction:
+        """Return the frames per second; headers claim anything, and AVI and GIF have gaps."""
+        stated = stream.average_rate
+        intervals = self.count - 1
+        if kind in ("gif", "avi"):  # here alone it is certain how long the last frame stays
+            span, intervals = span + length, self.count
+        if span <= 0 or intervals == 0:  # one frame, or no time stamps
+            rate = stated or (1 / length if length > 0 else 0)
+        elif stated and abs(intervals / stated - span) <= 2 * stream.time_base:  # to which stamps are rounded
+            rate = stated
+        else:
+            rate = intervals / span
+        if rate <= 0:
+            raise UserError(f"cannot read {self.path}: no frame rate can be determined")
+        return Fraction(rate)
+
+    def _decoded(self, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+        stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = _THREADS
+        stream.codec_context.options = {"err_detect": "explode", **_limit()}
+        is_jpeg = stream.codec_context.name == "mjpeg"
+        self._end = Fraction(0)  # s, over all streams, since the header states the longest one's
+        for packet in container.demux():
+            if packet.pts is not None:
+                self._end = max(self._end, (packet.pts + (packet.duration or 0)) * packet.time_base)
+            if packet.stream.index != stream.index:
+                continue
+            if packet.is_corrupt:
+                raise UserError(f"cannot read {self.path}: the video is damaged or cut short")
+            if is_jpeg and packet.size:
+                check_jpeg(self.path, bytes(packet))
+            for frame in packet.decode():
+                if frame.is_corrupt:
+                    raise UserError(f"cannot read {self.path}: a frame is damaged")
+                if self._size not in (None, (frame.height, frame.width)):
+                    raise UserError(f"cannot read {self.path}: its frames change their size")
+                yield frame
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
         try:
             # The prefix keeps FFmpeg from taking a name with a colon for a network protocol.
-            with av.open(f"file:{self.path}", **_METADATA) as container:
+            with av.open(f"file:{self.path}", options=_limit(), **_METADATA) as container:
                 kind = container.format.name
                 if kind in ("tty", "image2") or kind.endswith("_pipe"):  # text, single pictures
                     raise UserError(f"cannot read {self.path}: it is not a video")
@@ -101,12 +142,13 @@ class VideoReader:
                     raise UserError(f"cannot read {self.path}: it holds no video stream")
                 if streams[0].codec_context is None:
                     raise UserError(f"cannot read {self.path}: FFmpeg cannot decode its codec")
+                check_pixels(self.path, streams[0].height * streams[0].width)
                 yield container, streams[0]
         except av.error.FFmpegError as error:
             reason = error.strerror or error
             raise UserError(f"cannot read {self.path} as a video: {reason}") from error
 
-    def _check_end(self, container: av.container.InputContainer, stream: av.VideoStream, end: Fraction) -> None:
+    def _check_end(self, container: av.container.InputContainer, stream: av.VideoStream) -> None:
         """Compare the time of the last packet with what the header promises.
 
         Time, because an AVI counts frames that were dropped on recording, and an edit list of an
@@ -121,41 +163,41 @@ class VideoReader:
         elif "avi" in formats:  # its duration is corrected to what is left of a cut file
             promised = stream.frames / Fraction(stream.average_rate or self.rate)
         # Intact files state up to two frames more, as the last packet's own duration is unknown.
-        if end < promised - max(3 / self.rate, Fraction(1, 10)):
+        if self._end < promised - max(3 / self.rate, Fraction(1, 10)):
             raise UserError(
                 f"cannot read {self.path}: the video is cut short, "
-                f"{float(end):.2f} s of {float(promised):.2f} s are there"
+                f"{float(self._end):.2f} s of {float(promised):.2f} s are there"
             )
 
-    def _measure(self) -> tuple[Fraction, float]:
-        """Return the frame rate, and the stream's rotation in degrees counter-clockwise.
 
-        Before version 14 PyAV states a rotation with the stream, since then with each frame.
-        """
-        with self._opened() as (container, stream):
-            rotation = getattr(stream, "side_data", {}).get("DISPLAYMATRIX", 0)
-            rate = stream.average_rate
-            if container.format.name == "gif":
-                _check_gif(self.path)
-            # A GIF has a delay per frame, an AVI gaps; neither's header knows the average.
-            if rate is None or container.format.name in ("gif", "avi"):
-                rate = _average_rate(container, stream) or rate
-        if not rate or rate < 0:
-            raise UserError(f"cannot read {self.path}: no frame rate can be determined")
-        return Fraction(rate), rotation
+def _limit() -> dict[str, str]:
+    """The option that keeps FFmpeg from taking memory for larger frames."""
+    return {"max_pixels": str(min(max_pixels(), 2**31 - 1))}
 
 
-def _average_rate(container: av.container.InputContainer, stream: av.VideoStream) -> Fraction | None:
-    """Return the number of packets over the time that they fill; None where they state no time."""
-    count, start, end = 0, None, 0
-    for packet in container.demux(stream):
-        if packet.pts is not None and packet.size:
-            count += 1
-            start = packet.pts if start is None else min(start, packet.pts)
-            end = max(end, packet.pts + (packet.duration or 0))
-    if start is None or end <= start:
-        return None
-    return count / ((end - start) * stream.time_base)
+def _seconds(ticks: int | None, frame: av.VideoFrame) -> Fraction:
+    return Fraction((ticks or 0) * (frame.time_base or 0))
+
+
+def _is_deep(frame: av.VideoFrame) -> bool:
+    return frame.format.components[0].bits == 16
+
+
+def _samples(frame: av.VideoFrame) -> np.ndarray:
+    """(H, W, 3) RGB as stored, uint16 where the container has 16 bit, whatever the camera had."""
+    return frame.to_ndarray(format="rgb48le" if _is_deep(frame) else "rgb24")
+
+
+def _orientation(frame: av.VideoFrame) -> tuple[bool, tuple[int, int]]:
+    """Whether axes 0 and 1 are swapped, and then the step along each, -1 = mirrored."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return False, (1, 1)
+    # ISO 14496-12, 8.3.2: (x, y) becomes (a x + c y, b x + d y).
+    (a, b), (c, d) = np.frombuffer(matrix, np.int32).reshape(3, 3)[:2, :2].astype(float)
+    turned = abs(a) + abs(d) < abs(b) + abs(c)
+    x, y = (c, b) if turned else (a, d)
+    return turned, (-1 if y < 0 else 1, -1 if x < 0 else 1)
 
 
 def _is_cover(stream: av.VideoStream) -> bool:
@@ -164,7 +206,7 @@ def _is_cover(stream: av.VideoStream) -> bool:
 
 
 def _check_gif(path: Path) -> None:
-    """Walk the blocks of a GIF (CompuServe, GIF89a specification) to its trailer.
+    """Walk the blocks of a GIF (CompuServe, GIF89a specification) to its trailer, and let Pillow decode it.
 
     FFmpeg takes whatever is left of a cut or damaged GIF for the whole.
     """
@@ -182,11 +224,13 @@ def _check_gif(path: Path) -> None:
 
         if file.read(6) not in (b"GIF87a", b"GIF89a"):
             raise UserError(f"cannot read {path}: it is not a GIF")
-        skip_colour_table(read(7)[4])
+        width, height, flags = struct.unpack("<HHB2x", read(7))
+        check_pixels(path, height * width)
+        skip_colour_table(flags)
         while True:
             kind = read(1)
             if kind == b";":
-                return
+                break
             if kind == b",":
                 skip_colour_table(read(9)[8])
             elif kind != b"!":
@@ -194,6 +238,12 @@ def _check_gif(path: Path) -> None:
             read(1)  # an extension's label, or the code size of an image
             while size := read(1)[0]:
                 read(size)
+    try:
+        with Image.open(path) as gif:
+            for frame in ImageSequence.Iterator(gif):
+                frame.load()
+    except Exception as error:
+        raise UserError(f"cannot read {path}: the GIF is damaged") from error
 
 
 class VideoWriter:
@@ -217,14 +267,14 @@ class VideoWriter:
         without a frame.
     """
 
-    def __init__(self, path: PathLike, rate: Fraction, height: int, width: int):
+    def __init__(self, path: PathLike, rate: Fraction, height: int, width: int, pixel_aspect: Fraction = _SQUARE):
         self.path = Path(path)
         self._suffix = self.path.suffix.lower()
         if self._suffix not in VIDEO_SUFFIXES:
             raise UserError(f"cannot write {path}: a video's suffix is one of {', '.join(VIDEO_SUFFIXES)}")
         if rate <= 0 or height <= 0 or width <= 0:
             raise ValueError(f"no video has rate {rate} and size {height}x{width}")
-        self.height, self.width = height, width
+        self.height, self.width, self.pixel_aspect = height, width, pixel_aspect
         self.rate = Fraction(rate).limit_denominator(100_000)
         if self._suffix == ".gif":
             self.rate = min(self.rate, Fraction(_GIF_MAX_RATE))
@@ -275,6 +325,7 @@ class VideoWriter:
         stream = self._container.add_stream(codec, rate=self.rate)
         stream.width, stream.height, stream.pix_fmt = self.width, self.height, pixels
         stream.codec_context.time_base = 1 / self.rate
+        stream.codec_context.sample_aspect_ratio = self.pixel_aspect
         stream.codec_context.thread_count = _THREADS
         stream.options = options
         if codec == "libx264":

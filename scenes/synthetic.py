@@ -12,7 +12,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from maskflownet.errors import UserError
-from maskflownet.reader.formats import PICTURE_SUFFIXES
+from maskflownet.reader.files import check_pixels
+from maskflownet.reader.formats import PICTURE_SUFFIXES, sample_range, to_8bit
 from maskflownet.reader.sample import Sample
 from maskflownet.scenes.draw import MIN_SIDE, SceneOptions, draw
 from PIL import Image
@@ -204,8 +205,9 @@ def _pyramid(path: Path, cutout: bool) -> list[np.ndarray]:
 def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as picture:  # reads the header only
+            check_pixels(path, picture.width * picture.height)
             yield picture
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"cannot read {path}: it is damaged or not a picture ({error})") from error
 
 
@@ -218,8 +220,8 @@ def _decode(path: Path) -> np.ndarray:
     """(h, w, 4) uint8 RGBA."""
     with _opened(path) as picture:
         if picture.mode.startswith("I"):  # 16 bit grey, which Pillow would clip at 255
-            grey = np.rint(np.asarray(picture).clip(0, 65535) / 257).astype(np.uint8)
-            return cv2.cvtColor(grey, cv2.COLOR_GRAY2RGBA)
+            grey = np.asarray(picture).clip(0, 65535).astype(np.uint16)
+            return cv2.cvtColor(to_8bit(grey, sample_range([grey])), cv2.COLOR_GRAY2RGBA)
         picture.draft("RGB", PHOTOGRAPH_SIDES[::-1])  # a JPEG much too large is decoded at half the size
         return np.array(picture.convert("RGBA"))
 

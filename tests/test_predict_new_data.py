@@ -87,7 +87,7 @@ def test_a_video_gives_a_video(command, inputs, tmp_path, name, suffix):
     code, _, _ = command(f"x{suffix}", "--video_filepath", inputs / name, pair=False)
     assert code == 0
     video = VideoReader(tmp_path / f"x{suffix}")
-    assert (video.height, video.width, video.count(), video.rate) == (*SIZE, 3, 20)
+    assert (video.height, video.width, video.count, video.rate) == (*SIZE, 3, 20)
 
 
 def test_a_folder_has_25_frames_a_second_unless_told(command, inputs, tmp_path):

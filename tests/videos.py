@@ -3,6 +3,7 @@
 from fractions import Fraction
 
 import av
+import cv2
 import numpy as np
 from maskflownet.reader.video import VideoWriter
 
@@ -25,16 +26,32 @@ def make(path, count=10, rate=NTSC, height=48, width=64):
     return path
 
 
-def encode(path, codec, pixels, pictures, rate=25, **options):
-    """Write a file that `VideoWriter` does not write."""
+def smooth(random, height=96, width=128):
+    """A picture with some texture, as a photograph has it."""
+    return cv2.GaussianBlur(random.integers(0, 256, (height, width, 3)).astype(np.uint8), (0, 0), 1.5)
+
+
+def damaged(data, count):
+    """Yield a file's content `count` times with 20 to 500 bytes missing, zero or random, not at its ends."""
+    random = np.random.default_rng(0)
+    for number in range(count):
+        length = int(random.integers(20, 500))
+        start = int(random.integers(len(data) // 8, len(data) * 7 // 8 - length))
+        yield data[:start] + (b"", bytes(length), random.bytes(length))[number % 3] + data[start + length :]
+
+
+def encode(path, codec, pixels, pictures, rate=25, times=None, **options):
+    """Write a file that `VideoWriter` does not write; `times` are those of the frames in 1/rate s."""
     with av.open(str(path), "w", options=options) as container:
         stream = None
-        for picture in pictures:
+        for number, picture in enumerate(pictures):
             if stream is None:
                 stream = container.add_stream(codec, rate=rate)
                 stream.height, stream.width = picture.shape[:2]
                 stream.pix_fmt = pixels
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=pixels)
+            if times:
+                frame.pts, frame.time_base = times[number], Fraction(1, rate)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
@@ -44,10 +61,7 @@ def index_first(source, target):
     """Copy an MP4 with its index in front, so that it opens however little of it is there."""
     with av.open(str(source)) as old, av.open(str(target), "w", options={"movflags": "faststart"}) as new:
         stream = old.streams.video[0]
-        if hasattr(new, "add_stream_from_template"):
-            copy = new.add_stream_from_template(stream)
-        else:  # PyAV before 14
-            copy = new.add_stream(template=stream)
+        copy = new.add_stream_from_template(stream)
         for packet in old.demux(stream):
             if packet.dts is not None:
                 packet.stream = copy

@@ -53,7 +53,7 @@ class Exported(NamedTuple):
             f"inputs img1 and img2 ({count}, 3, {height}, {width}), float32 RGB in [0, 1]; outputs "
             f"flow ({count}, 2, {height}, {width}), px (u, v), and mask ({count}, 1, {height}, "
             f"{width}), 1 = visible\n"
-            "run it, after pip install onnxruntime pillow: python examples/run_onnx.py "
+            "run it, after pip install onnxruntime opencv-python-headless: python examples/run_onnx.py "
             f"{self.path} IMAGE_1 IMAGE_2 flow.png"
         )
 

@@ -104,7 +104,7 @@ def test_numbered_files_of_a_folder_with_confidence(folder, tmp_path, suffix):
 def test_videos(folder, tmp_path, role, suffix):
     predict(folder, (tmp_path / f"x{suffix}", role), max_flow=9, rate=20)
     video = VideoReader(tmp_path / f"x{suffix}")
-    assert (video.height, video.width, video.count(), video.rate) == (*SIZE, 3, 20)
+    assert (video.height, video.width, video.count, video.rate) == (*SIZE, 3, 20)
     (frame, *_) = video
     if role == "confidence":
         assert frame[:, :40].min() > 200 and frame[:, -1].max() < 60

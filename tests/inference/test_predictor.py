@@ -8,8 +8,9 @@ from maskflownet.errors import UserError
 from maskflownet.inference.confidence import consistency
 from maskflownet.inference.metrics import means, measure
 from maskflownet.inference.predictor import Predictor, load
-from maskflownet.reader.formats import read_flow, read_image
+from maskflownet.reader.formats import read_flow, read_image, write_image
 from numpy.testing import assert_allclose
+from PIL import Image
 
 from tests.known_engine import KnownEngine
 
@@ -70,8 +71,8 @@ def test_a_stream_mixes_no_sizes_and_holds_no_more_than_its_batch():
     [
         (image(0), image(0, 65), "differ in shape"),
         (image(0).astype("f4"), image(0), "not float32"),
-        (image(0)[..., 0], image(0)[..., 0], "must be uint8 RGB arrays"),
-        (image(0)[:0], image(0)[:0], "are empty"),
+        (image(0)[..., :2], image(0)[..., :2], "a picture is"),
+        (image(0)[:0], image(0)[:0], "is empty"),
     ],
 )
 def test_wrong_arrays_are_one_sentence(first, second, message):
@@ -80,6 +81,35 @@ def test_wrong_arrays_are_one_sentence(first, second, message):
         predictor(first, second)
     with pytest.raises(UserError, match=message):
         list(predictor.stream([(first, second)]))
+
+
+@pytest.mark.parametrize("kind", ["path", "PIL", "tensor", "grey", "16 bit"])
+def test_pairs_and_streams_take_every_kind_of_picture(tmp_path, kind):
+    """What the engine gets is what it gets of the array."""
+
+    def of(array):
+        match kind:
+            case "path":
+                path = tmp_path / f"{array[0, 0, 0]}.png"
+                write_image(path, array)
+                return path
+            case "PIL":
+                return Image.fromarray(array)
+            case "tensor":
+                return pytest.importorskip("torch").from_numpy(array)
+            case "grey":
+                return array[..., 0]
+        return array.astype(np.uint16) * 4
+
+    engine = KnownEngine(lambda image_1, image_2: image_2[..., :2].astype(float) - image_1[..., :2])
+    predictor = Predictor(engine)
+    pair = image(0), image(1)
+    if kind == "grey":
+        pair = [np.repeat(i[..., :1], 3, 2) for i in pair]
+    expected = predictor(*pair).flow
+    given = [of(i) for i in pair]
+    for found in (predictor(*given), next(predictor.stream([given]))):
+        assert_allclose(found.flow, expected, rtol=0, atol=2 if kind == "16 bit" else 0)
 
 
 def test_batch_of_nothing_is_refused():

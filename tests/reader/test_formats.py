@@ -1,6 +1,7 @@
 import io
 import pickle
 import struct
+import zipfile
 import zlib
 
 import cv2
@@ -13,6 +14,7 @@ from maskflownet.reader.formats import (
     read_flo,
     read_flow,
     read_image,
+    read_images,
     read_kitti_png,
     read_mask,
     read_pfm,
@@ -22,6 +24,9 @@ from maskflownet.reader.formats import (
     write_image,
     write_kitti_png,
 )
+from PIL import Image
+
+from tests.videos import damaged
 
 
 def put(path, data):
@@ -219,7 +224,7 @@ def test_a_cut_or_lying_npy(tmp_path):
     unclosed = data.replace(b"), }", b",   ")
     for wrong in (data[:-5], data[:100], huge.getvalue() + bytes(16), unclosed):
         assert wrong != data
-        with pytest.raises(UserError, match="damaged"):
+        with pytest.raises(UserError, match="damaged|header states"):
             read_flow(put(tmp_path / "wrong.npy", wrong))
 
 
@@ -336,7 +341,7 @@ def test_16_bit_is_scaled(tmp_path, suffix):
     assert (read_image(path) == (255, 128, 0)).all()
     grey = put(tmp_path / "grey.png", encode(".png", np.full((3, 4), 40000, np.uint16)))
     assert (read_image(grey) == 156).all()
-    assert (read_mask(grey) == 156).all()
+    assert (read_mask(grey) == 255).all()  # the largest, whatever the container would hold
 
 
 @pytest.mark.parametrize(
@@ -399,7 +404,7 @@ def test_a_cut_jpeg_with_a_thumbnail(tmp_path):
     segment = b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 2) + thumbnail
     whole = data[:2] + segment + data[2:]
     assert read_image(put(tmp_path / "whole.jpg", whole)).shape == (60, 80, 3)
-    with pytest.raises(UserError, match="the JPEG ends early"):
+    with pytest.raises(UserError, match="the JPEG is damaged or ends early"):
         read_image(put(tmp_path / "cut.jpg", whole[:-300]))
 
 
@@ -491,10 +496,142 @@ def test_arrays_become_what_files_become():
     assert read_image(colour) is not None and (read_image(colour) == colour).all()
     rgba = np.dstack([colour, np.zeros((60, 80), np.uint8)])
     assert (read_image(rgba) == colour).all()
+    colour = cv2.normalize(colour, None, 0, 255, cv2.NORM_MINMAX)
     for grey in (colour[..., 0], colour[..., :1], colour[..., 0].astype(np.uint16) * 257):
         read = read_image(grey)
         assert read.dtype == np.uint8 and read.flags.c_contiguous
         assert (read == colour[..., :1]).all()
-    for wrong in (colour.astype(np.float32), colour[None], colour[..., :2], colour[:0]):
+    for wrong in (colour.astype(np.float32), colour[None, None], colour[..., :2], colour[:0], None):
         with pytest.raises(UserError, match="a picture is"):
             read_image(wrong)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16"])
+def test_pil_pictures_become_what_their_files_become(tmp_path, mode):
+    colour = cv2.normalize(smooth(), None, 0, 255, cv2.NORM_MINMAX)
+    if mode == "I;16":
+        picture = Image.fromarray(colour[..., 0].astype(np.uint16) * 4)
+    else:
+        picture = Image.fromarray(colour).convert(mode)
+    picture.save(tmp_path / "x.tiff")
+    atol = 1 if mode == "CMYK" else 0
+    np.testing.assert_allclose(read_image(picture).astype(int), read_image(tmp_path / "x.tiff").astype(int), atol=atol)
+
+
+def test_tensors_become_what_arrays_become():
+    torch = pytest.importorskip("torch")
+    for colour in (smooth(), np.stack([smooth()] * 2)):
+        assert (read_image(torch.from_numpy(colour)) == colour).all()
+
+
+def test_the_bits_of_a_camera_do_not_matter(shared):
+    """8 bit, and 10, 12 and 16 bit in 16, give the same pictures."""
+    folder = shared / "cases" / "sixteen_bit"
+    pictures = read_images(folder / f"same_8bit_{i}.png" for i in (1, 2))
+    others = [read_images(folder / f"ten_bit_{i}.png" for i in (1, 2))]
+    others += [read_images([p.astype(np.uint16) * factor for p in pictures]) for factor in (16, 257)]
+    for other in others:
+        for picture, same in zip(pictures, other):
+            np.testing.assert_array_equal(same, picture)
+
+
+def test_a_thermal_pair_fills_eight_bit_with_one_scale():
+    """Hundredths of a kelvin, with a hot pixel; the second picture is a little warmer."""
+    celsius = np.linspace(0, 20, 60 * 80).reshape(60, 80)
+    first, second = (((celsius + warmer + 273.15) * 100).astype(np.uint16) for warmer in (0, 2))
+    first[30, 40] = 65535
+    read_1, read_2 = (read[..., 0].astype(int) for read in read_images([first, second]))
+    assert len(np.unique(read_1)) > 200
+    assert abs(np.median(read_2 - read_1) - 2 / 22 * 255) <= 1
+
+
+def test_most_damage_of_a_jpeg_is_found(shared, tmp_path, capfd):
+    assert fails(shared / "cases" / "faults" / "jpg_400_bytes_missing.jpg")
+    data = encode(".jpg", cv2.imread(str(shared / "data/pairs/middlebury/RubberWhale/frame10.png")))
+    refused = sum(fails(put(tmp_path / "x.jpg", wrong)) for wrong in damaged(data, 60))
+    assert refused >= 50
+    assert capfd.readouterr().err == ""
+
+
+def test_what_pngs_remark_is_not_printed(shared, tmp_path, capfd):
+    assert fails(shared / "cases" / "faults" / "png_short_idat_crc_right.png")
+    data = encode(".png", smooth())
+    for kind, content in ((b"iCCP", b"x\0\0nonsense"), (b"gAMA", bytes(4)), (b"pHYs", b"1"), (b"sBIT", b"\xff\0")):
+        chunk = kind + content
+        chunk = struct.pack(">I", len(content)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        assert not fails(put(tmp_path / "x.png", data[:33] + chunk + data[33:]))
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 3), (8, 8), (17, 33)])
+def test_an_interlaced_png(tmp_path, size):
+    """PNG specification, 8.2: seven passes over pixels 8, 4, 2 and 1 apart."""
+    grey = np.random.RandomState(0).randint(0, 256, size).astype(np.uint8)
+    passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
+    rows = [row for y, x, dy, dx in passes for row in grey[y::dy, x::dx] if row.size]
+    packed = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    header = struct.pack(">IIBBBBB", *size[::-1], 8, 0, 0, 0, 1)
+    data = b"\x89PNG\r\n\x1a\n"
+    for chunk in (b"IHDR" + header, b"IDAT" + packed, b"IEND"):
+        data += struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    assert (read_image(put(tmp_path / "x.png", data)) == grey[..., None]).all()
+    assert (read_images([tmp_path / "x.png"])[0] == grey[..., None]).all()
+
+
+def fails(path):
+    """Whether a picture is refused, as a user names it."""
+    try:
+        read_images([path])
+    except UserError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+def test_an_animation_is_no_picture(tmp_path, suffix):
+    pictures = [Image.fromarray(smooth()), Image.fromarray(255 - smooth())]
+    pictures[0].save(tmp_path / f"x{suffix}", save_all=True, append_images=pictures[1:])
+    with pytest.raises(UserError, match="it is an animation"):
+        read_image(tmp_path / f"x{suffix}")
+
+
+def test_a_header_takes_no_memory(shared, tmp_path, monkeypatch):
+    faults = shared / "cases" / "faults"
+    with pytest.raises(UserError, match="its header states 1,024,000,000 pixels, more than 100,000,000"):
+        read_image(faults / "bomb_header_only_32000x32000.png")
+    write_image(tmp_path / "x.png", smooth())
+    write_flow(tmp_path / "x.npz", np.zeros((60, 80, 2)))
+    monkeypatch.setenv("MASKFLOWNET_MAX_PIXELS", "4799")
+    for read, name in ((read_image, "x.png"), (read_flow, "x.npz")):
+        with pytest.raises(UserError, match="4,800 pixels, more than 4,799"):
+            read(tmp_path / name)
+    monkeypatch.setenv("MASKFLOWNET_MAX_PIXELS", "4800")
+    assert read_image(tmp_path / "x.png").shape == (60, 80, 3)
+    monkeypatch.setenv("MASKFLOWNET_MAX_PIXELS", "many")
+    with pytest.raises(UserError, match="MASKFLOWNET_MAX_PIXELS is a whole number"):
+        read_image(tmp_path / "x.png")
+
+
+def test_members_that_nobody_asked_for_are_not_read(tmp_path):
+    """Nor what else an archive may hold: no array, one of records, or a shape of 2^62."""
+    with zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("flow.npy", npy(np.ones((2, 3, 2), "<f4")))
+        archive.writestr("large.npy", b"no array")
+    assert (read_flow(tmp_path / "x.npz")[0] == 1).all()
+    records = np.zeros((2, 3), [("u", "f4"), ("v", "f4")])
+    huge = io.BytesIO()
+    np.lib.format.write_array_header_1_0(huge, {"descr": "<f4", "fortran_order": False, "shape": (0, 2**62, 2**62)})
+    for wrong in (npy(records), huge.getvalue(), b"", b"no array"):
+        for name in ("flow", "mask"):
+            with zipfile.ZipFile(tmp_path / "y.npz", "w") as archive:
+                if name != "flow":
+                    archive.writestr("flow.npy", npy(np.ones((2, 3, 2))))
+                archive.writestr(f"{name}.npy", wrong)
+            with pytest.raises(UserError, match="cannot read"):
+                read_flow(tmp_path / "y.npz")
+
+
+def npy(array):
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()

@@ -14,7 +14,7 @@ from maskflownet.engine.graphs import graph_of
 from maskflownet.engine.load import load_engine
 from maskflownet.errors import UserError
 from maskflownet.inference.predictor import Predictor
-from maskflownet.reader.formats import read_flow, read_image, write_image
+from maskflownet.reader.formats import read_flow, read_image, read_images, write_image
 from maskflownet.settings.cli import run
 from maskflownet.settings.configs import load_network_config
 from maskflownet.tools import onnx_export
@@ -26,6 +26,7 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 torch = pytest.importorskip("torch")
 from maskflownet.engine.torch.operators import OPERATORS  # noqa: E402
+from maskflownet.examples.run_onnx import read_images as example_images  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = (64, 128)
@@ -243,6 +244,17 @@ def test_the_deformable_convolution_keeps_the_border_rule(size, reach):
     inputs = x, np.tile(offset, (1, 9, 1, 1)), weight, bias
     attrs = {"kernel": (3, 3), "num_filter": 4, "pad": (1, 1)}
     agree("_contrib_DeformableConvolution", inputs, attrs, 1e-4)
+
+
+def test_the_example_reads_pictures_as_everything_else_does(shared):
+    cases = shared / "cases"
+    ten_bit = [cases / "sixteen_bit" / f"ten_bit_{i}.png" for i in (1, 2)]
+    grey = [cases / "run_onnx_reader" / f"g16_{i}.png" for i in (1, 2)]
+    for paths in (ten_bit, grey, [cases / "run_onnx_reader" / "rotated.jpg"]):
+        for found, expected in zip(example_images([str(path) for path in paths]), read_images(paths)):
+            np.testing.assert_array_equal(np.rint(found * 255), expected.transpose(2, 0, 1))
+    with pytest.raises(ValueError, match="as a picture"):
+        example_images([str(cases / "README.md")])
 
 
 def test_the_example_runs_with_no_other_code(checkpoints, models, tmp_path):
