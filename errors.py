@@ -7,10 +7,6 @@ class UserError(Exception):
     """Something the user can put right: one sentence that says what is wrong and what would do."""
 
 
-class DataError(UserError):
-    """A file or a data set of the user's cannot be used."""
-
-
 def nearest(name: str, known) -> str:
     """A hint ", did you mean X?" for the known name that is nearest to `name`, or nothing."""
     match = difflib.get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=0.5)

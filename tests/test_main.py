@@ -16,6 +16,12 @@ from tests.training_runs import write_configs
 ROOT = Path(__file__).resolve().parents[1]
 
 
+NOT_FOR_ONNX = [  # and values that are right elsewhere
+    ("--engine", "mxnet"), ("--engine", "torch"), ("-g", "0"), ("--workers", "0"), ("--steps", "1"),
+    ("--dataset_cfg", "a"), ("--precision", "bf16"),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -31,9 +37,18 @@ ROOT = Path(__file__).resolve().parents[1]
         (["MaskFlownet_S", "-c", "x", "--predict", "--debug"], "--debug is not for --predict"),
         (["MaskFlownet_S", "-c", "x", "--valid", "-s2"], "-s is not for --valid"),
         *(
-            (["MaskFlownet_S", "-c", "x", "--export_onnx", "x.onnx", *given], f"{given[0]} is not for --export_onnx")
-            for given in (["--engine", "mxnet"], ["--engine", "torch"], ["-g", "0"], ["--workers", "0"])
+            (["MaskFlownet_S", "-c", "x", "--export_onnx", "x.onnx", *given.split()], said)
+            for given, said in [
+                *((f"{name} {value}", f"{name} is not for --export_onnx") for name, value in NOT_FOR_ONNX),
+                ("--pad", "--pad is not for --export_onnx"),
+                ("--valid", "--export_onnx exclude each other"),
+                ("--resize 100,64", "such as 128,64"),
+                ("--export_onnx x.pb", "the name of an ONNX model ends in .onnx"),
+                ("--export_onnx no/x.onnx", "its folder no does not exist"),
+                ("-c fff", "no checkpoint fff"),
+            ]
         ),
+        (["MaskFlownet_S", "--export_onnx", "x.onnx"], "--export_onnx needs a checkpoint: -c"),
         (["MaskFlownet_S", "--scale", "1e305"], "at most 1000"),
         (["MaskFlownet_S", "--report"], "--report is for --valid"),
         (["MaskFlownet_S", "--valid", "-c", "x", "--report_images", "3"], "--report_images is for --report"),
@@ -58,13 +73,14 @@ def test_wrong_arguments_are_one_sentence(arguments, message, tmp_path, capsys, 
     for name in list(os.environ):
         if name.startswith("MASKFLOWNET_"):
             monkeypatch.delenv(name)
-    line = [*arguments, "--output_root", str(tmp_path)] if arguments else []
+    monkeypatch.chdir(tmp_path)
+    line = [*arguments, "--output_root", "."] if arguments else []
     assert run(main.main, line) == 2
     out, err = capsys.readouterr()
     assert message in err
     assert err.count("\n") == 1
     assert out == ""
-    assert not list(tmp_path.glob("weights/*"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_program_trains_and_goes_on(tmp_path):

@@ -8,18 +8,14 @@ environment. Without further processes it kills itself after KILL_AFTER steps. A
 processes it also writes the parameters that it ends with to FOLDER/rank_N.params.
 """
 
-from __future__ import annotations
-
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
-from maskflownet.checkpoints.checkpoint import read_checkpoint
-from maskflownet.checkpoints.params import read_params, write_params
+from maskflownet.checkpoints.params import write_params
 from maskflownet.engine.contract import under_torchrun
 from maskflownet.engine.load import make_engine
 from maskflownet.engine.torch.distributed import run_in_processes
@@ -30,12 +26,10 @@ from maskflownet.settings.configs import load_network_config
 from maskflownet.settings.datasets import load_data_config
 from maskflownet.training.launch import Executor, train_on
 from maskflownet.training.loop import train
-from maskflownet.training.snapshots import state_path
 
-from tests.training_runs import options
+from tests.training_runs import RUN, arrays_of, die_after, newest, options
 
 ROOT = Path(__file__).resolve().parents[1]
-RUN = "abcJan01-0000"
 # Of `write_configs`, by kind of device. GPUs often have no MXNet, which traces the graphs of other sizes.
 SIZES = {
     "cpu": {},
@@ -59,16 +53,6 @@ def train_torch_in(folder: Path, ranks: int = 0, checkpoint=None, kind: str = "c
         return Path(run_in_processes(devices, train_on, (executor, config, data, checkpoint, chosen)))
     engine = TorchEngine(config, devices)
     return train(engine, config, data, checkpoint, chosen)
-
-
-def arrays_of(path) -> dict[str, np.ndarray]:
-    return {**read_params(path), **read_params(state_path(path))}
-
-
-def largest_difference(path_a, path_b) -> float:
-    a, b = arrays_of(path_a), arrays_of(path_b)
-    assert set(a) == set(b)
-    return max(float(np.abs(a[name] - b[name]).max()) for name in a)
 
 
 def training_differences(path_a, path_b) -> dict[str, float]:
@@ -103,15 +87,11 @@ def start(*arguments, module="tests.torch_runs", **environment) -> subprocess.Po
 def main(arguments) -> None:
     folder = Path(arguments[0])
     ranks, steps, *rest = map(int, arguments[1:])
-    if rest:
-        die_after(*rest)
+    die_after(*(rest or [0]), TorchTraining)
     if under_torchrun():
         train_as_rank(folder, steps)
         return
-    checkpoint = None
-    if list((folder / "weights").glob("*.params")):
-        checkpoint = read_checkpoint("abc", folder / "weights")
-    train_torch_in(folder, ranks, checkpoint, os.environ.get("KIND", "cpu"), steps=steps, run=RUN)
+    train_torch_in(folder, ranks, newest(folder), os.environ.get("KIND", "cpu"), steps=steps, run=RUN)
 
 
 def train_as_rank(folder: Path, steps: int) -> None:
@@ -122,18 +102,6 @@ def train_as_rank(folder: Path, steps: int) -> None:
     train(engine, config, data, None, options(folder, steps=steps, run=RUN))
     write_params(folder / f"rank_{os.environ['RANK']}.params", engine.parameters())
     engine.close()
-
-
-def die_after(steps: int) -> None:
-    """Let this process kill itself when it has done so many steps."""
-    train_batch = TorchTraining.train_batch
-
-    def train_or_die(self, batch, done, rate):
-        if done == steps:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return train_batch(self, batch, done, rate)
-
-    TorchTraining.train_batch = train_or_die
 
 
 if __name__ == "__main__":

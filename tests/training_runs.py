@@ -6,19 +6,22 @@ trains FOLDER/network.yaml on FOLDER/data.yaml with DEVICES CPU contexts up to s
 from FOLDER/weights if a checkpoint is there; after KILL_AFTER steps (0 = never) it kills itself.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import sys
 from pathlib import Path
 
+import numpy as np
 import yaml
+from maskflownet.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from maskflownet.checkpoints.params import read_params
 from maskflownet.settings.configs import load_network_config
 from maskflownet.settings.datasets import load_data_config
 from maskflownet.training.loop import train
 from maskflownet.training.plan import Options
+from maskflownet.training.snapshots import state_path
 
+RUN = "abcJan01-0000"
 NETWORK = {"network": {"class": "MaskFlownet_S"}, "optimizer": {"learning_rate": [[7, 1.0e-4], [100, 5.0e-5]]}}
 AUGMENTATION = {
     "rotation": 17, "zoom": [0.8, 1.1], "aspect": [0.9, 1.1], "translation": 0.1,
@@ -61,23 +64,40 @@ def train_in(folder: Path, devices: int = 1, checkpoint=None, **changes) -> Path
     return train(engine, config, data, checkpoint, options(folder, **changes))
 
 
+def newest(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint of `RUN` in a folder, if there is one."""
+    weights = folder / "weights"
+    return read_checkpoint(RUN, weights) if list(weights.glob("*.params")) else None
+
+
+def die_after(steps: int, training: type) -> None:
+    """Let this process kill itself when it has done so many steps, 0 = never."""
+    train_batch = training.train_batch
+
+    def train_or_die(self, batch, done, rate):
+        if 0 < steps == done:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return train_batch(self, batch, done, rate)
+
+    training.train_batch = train_or_die
+
+
+def arrays_of(path) -> dict[str, np.ndarray]:
+    """Parameters and state of a checkpoint."""
+    return {**read_params(path), **read_params(state_path(path))}
+
+
+def largest_difference(path_a, path_b) -> float:
+    a, b = arrays_of(path_a), arrays_of(path_b)
+    assert set(a) == set(b)
+    return max(float(np.abs(a[name] - b[name]).max()) for name in a)
+
+
 def main(folder: Path, devices: int, steps: int, kill_after: int) -> None:
-    from maskflownet.checkpoints.checkpoint import read_checkpoint  # noqa: PLC0415
     from maskflownet.engine.mxnet import MXNetTraining  # noqa: PLC0415
 
-    if kill_after:
-        train = MXNetTraining.train_batch
-
-        def train_and_die(self, batch, step, rate):
-            if step == kill_after:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return train(self, batch, step, rate)
-
-        MXNetTraining.train_batch = train_and_die
-    checkpoint = None
-    if list((folder / "weights").glob("*.params")):
-        checkpoint = read_checkpoint("abc", folder / "weights")
-    train_in(folder, devices, checkpoint, steps=steps, run="abcJan01-0000")
+    die_after(kill_after, MXNetTraining)
+    train_in(folder, devices, newest(folder), steps=steps, run=RUN)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from maskflownet.engine.graphs import graph_of
+from maskflownet.engine.torch.fused.cpu import CPUNetwork
 from maskflownet.engine.torch.module import GraphModule
 
 from tests.golden_values import BOUND, relative_error
@@ -18,9 +19,9 @@ NETWORKS = ("MaskFlownet_S", "MaskFlownet")
 HEAD = "MaskFlownet_S."
 
 
-def module_of(golden, network, pyramid="released"):
+def module_of(golden, network, pyramid="released", kind=GraphModule):
     """The network with the golden parameters; the head of the full one frozen."""
-    module = GraphModule(graph_of("network", network=network, pyramid=pyramid))
+    module = kind(graph_of("network", network=network, pyramid=pyramid))
     arrays = golden.parameters(network)
     module.load_state_dict({name: torch.tensor(array) for name, array in arrays.items()})
     for name, parameter in module.named_parameters():
@@ -41,10 +42,10 @@ def images(golden):
     return [image - mean for image in images]
 
 
-def check(golden, file, entry, value):
+def check(golden, file, entry, value, by="GraphModule"):
     """Compare, under a name of its own in the table of golden errors."""
     error = relative_error(value.detach(), golden.arrays(file)[entry])
-    golden.errors[f"torch: {file}/{entry}"] = error
+    golden.errors[f"torch, {by}: {file}/{entry}"] = error
     assert error < BOUND, f"{file}/{entry} is off by {error:.1e} of its largest value"
 
 
@@ -56,13 +57,13 @@ def test_torch_parameter_names_and_shapes(golden, network):
     assert set(module.state_dict()) == set(shapes)  # the constants are no state
 
 
+@pytest.mark.parametrize("kind", [GraphModule, CPUNetwork])
 @pytest.mark.parametrize("network", NETWORKS)
 @torch.no_grad()
-def test_golden_torch_predictions_and_mask(golden, images, network):
-    *flows, mask = module_of(golden, network)(*images)
-    for i, flow in enumerate(flows):
-        check(golden, network, f"prediction{i}", flow)
-    check(golden, network, "mask", mask)
+def test_golden_torch_predictions_and_mask(golden, images, network, kind):
+    names = (*(f"prediction{i}" for i in range(5)), "mask")
+    for name, result in zip(names, module_of(golden, network, kind=kind)(*images), strict=True):
+        check(golden, network, name, result, kind.__name__)
 
 
 @torch.no_grad()

@@ -56,26 +56,10 @@ def test_yields_22232_and_640(tmp_path):
         shutil.rmtree(root)  # 68,616 files that pytest would keep for three runs
 
 
-def test_a_split_file_that_does_not_fit_is_an_error(root):
-    lines = root / "FlyingChairs_train_val.txt"
-    for content, message in (("1\n2\n", "2 pairs"), ("1\n" * 6 + "3\n", "'3'"), ("", "0 pairs")):
-        lines.write_text(content)
-        with pytest.raises(UserError, match=message) as caught:
-            Chairs(root)
-        assert str(lines) in str(caught.value)
-    lines.unlink()
-    with pytest.raises(UserError, match=r"FlyingChairs_train_val\.txt"):
-        Chairs(root)
-
-
-def test_a_part_without_a_pair_is_an_error(root, tmp_path):
+def test_a_part_without_a_pair_is_an_error(root):
     (root / "FlyingChairs_train_val.txt").write_text("1\n" * 7)
     with pytest.raises(UserError, match=str(root)):
         Chairs(root, "val")
-    (tmp_path / "empty" / "data").mkdir(parents=True)
-    (tmp_path / "empty" / "FlyingChairs_train_val.txt").touch()
-    with pytest.raises(UserError, match="empty"):
-        Chairs(tmp_path / "empty")
 
 
 @pytest.mark.parametrize("layout", MAKE)
@@ -134,13 +118,9 @@ def test_a_root_with_both_layouts_is_an_error(tmp_path):
         Things3D(tmp_path)
 
 
-def test_wrong_roots_passes_and_layouts_are_errors(tmp_path):
+def test_wrong_roots_and_passes_are_errors(tmp_path):
     with pytest.raises(UserError, match="neither layout"):
         Things3D(tmp_path)
-    with pytest.raises(UserError, match="nowhere"):
-        Things3D(tmp_path / "nowhere")
     trees.make_things3d_subset(tmp_path)
-    with pytest.raises(UserError, match="'dirty'"):
-        Things3D(tmp_path, "all", ("dirty",))
     with pytest.raises(UserError, match="image_final"):
         Things3D(tmp_path, "all", ("final",))

@@ -186,6 +186,7 @@ def test_float64_beyond_float32_is_unknown(tmp_path):
         ("a.pfm", b"PF\n-2 2\n-1\n" + bytes(48), "header"),
         ("a.pfm", b"PF\n2 0\n-1\n", "absurd size"),
         ("a.pfm", b"PF\n2 2\n-1\n" + bytes(47), "cut short"),
+        ("a.pfm", b"PF\n60000 60000\n-1\n" + bytes(8), "cut short"),
         ("a.pfm", b"PF\n2 2\n-1\n" + bytes(49), "followed by something else"),
         ("a.png", b"", "the file is empty"),
         ("a.png", b"some words of text", "not a picture"),

@@ -76,25 +76,6 @@ def test_years_mixed_in_one_folder_are_an_error(tmp_path):
         Kitti2015(tmp_path)
 
 
-def test_the_real_pair(shared, tmp_path):
-    files = shared / "data" / "pairs" / "kitti" / "flowpy_000010"
-    training = tmp_path / "training"
-    for name, source in (
-        ("image_2/000010_10.png", "frame1.png"),
-        ("image_2/000010_11.png", "frame2.png"),
-        ("flow_occ/000010_10.png", "flow_occ.png"),
-        ("flow_noc/000010_10.png", "flow_noc.png"),
-    ):
-        (training / name).parent.mkdir(parents=True, exist_ok=True)
-        (training / name).write_bytes((files / source).read_bytes())
-    dataset = Kitti2015(tmp_path, "val")
-    sample, noc = dataset[0], dataset.noc(0)
-    assert sample.flow.shape == (375, 1242, 2)
-    # Pixels with a label, counted in the files by OpenCV.
-    assert ((sample.mask > 0).sum(), (noc > 0).sum()) == (111664, 109063)
-    assert not ((noc > 0) & (sample.mask == 0)).any()
-
-
 FRAMES = {0: 4, 4: 2, 5: 3, 6: 2}
 
 

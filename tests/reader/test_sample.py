@@ -1,12 +1,10 @@
-"""The sample: a plain tuple that workers can send; crops, flips and resizing of it."""
+"""Crops, flips and resizing of a sample."""
 
-import pickle
 from collections import Counter
 
 import numpy as np
 import pytest
 from maskflownet.errors import UserError
-from maskflownet.reader.pairs import Pairs
 from maskflownet.reader.sample import (
     LEAST_WEIGHT,
     Sample,
@@ -19,16 +17,6 @@ from maskflownet.reader.sample import (
 
 SIZES = [(24, 40), (48, 80), (31, 77), (13, 19), (12, 20), (24, 55), (11, 40), (60, 15)]
 STORED = [0.0, np.nan, np.inf, -np.inf, 1e10, -1e10, 3e38]
-
-
-def test_sample_is_a_picklable_tuple():
-    image = np.zeros((2, 3, 3), np.uint8)
-    sample = Sample(image, image, None, None, "a/b")
-    assert Sample._fields == ("img1", "img2", "flow", "mask", "name")
-    copy = pickle.loads(pickle.dumps(sample))
-    assert copy.name == "a/b"
-    assert copy.flow is None
-    np.testing.assert_array_equal(copy.img1, image)
 
 
 def make_sample(height, width):
@@ -218,33 +206,3 @@ def test_pictures_shrink_by_area_and_grow_smoothly():
     assert grown.shape == (60, 4, 3)
     steps = np.diff(grown[2:-2, 0, 0].astype(int))
     assert set(steps) == {4}
-
-
-def reference(flow, mask, height, width):
-    """Compute sum(mask x flow) / sum(mask) and sum(mask) over four pixels, in float64."""
-    total, weights = np.zeros((height, width, 2)), np.zeros((height, width, 1))
-    axes = []
-    for new, old in ((height, flow.shape[0]), (width, flow.shape[1])):
-        position = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
-        low = np.floor(position).astype(int)
-        axes.append(((low, low + 1 - position), (np.minimum(low + 1, old - 1), position - low)))
-    for rows, row_weights in axes[0]:
-        for columns, column_weights in axes[1]:
-            share = row_weights[:, None, None] * column_weights[None, :, None]
-            share = share * (mask[np.ix_(rows, columns)] > 0)
-            total += share * flow[np.ix_(rows, columns)]
-            weights += share
-    ratio = (width / flow.shape[1], height / flow.shape[0])
-    return total / np.maximum(weights, 1e-9) * ratio, weights
-
-
-def test_the_real_sparse_pair(shared):
-    sample = Pairs(shared / "data" / "pairs" / "kitti")[0]
-    resized = resize_sample(sample, 576, 1280)
-    assert resized.img1.shape == (576, 1280, 3)
-    wanted, weights = reference(sample.flow, sample.mask, 576, 1280)
-    clear = np.abs(weights - LEAST_WEIGHT) > 1e-3  # OpenCV's weights are rounded
-    np.testing.assert_array_equal((resized.mask > 0)[clear], (weights > LEAST_WEIGHT)[clear])
-    valid = resized.mask[..., 0] > 0
-    assert 0.2 < valid.mean() < 0.5
-    np.testing.assert_allclose(resized.flow[valid], wanted[valid], atol=0.01)

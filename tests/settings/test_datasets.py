@@ -1,4 +1,4 @@
-"""From a dataset config and roots to readers."""
+"""From a dataset config and roots to readers, and where the roots come from."""
 
 from contextlib import closing
 from dataclasses import replace
@@ -269,7 +269,7 @@ def test_a_new_data_set_is_one_class_and_one_entry(folders, monkeypatch, tmp_pat
     """It trains, is validated by a config and without one, is checked, and has a root of its own."""
     writer = Writer()
     for version in Numbered.versions:
-        folder = writer.folder(tmp_path / "own" / version)
+        folder = tmp_path / "own" / version
         for k in range(4):
             writer.picture(folder / f"{k}_1.png", 2 * k)
             writer.picture(folder / f"{k}_2.png", 2 * k + 1)
@@ -300,3 +300,97 @@ def test_a_new_data_set_is_one_class_and_one_entry(folders, monkeypatch, tmp_pat
     path.write_text(path.read_text().replace("all}", "test}"))
     with pytest.raises(UserError, match="validation_split of numbered must be one of train, val, all"):
         load_data_config(path)
+
+
+@pytest.fixture
+def three(tmp_path, monkeypatch):
+    """Three folders, and an environment that knows of no data set."""
+    only({}, monkeypatch, tmp_path)
+    for name in ("one", "two", "three"):
+        (tmp_path / name).mkdir()
+    return tmp_path
+
+
+def find(name, given, paths_file):
+    return Roots(given, paths_file).look_up(name)
+
+
+def test_names():
+    assert root_names() == ["chairs", "things3d", "sintel", "kitti", "hd1k", "textures", "pairs"]
+
+
+def test_command_line_before_environment_before_file(three, monkeypatch):
+    paths = three / "paths.yaml"
+    paths.write_text("chairs: three\n")
+    assert find("chairs", {}, paths) == three / "three"
+    monkeypatch.setenv("MASKFLOWNET_CHAIRS", str(three / "two"))
+    assert find("chairs", {}, paths) == three / "two"
+    assert find("chairs", {"chairs": str(three / "one")}, paths) == three / "one"
+
+
+@pytest.mark.parametrize("content", ["", "# nothing yet\n"])
+def test_nothing_said_is_none(three, monkeypatch, content):
+    paths = three / "paths.yaml"
+    paths.write_text(content)
+    assert find("kitti", {"chairs": str(three / "one")}, paths) is None
+    monkeypatch.setenv("MASKFLOWNET_KITTI", "")
+    assert find("kitti", {}, paths) is None
+
+
+@pytest.mark.parametrize("name", root_names())
+def test_every_name_has_its_variable(three, monkeypatch, name):
+    monkeypatch.setenv(f"MASKFLOWNET_{name.upper()}", str(three / "two"))
+    assert find(name, {}, None) == three / "two"
+
+
+def test_home_and_absolute_folders_in_a_file(three, monkeypatch):
+    monkeypatch.setenv("HOME", str(three))
+    paths = three / "one" / "paths.yaml"
+    paths.write_text(f"sintel: {three / 'two'}\nhd1k: ~/three\n")
+    assert find("sintel", {}, paths) == three / "two"
+    assert find("hd1k", {}, paths) == three / "three"
+    assert find("hd1k", {"hd1k": "~/one"}, paths) == three / "one"
+
+
+def test_a_root_that_does_not_exist_is_an_error(three, monkeypatch):
+    with pytest.raises(UserError, match="nowhere.*sintel.*command line"):
+        find("sintel", {"sintel": str(three / "nowhere")}, None)
+    monkeypatch.setenv("MASKFLOWNET_SINTEL", str(three / "nowhere"))
+    with pytest.raises(UserError, match="nowhere.*MASKFLOWNET_SINTEL"):
+        find("sintel", {}, None)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("chair: one\n", "'chair'"),
+        ("chairs: 3\n", "chairs"),
+        ("chairs:\n", "chairs"),
+        ("- chairs\n", "does not hold keys and values"),
+        ("chairs: [one\n", "is not valid YAML"),
+        ("chairs: one\nchairs: two\n", "chairs stands twice"),
+        ("chairs: !!python/object/apply:os.getcwd []\n", "is not valid YAML"),
+        ("[1, 2]: one\n", "is not valid YAML|no data set"),
+    ],
+)
+def test_a_wrong_file_is_named(three, content, message):
+    paths = three / "paths.yaml"
+    paths.write_text(content)
+    with pytest.raises(UserError, match=message) as caught:
+        find("chairs", {}, paths)
+    assert str(paths) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(three):
+    with pytest.raises(UserError, match=r"absent\.yaml"):
+        find("chairs", {}, three / "absent.yaml")
+
+
+def test_arguments():
+    assert parse_roots(["chairs=/a", "sintel=b=c"]) == {"chairs": "/a", "sintel": "b=c"}
+    for wrong in (["chairs"], ["chairs="], ["=/a"], ["chairs=/a", "chairs=/b"]):
+        with pytest.raises(UserError):
+            parse_roots(wrong)
+    with pytest.raises(UserError, match="'chair' from the command line is no data set"):
+        Roots(parse_roots(["chair=/somewhere"]))

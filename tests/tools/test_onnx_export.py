@@ -115,8 +115,6 @@ def test_a_real_pair_of_another_size(shared, tmp_path):
     """At an odd number of tiles and columns per level, with trained parameters and one pair."""
     checkpoint = shared / "weights" / "prototype_S.params"
     folder = shared / "data" / "pairs" / "sintel" / "cave_2_0002_final"
-    if not (checkpoint.is_file() and folder.is_dir()):
-        pytest.skip("the trained checkpoint or the real pair is not there")
     pair = [read_image(path)[None, 100:292, 300:620] for path in sorted(folder.glob("frame_*"))]
     config = load_network_config("MaskFlownet_S")
     done = export_onnx(tmp_path / "model.onnx", config, read_checkpoint(checkpoint), Sizing((192, 320)), 1)
@@ -164,32 +162,6 @@ def test_the_command_says_how_to_run_it(checkpoints, tmp_path, capsys):
     pair = images(2, (64, 64))
     engine = engine_of("torch", "MaskFlownet_S", checkpoints["MaskFlownet"])
     assert np.abs(run_model(path, *pair)[0] - engine.predict(*pair).flow).max() < 1e-3
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--export_onnx", "x.onnx"], "--export_onnx needs a checkpoint: -c"),
-        (["--export_onnx", "x.onnx", "-c", "x", "--valid"], "--export_onnx exclude each other"),
-        (["--export_onnx", "x.pb", "-c", "x"], "the name of an ONNX model ends in .onnx"),
-        (["--export_onnx", "no/x.onnx", "-c", "x"], "its folder no does not exist"),
-        (["--export_onnx", "x.onnx", "-c", "x", "--pad"], "--pad is not for --export_onnx"),
-        (["--export_onnx", "x.onnx", "-c", "x", "-g", "0"], "-g is not for --export_onnx"),
-        (["--export_onnx", "x.onnx", "-c", "x", "--steps", "1"], "--steps is not for"),
-        (["--export_onnx", "x.onnx", "-c", "x", "--dataset_cfg", "a"], "--dataset_cfg is not for"),
-        (["--export_onnx", "x.onnx", "-c", "x", "--precision", "bf16"], "--precision is not for"),
-        (["--export_onnx", "x.onnx", "-c", "x", "--resize", "100,64"], "such as 128,64"),
-        (["--export_onnx", "x.onnx", "-c", "fff"], "no checkpoint fff"),
-    ],
-)
-def test_wrong_arguments_are_one_sentence(arguments, message, tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert run(main.main, ["MaskFlownet_S", *arguments, "--output_root", "."]) == 2
-    out, err = capsys.readouterr()
-    assert message in err
-    assert err.count("\n") == 1
-    assert out == ""
-    assert not list(tmp_path.iterdir())
 
 
 def test_a_checkpoint_that_does_not_fit_is_refused(checkpoints, tmp_path):

@@ -9,14 +9,12 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
 from maskflownet.checkpoints.checkpoint import load_checkpoint, read_checkpoint
-from maskflownet.checkpoints.params import read_params
 from maskflownet.errors import UserError
 from maskflownet.training.snapshots import state_path
 
-from tests.training_runs import train_in, write_configs
+from tests.training_runs import largest_difference, train_in, write_configs
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,16 +23,6 @@ def process(folder, devices, steps, kill_after=0):
     line = [sys.executable, "-m", "tests.training_runs", str(folder)]
     line += [str(devices), str(steps), str(kill_after)]
     return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
-
-
-def arrays_of(path):
-    return {**read_params(path), **read_params(state_path(path))}
-
-
-def differences(path_a, path_b):
-    a, b = arrays_of(path_a), arrays_of(path_b)
-    assert set(a) == set(b)
-    return max(float(np.abs(a[name] - b[name]).max()) for name in a)
 
 
 @pytest.mark.parametrize("devices", [1, 2])
@@ -51,7 +39,7 @@ def test_ten_steps_are_five_a_kill_and_five_bit_for_bit(tmp_path, devices):
     assert again.returncode == 0, again.stderr
     assert "goes on at step 5 of 10" in again.stdout
     results = [tmp_path / name / "weights/abcJan01-0000_10.params" for name in ("whole", "killed")]
-    assert differences(*results) == 0
+    assert largest_difference(*results) == 0
     records = [load_checkpoint(path).record for path in results]
     assert records[0].sha256 == records[1].sha256
     assert (records[0].run, records[0].step, records[0].seed) == ("abcJan01-0000", 10, 0)
@@ -62,21 +50,21 @@ def test_two_devices_train_as_one(tmp_path):
     for devices in (1, 2):
         write_configs(tmp_path / str(devices))
         paths.append(train_in(tmp_path / str(devices), devices, steps=3))
-    assert 0 < differences(*paths) < 1e-5
+    assert 0 < largest_difference(*paths) < 1e-5
 
 
 def test_seeds_make_runs_equal_and_different(tmp_path):
     write_configs(tmp_path)
     paths = [train_in(tmp_path, steps=1, seed=seed) for seed in (1, 1, 2)]
     assert len(set(paths)) == 3
-    assert differences(paths[0], paths[1]) == 0
-    assert differences(paths[0], paths[2]) > 0
+    assert largest_difference(paths[0], paths[1]) == 0
+    assert largest_difference(paths[0], paths[2]) > 0
 
 
 def test_the_number_of_readers_changes_nothing(tmp_path):
     write_configs(tmp_path)
     paths = [train_in(tmp_path, steps=2, readers=readers) for readers in (0, 2)]
-    assert differences(*paths) == 0
+    assert largest_difference(*paths) == 0
 
 
 def test_a_run_that_has_ended_says_so(tmp_path):
@@ -151,7 +139,7 @@ def test_workers_on_a_parameter_server_train_as_one_process(tmp_path):
     assert [process.returncode for process in started[2:]] == [0, 0], outputs
     written = list((tmp_path / "two").glob("*/weights/*_2.params"))
     assert len(written) == 1, outputs  # only the first worker writes
-    assert differences(alone, written[0]) < 1e-5
+    assert largest_difference(alone, written[0]) < 1e-5
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])

@@ -18,8 +18,8 @@ from maskflownet.checkpoints.params import read_params
 from maskflownet.errors import UserError
 
 from tests.known_engine import on_gpu
-from tests.torch_runs import RUN, SIZES, arrays_of, largest_difference, start, train_torch_in, training_differences
-from tests.training_runs import write_configs
+from tests.torch_runs import SIZES, start, train_torch_in, training_differences
+from tests.training_runs import RUN, arrays_of, largest_difference, write_configs
 
 LONG = 10_000  # steps, more than a test waits for
 KINDS = ["cpu", on_gpu("gpu", gpus=2)]

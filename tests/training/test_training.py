@@ -15,7 +15,7 @@ from maskflownet.checkpoints.checkpoint import load_checkpoint, read_checkpoint,
 from maskflownet.checkpoints.params import read_params
 from maskflownet.checkpoints.records import Record
 from maskflownet.engine.contract import NotFinite
-from maskflownet.errors import DataError, UserError
+from maskflownet.errors import UserError
 from maskflownet.reader.formats import write_flo
 from maskflownet.scenes.synthetic import Synthetic
 from maskflownet.settings.configs import load_network_config
@@ -170,7 +170,7 @@ def test_steps_before_an_error_of_the_data_are_saved(tmp_path, monkeypatch, kill
 
     def damaged(self, index):
         if index < 2:  # the held-out pairs come first
-            raise DataError("the pair cannot be read")
+            raise UserError("the pair cannot be read")
         return shown(self, index)
 
     monkeypatch.setattr(Synthetic, "__getitem__", damaged)
