@@ -9,12 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from maskflownet import main, run_stages
-from maskflownet.checkpoints.checkpoint import load_checkpoint
+from maskflownet import main
 from maskflownet.engine.load import make_engine
 from maskflownet.engine.torch.devices import check_precision, devices
 from maskflownet.engine.torch.engine import TorchEngine
@@ -24,11 +22,10 @@ from maskflownet.reader.formats import write_image
 from maskflownet.settings.cli import run
 from maskflownet.settings.configs import load_network_config
 
-from tests.training_runs import NETWORK, write_configs
+from tests.training_runs import write_configs
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
-NETWORKS = ("MaskFlownet_S", "MaskFlownet")
 
 
 def test_seeds_decide_the_fresh_parameters():
@@ -110,18 +107,3 @@ def test_everything_runs_where_mxnet_cannot_be_imported(random_checkpoints, tmp_
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "flow.flo").stat().st_size == 12 + 70 * 100 * 8
     assert "error: MXNet cannot be imported" in done.stderr
-
-
-def test_stages_with_torch(tmp_path):
-    """The S network, then the full one that takes it as its head."""
-    stages = []
-    for network in NETWORKS:
-        write_configs(tmp_path / network, {**NETWORK, "network": {"class": network}})
-        files = {part: str(tmp_path / network / f"{part}.yaml") for part in ("network", "data")}
-        stages.append({"network": files["network"], "dataset": files["data"]})
-    (tmp_path / "stages.yaml").write_text(yaml.safe_dump({"stages": stages}))
-    line = [str(tmp_path / "stages.yaml"), "--output_root", str(tmp_path), "--scale", "0.01"]
-    assert run(run_stages.main, [*line, "--engine", "torch"]) == 0
-    first, second = sorted((tmp_path / "weights").glob("*_1.params"), key=lambda p: p.stat().st_mtime)
-    assert load_checkpoint(second).record.parent == first.stem
-    assert load_checkpoint(second).record.engine == "torch"

@@ -2,7 +2,6 @@ import flow_vis
 import numpy as np
 import pytest
 from maskflownet.reader.colour import colour_wheel, flow_to_colour
-from maskflownet.reader.formats import read_flow
 
 
 @pytest.fixture
@@ -99,10 +98,3 @@ def test_colour_wheel(size):
         assert (wheel[0, 0] == 255).all()
         red, green, blue = wheel[size // 2, -1]
         assert red > 240 and green < 30 and blue < 30
-
-
-def test_a_real_label(shared):
-    path = shared / "data" / "pairs" / "middlebury" / "RubberWhale" / "flow10.flo"
-    flow, mask = read_flow(path)
-    colour = flow_to_colour(flow, valid=mask)
-    np.testing.assert_array_equal(colour.max(axis=2) == 0, mask[..., 0] == 0)

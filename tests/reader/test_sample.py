@@ -60,11 +60,6 @@ def test_a_sample_smaller_than_the_crop_is_an_error():
             random_crop(sample, height, width, rng)
 
 
-def test_a_crop_is_height_then_width():
-    crop = random_crop(make_sample(10, 40), 4, 30, np.random.default_rng(0))
-    assert crop.flow.shape == (4, 30, 2)
-
-
 def test_a_flip_mirrors_everything_and_negates_u():
     sample = make_sample(4, 6)
     rng = np.random.default_rng(0)

@@ -10,7 +10,7 @@ from maskflownet.errors import UserError
 from maskflownet.inference.metrics import log_line
 from maskflownet.reader.formats import read_image
 from maskflownet.report import curves as program
-from maskflownet.report.curves import find_log, joined, make_panels, number, read_curves, running_median, with_parents
+from maskflownet.report.curves import find_log, joined, make_panels, read_curves, running_median, with_parents
 from maskflownet.settings.cli import run
 from maskflownet.training.loop import RunLog
 
@@ -135,14 +135,6 @@ def test_panels_and_axes(tmp_path):
     assert [line.label for line in both[1].lines] == [A]
     assert both[0].log  # 3 and 0.1 px
     assert not make_panels([one, two], scale="linear")[0].log
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(2.9, "2.9"), (0.0512, "0.0512"), (6.25e-6, "6.25e-06"), (123.4, "123"), (0, "0"), (1_250_000, "1250000")],
-)
-def test_numbers_are_short(value, text):
-    assert number(value) == text
 
 
 def colours(path):

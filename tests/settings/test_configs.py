@@ -57,10 +57,8 @@ def test_shipped_network_configs(name):
 
 
 def test_values_of_one_schedule():
-    assert load_network_config("MaskFlownet_S").optimizer.learning_rate == (
-        (400_000, 1e-4), (600_000, 5e-5), (800_000, 2.5e-5), (1_000_000, 1.25e-5),
-        (1_200_000, 6.25e-6),
-    )  # fmt: skip
+    expected = ((400_000, 1e-4), (600_000, 5e-5), (800_000, 2.5e-5), (1_000_000, 1.25e-5), (1_200_000, 6.25e-6))
+    assert load_network_config("MaskFlownet_S").optimizer.learning_rate == expected
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

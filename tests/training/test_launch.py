@@ -59,7 +59,7 @@ def test_a_schedule_begins_with_a_later_stage(tmp_path, capsys):
 
 
 def test_ctrl_c_ends_a_schedule_and_the_same_command_goes_on(tmp_path, capsys, monkeypatch):
-    line = line_of(tmp_path, ["MaskFlownet_S", "MaskFlownet_S"])
+    line = line_of(tmp_path, ["MaskFlownet_S", "MaskFlownet"])
     save = Snapshots.save
 
     def interrupted(self, *values):
@@ -71,7 +71,8 @@ def test_ctrl_c_ends_a_schedule_and_the_same_command_goes_on(tmp_path, capsys, m
     assert run(run_stages.main, line) == 130
     assert "stage 1 was interrupted: the same command goes on with it" in capsys.readouterr().err
     assert run(run_stages.main, line) == 0
-    assert len(checkpoints(tmp_path)) == 2
+    first, second = checkpoints(tmp_path)
+    assert second.record.parent == first.path.stem
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from maskflownet.training.snapshots import MEAN_EPE, Snapshots, read_state
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = "abcJan01-0000"
-KILLS = 30
+KILLS = 15
 SAVER = """
 import sys
 import numpy as np
