@@ -1,7 +1,5 @@
 """The golden files: values of the released implementation, and what is needed to compute them."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 

@@ -1,7 +1,6 @@
 """The command for a user's own images: every task once, and every bad input."""
 
 import contextlib
-import functools
 import subprocess
 import sys
 from fractions import Fraction
@@ -11,8 +10,6 @@ import cv2
 import numpy as np
 import pytest
 from maskflownet.checkpoints.params import write_params
-from maskflownet.inference.predictor import load
-from maskflownet.network.compat import mx
 from maskflownet.reader.formats import read_flow, read_image, write_image
 from maskflownet.reader.video import VideoReader, VideoWriter
 from maskflownet.settings.cli import run
@@ -156,25 +153,6 @@ def test_bad_input_is_one_sentence(command, inputs, random_checkpoints, tmp_path
     assert err.count("\n") == 1
     assert out == ""
     assert not list(tmp_path.iterdir())
-
-
-def test_ambiguous_prefix(command, random_checkpoints, tmp_path, monkeypatch):
-    for run_id in ("8caNov12-1532", "8cbNov12-1533"):
-        name = tmp_path / f"{run_id}_5.params"
-        name.write_bytes(random_checkpoints["MaskFlownet_S"].read_bytes())
-    # The program looks into the checkout's weights/; here into a folder of the test's own.
-    monkeypatch.setattr(predict_new_data, "load", functools.partial(load, folder=tmp_path))
-    code, _, err = command("x.png", checkpoint="8c")
-    assert code == 2
-    assert "8caNov12-1532, 8cbNov12-1533" in err
-    assert command("x.png", checkpoint="8ca")[0] == 0
-
-
-@pytest.mark.skipif(mx.runtime.Features().is_enabled("CUDA"), reason="this MXNet has CUDA")
-def test_gpu_without_cuda(command):
-    code, _, err = command("x.png", "-g", "0")
-    assert code == 2
-    assert "requirements-cu117.txt" in err
 
 
 def test_traceback_shows_where(inputs, random_checkpoints, tmp_path):

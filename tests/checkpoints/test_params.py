@@ -28,11 +28,8 @@ def assert_same(arrays):
         assert (arrays[name] == array).all()
 
 
-def test_round_trip(path):
+def test_what_is_written_is_read_here_and_by_mxnet(path):
     assert_same(read_params(path))
-
-
-def test_mxnet_reads_what_is_written_here(path):
     assert_same({name: array.asnumpy() for name, array in mx.nd.load(str(path)).items()})
 
 

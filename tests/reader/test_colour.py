@@ -36,11 +36,6 @@ def test_rest_is_white():
     assert (flow_to_colour(np.zeros((3, 4, 2), np.float32), max_flow=10) == 255).all()
 
 
-def test_one_scale_for_several_pictures(flow):
-    whole = flow_to_colour(flow, max_flow=50)
-    np.testing.assert_array_equal(flow_to_colour(flow[:7], max_flow=50), whole[:7])
-
-
 def test_beyond_the_scale_is_darker():
     flow = np.zeros((1, 3, 2), np.float32)
     flow[0, :, 0] = (5, 10, 10.1)
