@@ -272,7 +272,7 @@ def test_a_training_run_draws_at_every_validation(tmp_path, engine):
     folder = tmp_path / f"logs/{run}.samples"
     assert sorted(path.name for path in folder.iterdir()) == names
     before, after = (read_image(folder / name).astype(int) for name in names[:2])
-    tile = slice(20, -20), slice(0, 160)  # 80x72 px, enlarged twice
+    tile = slice(20, -20), slice(0, 144)  # of 160x144 px, less the edge, where JPEG mixes in the flow beside it
     assert np.abs(before[tile] - after[tile]).max() < 8  # the frame is the same
     flow = slice(20, -20), slice(164, 324)
     assert (before[flow] != after[flow]).any()
