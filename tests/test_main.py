@@ -80,7 +80,7 @@ def test_wrong_arguments_are_one_sentence(arguments, message, tmp_path, capsys, 
     assert message in err
     assert err.count("\n") == 1
     assert out == ""
-    assert not list(tmp_path.iterdir())
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_the_program_trains_and_goes_on(tmp_path):
