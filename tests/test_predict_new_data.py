@@ -78,8 +78,7 @@ def test_kitti_png(command, tmp_path):
     assert np.abs(flow - read_flow(tmp_path / "x.flo")[0]).max() <= 0.5 / 64 + 1e-6
 
 
-@pytest.mark.parametrize("name", ["clip.mp4", "clip.gif"])
-@pytest.mark.parametrize("suffix", [".mp4", ".avi", ".gif"])
+@pytest.mark.parametrize(("name", "suffix"), [("clip.mp4", ".mp4"), ("clip.gif", ".avi"), ("clip.mp4", ".gif")])
 def test_a_video_gives_a_video(command, inputs, tmp_path, name, suffix):
     code, _, _ = command(f"x{suffix}", "--video_filepath", inputs / name, pair=False)
     assert code == 0
