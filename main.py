@@ -25,7 +25,7 @@ from maskflownet.settings.cli import (
 from maskflownet.settings.configs import load_network_config
 from maskflownet.settings.datasets import Roots, load_data_config, parse_roots, validation_sets
 from maskflownet.tools.onnx_export import check_target, export_onnx, import_onnx
-from maskflownet.training.launch import Executor, train_on
+from maskflownet.training.launch import EngineChoice, train_on
 from maskflownet.training.plan import Options
 
 TRAINING_ONLY = ("--steps", "--seed", "--scale", "--shard", "-s", "--skip_damaged")
@@ -104,16 +104,16 @@ def main(arguments):
         run_training(args, config)
 
 
-def find(args):
+def read(args):
     return read_checkpoint(args.checkpoint, args.output_root / "weights")
 
 
 def run_training(args, config):
-    data = load_data_config(args.dataset_cfg or "chairs.yaml")
-    checkpoint = None if args.checkpoint is None else find(args)
+    data_config = load_data_config(args.dataset_cfg or "chairs.yaml")
+    checkpoint = None if args.checkpoint is None else read(args)
     options = Options.of_arguments(args, steps=args.steps, clear_steps=args.clear_steps)
-    executor = Executor(args.gpus, args.engine, args.precision)
-    saved = train_on(executor, config, data, checkpoint, options)
+    choice = EngineChoice(args.gpus, args.engine, args.precision)
+    saved = train_on(choice, config, data_config, checkpoint, options)
     if saved is not None:
         print(f"wrote {saved}")
 
@@ -122,15 +122,15 @@ def run_export(args, config):
     sizing = Sizing(args.resize, args.pad)
     check_target(args.export_onnx, sizing)  # before a checkpoint is read
     import_onnx()
-    print(export_onnx(args.export_onnx, config, find(args), sizing, args.batch).describe())
+    print(export_onnx(args.export_onnx, config, read(args), sizing, args.batch).describe())
 
 
 def run_validation(args, config):
     refuse_torchrun("--valid")
-    data = load_data_config(args.dataset_cfg) if args.dataset_cfg else None
+    data_config = load_data_config(args.dataset_cfg) if args.dataset_cfg else None
     options = ValidationOptions(Sizing(args.resize, args.pad), args.batch or 1, args.workers, args.confidence)
-    roots, checkpoint = Roots(parse_roots(args.data_root)), find(args)
-    found = validation_sets(data, roots, config.network.class_, args.debug)
+    roots, checkpoint = Roots(parse_roots(args.data_root)), read(args)
+    found = validation_sets(data_config, roots, config.network.class_, args.debug)
     engine = load_engine(config, checkpoint, args.gpus, args.engine, args.precision)
     record, folder = checkpoint.record, args.output_root / "logs" / "val"
     folder.mkdir(parents=True, exist_ok=True)  # before hours of computing, should that not be possible
@@ -157,7 +157,7 @@ def run_validation(args, config):
 
 def run_submission(args, config):
     refuse_torchrun("--predict")
-    sizing, roots, checkpoint = Sizing(args.resize, args.pad), Roots(parse_roots(args.data_root)), find(args)
+    sizing, roots, checkpoint = Sizing(args.resize, args.pad), Roots(parse_roots(args.data_root)), read(args)
     engine = load_engine(config, checkpoint, args.gpus, args.engine, args.precision)
     predictor, flows = Predictor(engine, sizing, args.batch or 1), args.output_root / "flows"
     for submission in write_submissions(predictor, roots, checkpoint.path.stem, flows, args.workers):

@@ -3,7 +3,7 @@
 import sys
 
 from maskflownet.settings.cli import Parser, add_checkpoint, add_devices, add_training, count, run
-from maskflownet.training.launch import Executor, run_stages
+from maskflownet.training.launch import EngineChoice, run_stages
 from maskflownet.training.plan import Options
 
 
@@ -28,8 +28,8 @@ def main(arguments):
     add_training(parser)
     args = parser.parse_args(arguments)
     options = Options.of_arguments(args)
-    executor = Executor(args.gpus, args.engine, args.precision)
-    run_stages(args.schedule, executor, options, args.checkpoint, args.begin, args.fresh)
+    choice = EngineChoice(args.gpus, args.engine, args.precision)
+    run_stages(args.schedule, choice, options, args.checkpoint, args.begin, args.fresh)
 
 
 def command() -> int:

@@ -130,7 +130,7 @@ def refuse_torchrun(what: str) -> None:
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that train together; by itself it is the only one.
+    """The place of this process among those that train together; by itself it is the only one.
 
     They are numbered machine by machine, as `torchrun` does. Each machine has a batch of its own,
     which its processes split evenly. The collective calls below must be made by all processes, in
@@ -189,7 +189,7 @@ class TrainingSettings(NamedTuple):
 
     optimizer: Any  # settings.configs.Optimizer
     loss_weights: tuple  # of the five flows, coarse to fine
-    original: tuple[int, int]  # (H, W) px of the batch's arrays
+    original: tuple[int, int]  # (H, W) px of the batch's arrays: orig_shape, the crop
     target: tuple[int, int]  # (H, W) px that the network sees
     augmentation: Any  # network.draws.AugmentationRanges or None
     seed: int
@@ -214,7 +214,7 @@ class PeerLost(UserError):
 class Losses:
     """What a training step reports: means over the batch of all processes, before the update.
 
-    Reading one waits until the step is done, and raises
+    Reading one waits until the loss is known, and raises
 
     * NotFinite if the loss is NaN or infinite: the parameters are those from before the step, and
       stay so whatever is trained afterwards;
@@ -245,7 +245,7 @@ class Training(ABC):
 
     @abstractmethod
     def train_batch(self, batch, step: int, learning_rate: float) -> Losses:
-        """Train on one batch, and return before the device is done, at most two steps ahead of it.
+        """Train on one batch; it may return before the device is done, at most two steps ahead of it.
 
         The arrays of `batch`, a reader.loader.Batch, may be overwritten when this returns. They may
         be PyTorch tensors on the torch engine's device, too. `step`, the number of steps done
@@ -276,7 +276,7 @@ def check_state(state: dict[str, np.ndarray], names) -> None:
 class Engine(ABC):
     """A network on its devices."""
 
-    name: str  # of what executes the graph, as records say it
+    name: str  # of the executor, as records say it: mxnet or torch
     devices: int  # of this process, which share a batch evenly
     config: Any  # settings.configs.NetworkConfig
     record: Any  # checkpoints.records.Record, of the checkpoint that was loaded last
@@ -290,7 +290,7 @@ class Engine(ABC):
 
     @abstractmethod
     def parameters(self) -> dict[str, np.ndarray]:
-        """The network's parameters by structural name, float32."""
+        """The network's parameters, float32, by structural name, the path of attributes: `conv1a.0.weight`."""
 
     @abstractmethod
     def assign(self, parameters: dict[str, np.ndarray]) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from maskflownet.network.compat import mx
 from maskflownet.network.draws import COLOUR_COLUMNS, GEOMETRY_COLUMNS, Shape
 
-# A sample that takes less than this share from valid pixels has no label; it is above the rounding
+# A pixel that takes less than this share from valid pixels has no label; it is above the rounding
 # of the sampling positions (1e-4 px), which would otherwise make labels out of next to nothing.
-LEAST_WEIGHT = 1e-3
+LEAST_SHARE = 1e-3
 
 
 def _columns(F, params, columns: Mapping[str, tuple[int, int]], key: str):
@@ -68,10 +68,11 @@ class GeometryAugmentation(mx.gluon.HybridBlock):
         mask = F.slice_axis(first, axis=1, begin=5, end=6)
         img2 = F.BilinearSampler(img2, grid2)
 
-        flow = F.broadcast_div(flow, F.maximum(mask, LEAST_WEIGHT))
+        flow = F.broadcast_div(flow, F.maximum(mask, LEAST_SHARE))
         matrix = _columns(F, params, GEOMETRY_COLUMNS, "flow")
+        # GridGenerator evaluates the affine map at each target pixel.
         label = F.broadcast_add(_mix_channels(F, flow, matrix, 2), self._affine(F, params, "camera"))
-        valid = mask > LEAST_WEIGHT
+        valid = mask > LEAST_SHARE
         return img1, img2, F.broadcast_mul(label, valid), F.broadcast_mul(mask, valid)
 
 

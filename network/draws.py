@@ -1,9 +1,9 @@
 """What the augmentation draws, and from what: the same numbers for every engine.
 
-Everything random is drawn here from a NumPy generator, on the host and in float64, and handed to the blocks of
-`maskflownet.network.augmentation` as one row of float32 parameters per sample. The draws of a step follow from the
-run's seed and the step, so a resumed run needs no state. Only the pixels' noise on GPUs is drawn by the engine.
-This module does not import MXNet.
+Everything random of the augmentation is drawn here by NumPy, on the host. The blocks of
+`maskflownet.network.augmentation` get one row of float32 parameters per sample, and the pixels' noise. The draws of a
+step follow from the run's seed and the step, so a resumed run needs no state. Only the torch engine on GPUs draws the
+pixels' noise itself. This module does not import MXNet.
 """
 
 import math
@@ -17,9 +17,8 @@ Interval = tuple[float, float]
 
 # Each a bound b, at least 0.
 _BOUNDS = (
-    *("rotation", "translation", "relative_rotation", "relative_translation"),
-    *("brightness", "noise", "saturation", "hue"),
-)
+    "rotation", "translation", "relative_rotation", "relative_translation", "brightness", "noise", "saturation", "hue",
+)  # fmt: skip
 # Each an interval, with the least that its ends may be.
 _INTERVALS = {"zoom": 1e-3, "aspect": 1e-3, "relative_scale": 1e-3, "contrast": -1.0, "gain": 0.0, "gamma": -math.inf}
 
@@ -118,7 +117,7 @@ def _sizes(original: Shape, target: Shape) -> tuple[np.ndarray, np.ndarray]:
 def draw_windows(
     rng: np.random.Generator, batch: int, original: Shape, target: Shape, ranges: AugmentationRanges
 ) -> Windows:
-    """Draw the affine windows of a batch; every sample of image 1 lies inside the picture.
+    """Draw the affine windows of a batch; every position read in image 1 lies inside the picture.
 
     Parameters
     ----------
@@ -148,6 +147,7 @@ def draw_windows(
     scale = np.minimum(zoom, ((size_o - 1) / extent).min(-1))[:, None]  # (N, 1)
     stretch = scale * np.stack([aspect, np.ones(batch)], -1)  # (N, 2)
 
+    # Anywhere the window fits, then up to `translation` beyond, clipped to the picture.
     position = anchor * np.maximum(size_o - scale * size_t, 0) + shift * size_o
     room = np.maximum(size_o - 1 - scale * extent, 0) / 2
     return Windows(
@@ -162,9 +162,9 @@ def geometry_parameters(windows: Windows, original: Shape, target: Shape) -> np.
     """What `GeometryAugmentation` needs to sample `windows`: (N, 22) float32.
 
     Columns ``grid1`` and ``grid2`` map the target's coordinates in [-1, 1] to those of the two
-    images in [-1, 1]. The new label is d2 - d with d2 = B^-1 (d + A^-1 (f - r)), that is
-    ``(B^-1 - 1) d - (A B)^-1 r`` (columns ``camera``, of d in [-1, 1]) plus ``(A B)^-1 f``
-    (columns ``flow``).
+    images in [-1, 1]. The new label at d is d2 - d with d2 = B^-1 (d + A^-1 (f - r)) and the flow f
+    of image 1 there. That is ``(B^-1 - 1) d - (A B)^-1 r`` (columns ``camera``, of d in [-1, 1]:
+    what the windows' relative motion adds) plus ``(A B)^-1 f`` (columns ``flow``).
     """
     size_o, size_t = _sizes(original, target)
     half_o, half_t = (size_o - 1) / 2, (size_t - 1) / 2
@@ -256,7 +256,9 @@ def _rows(parts: Mapping[str, np.ndarray], columns: Mapping[str, tuple[int, int]
     return np.concatenate(flat, 1).astype(np.float32)
 
 
-AUGMENTATION, NOISE = 1, 2  # streams of random numbers, beside those of the loader
+# Streams of random numbers. Steps 0 and 1 share theirs with the loader's data set 1, as SeedSequence appends zeros:
+# [s, 1, 0] is its [s, 1, ORDER, 0].
+AUGMENTATION, NOISE = 1, 2
 
 
 class Draws(NamedTuple):

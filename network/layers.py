@@ -40,8 +40,8 @@ def upfeat(channels: int, in_channels: int, **kwargs):
 class Correlation(mx.gluon.HybridBlock):
     """Cost volume of two feature maps.
 
-    ``out[(dy + md)(2 md + 1) + dx + md, y, x] = mean_c a[c, y, x] b[c, y + dy, x + dx]`` with zeros
-    outside `b`: (N, C, H, W) twice -> (N, (2 md + 1)^2, H, W).
+    ``out[(dy + radius)(2 radius + 1) + dx + radius, y, x] = mean_c a[c, y, x] b[c, y + dy, x + dx]`` with zeros
+    outside `b`: (N, C, H, W) twice -> (N, (2 radius + 1)^2, H, W).
     """
 
     def __init__(self, radius: int, **kwargs):

@@ -1,6 +1,7 @@
-"""Training loss and metric: the multi-scale end-point error of PWC-Net (section 4).
+"""Training loss and metric: the multi-scale end-point error of PWC-Net (Sun et al., CVPR 2018, sections 3 and 4).
 
-Predictions and labels share one channel order; masks are 1 where the label is known.
+Predictions are upsampled to the label, which PWC-Net shrinks instead. Both share one channel order; masks are the
+weight of the label, 0 to 1.
 """
 
 from maskflownet.network.architecture import LOSS_WEIGHTS, STRIDES
@@ -11,7 +12,7 @@ EPSILON = 1e-8
 
 
 def masked_mean(F, error, mask):
-    """Mean over the valid pixels of each sample: (N, 1, H, W) twice -> (N,); 0 without any."""
+    """Mean of each sample weighted by the mask: (N, 1, H, W) twice -> (N,); 0 where all of it is 0."""
     total = F.sum(error * mask, axis=0, exclude=True)
     count = F.sum(mask, axis=0, exclude=True)
     return total / (count + (count == 0))

@@ -2,7 +2,8 @@
 
 Layers are attributes of the network itself, created by level, because their names are the keys of
 the ``.params`` files: `conv{level}{letter}`, `conv{level}_{i}`, `upfeat{level}`, `deform{level}`,
-`pred_flow{level}`, `dc_conv{i}`. The torch engine fuses layers by these names (`engine.torch.fused.plan`).
+`pred_flow{level}`, `pred_mask{level}`, `dc_conv{i}`. The torch engine fuses layers by these names
+(`engine.torch.fused.plan`).
 
 Images are (N, 3, H, W), RGB in [0, 1] minus the mean of both images per sample and channel; height
 and width are multiples of 64. Flows are (N, 2, H / stride, W / stride), (y, x).
@@ -23,10 +24,11 @@ from maskflownet.network.layers import Correlation, DeformableConv, Upsample, Wa
 
 
 class FlowNetwork(mx.gluon.HybridBlock):
-    """Pyramid, dense decoder and context network, without the wiring between the levels.
+    """What both stages share: pyramid, decoder over the levels, context network.
 
-    `decoder_inputs` has, by level, the channels that enter its dense block; `deform_levels` have a deformable
-    convolution; `flow_multiplier` is pixels per unit of the network's flow, divided by 20.
+    A subclass says what enters each level's dense block. `decoder_inputs` has, by level, the number of its
+    channels; `deform_levels` have a deformable convolution; `flow_multiplier` is pixels per unit of the network's flow,
+    divided by 20.
     """
 
     def __init__(self, decoder_inputs, deform_levels, flow_multiplier=1.0, **kwargs):
@@ -39,7 +41,7 @@ class FlowNetwork(mx.gluon.HybridBlock):
         for level in deform_levels:
             channels = PYRAMID_CHANNELS[level]
             self.add(f"deform{level}", DeformableConv, channels, channels)
-        channels = self.dense_outputs(decoder_inputs[LEVELS[-1]])
+        channels = self.dense_channels(decoder_inputs[LEVELS[-1]])
         for i, (outputs, dilation) in enumerate(zip(CONTEXT_CHANNELS, CONTEXT_DILATIONS), 1):
             self.add(f"dc_conv{i}", conv, outputs, channels, dilation=dilation)
             channels = outputs
@@ -58,12 +60,11 @@ class FlowNetwork(mx.gluon.HybridBlock):
         return getattr(self, name)
 
     @staticmethod
-    def dense_outputs(inputs: int) -> int:
-        """Channels after the dense block of a level that `inputs` channels enter."""
-        return inputs + sum(DENSE_CHANNELS)
+    def dense_channels(channels: int) -> int:
+        """Channels after a dense block that `channels` enter."""
+        return channels + sum(DENSE_CHANNELS)
 
-    def _add_dense_block(self, level, inputs):
-        channels = inputs
+    def _add_dense_block(self, level, channels):
         for i, outputs in enumerate(DENSE_CHANNELS):
             self.add(f"conv{level}_{i}", conv, outputs, channels)
             channels += outputs
@@ -158,22 +159,23 @@ class MaskFlownet_S(FlowNetwork):
 
     def __init__(self, flow_multiplier: float = 1.0, **kwargs):
         matches = (2 * self.RADIUS + 1) ** 2
-        inputs = {
+        channels = {
             level: matches + (PYRAMID_CHANNELS[level] + UPFEAT_CHANNELS + 2 if level < 6 else 0) for level in LEVELS
         }
-        super().__init__(inputs, LEVELS[1:], flow_multiplier, **kwargs)
+        super().__init__(channels, LEVELS[1:], flow_multiplier, **kwargs)
         self.add_cost_volume("correlation", self.RADIUS)
         self.add_pyramid("abc", in_channels=3)
         for level in LEVELS[:-1]:
-            self.add(f"pred_mask{level}", plain_conv, 1, self.dense_outputs(inputs[level]))
+            self.add(f"pred_mask{level}", plain_conv, 1, self.dense_channels(channels[level]))
         for level in LEVELS[1:]:
-            channels = PYRAMID_CHANNELS[level]
+            level_channels = PYRAMID_CHANNELS[level]
             self.add(f"upsample_mask{level}", Upsample, 2, channels=1)
-            self.add(f"conv{level}f", conv, channels, UPFEAT_CHANNELS, active=False)
+            # The paper's mu, added to the masked features: it stands in for what the mask hides.
+            self.add(f"conv{level}f", conv, level_channels, UPFEAT_CHANNELS, active=False)
 
     def hybrid_forward(self, F, image_1, image_2):
         c1, c2 = self.pyramid(F, image_1, image_2, "abc")
-        mask = None  # logit of the current level
+        mask = None  # logit; `predict_mask` sets it, the next level's `inputs` upsamples it
 
         def inputs(level, features, flow):
             nonlocal mask
@@ -229,10 +231,10 @@ class MaskFlownet(FlowNetwork):
         if pyramid not in PYRAMIDS:
             raise ValueError(f"pyramid must be one of {', '.join(PYRAMIDS)}, not {pyramid!r}")
         matches = 2 * (2 * self.RADIUS + 1) ** 2
-        inputs = {
+        channels = {
             level: matches + (PYRAMID_CHANNELS[level] + UPFEAT_CHANNELS + 4 if level < 6 else 2) for level in LEVELS
         }
-        super().__init__(inputs, LEVELS, flow_multiplier, **kwargs)
+        super().__init__(channels, LEVELS, flow_multiplier, **kwargs)
         self.swapped = SWAPPED_LEVELS if pyramid == "released" else ()
         self.add("MaskFlownet_S", MaskFlownet_S, flow_multiplier)
         self.add("second_stage_images", SecondStageImages)

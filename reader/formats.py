@@ -304,7 +304,8 @@ def read_flow(path: PathLike) -> tuple[np.ndarray, np.ndarray]:
     UserError
         The suffix is unknown, or the file is missing, empty, damaged or of another format.
     """
-    return _format("read", path)[0](path)
+    read, _ = _format("read", path)
+    return read(path)
 
 
 def write_flow(path: PathLike, flow: np.ndarray, valid: np.ndarray | None = None) -> None:
@@ -326,7 +327,8 @@ def write_flow(path: PathLike, flow: np.ndarray, valid: np.ndarray | None = None
     ValueError
         An array has another shape, or a valid value does not fit the format.
     """
-    _format("write", path)[1](path, flow, valid)
+    _, write = _format("write", path)
+    write(path, flow, valid)
 
 
 def _format(verb: str, path: PathLike) -> tuple[Callable, Callable]:

@@ -1,7 +1,7 @@
 """Batches for training out of several data sets, and samples in order for validation.
 
-`grain` needs Python 3.11 and six more packages, PyTorch's DataLoader needs PyTorch, which an MXNet installation lacks:
-hence the processes of `maskflownet.processes`.
+Google's `grain` needs Python 3.11 and six more packages, PyTorch's DataLoader needs PyTorch, which an MXNet
+installation lacks: hence the processes of `maskflownet.processes`.
 """
 
 import ctypes
@@ -19,15 +19,15 @@ from maskflownet.reader.sample import Sample, random_crop, random_flip, resize_s
 
 AHEAD = 3  # batches that are loaded ahead
 MOST_DAMAGED = 16  # samples one after the other, beyond which the folder is at fault, not a file
-# What a generator is for; equal numbers would make a pass's order and a sample's crop related.
+# What a generator is for: different seeds, so that an epoch's order and the crops are independent.
 ORDER, SAMPLE = 0, 1
 
 
 class Order(NamedTuple):
     """Which sample comes when: a function of the seed and the step, without state to save.
 
-    Batch number b of machine i of n holds its samples of each data set at the positions that follow (b n + i) times
-    their number, so that the machines' batches of a step are together one larger batch.
+    A data set with k samples per batch: batch b of machine i of n holds its positions (b n + i) k to
+    (b n + i) k + k - 1. So the machines' batches of a step are together one larger batch.
     """
 
     seed: int = 0
@@ -52,9 +52,9 @@ class Order(NamedTuple):
         return whole[i * size : (i + 1) * size]
 
     def indices(self, dataset: int, length: int, position: int, attempts: int = 1) -> tuple[int, ...]:
-        """The sample at a position of a data set, and its substitutes: those that follow in the same pass.
+        """The sample at a position of a data set, and its substitutes: those that follow in the same epoch.
 
-        Every pass holds each of the `length` samples once, shuffled anew.
+        Every epoch holds each of the `length` samples once, shuffled anew.
         """
         number, place = divmod(position, length)
         order = _shuffled(self.seed, dataset, number, length)
@@ -65,7 +65,7 @@ class Order(NamedTuple):
         return np.random.default_rng([self.seed, dataset, SAMPLE, position])
 
 
-@lru_cache(maxsize=16)  # of each data set of a mix the pass at hand
+@lru_cache(maxsize=16)  # of each data set of a mix the epoch at hand
 def _shuffled(seed: int, dataset: int, number: int, length: int) -> np.ndarray:
     return np.random.default_rng([seed, dataset, ORDER, number]).permutation(length)
 
@@ -95,7 +95,7 @@ class TrainLoader:
     readers : int
         Processes that read; 0 = the calling one does.
     skip_damaged : bool
-        Replace a sample that cannot be read with the next one of its pass; after `MOST_DAMAGED` in a row it is an
+        Replace a sample that cannot be read with the next one of its epoch; after `MOST_DAMAGED` in a row it is an
         error.
 
     Attributes
@@ -144,7 +144,7 @@ class TrainLoader:
                 yield recent[-1 - number % echo]
 
     def _loaded(self, first: int) -> Iterator[Batch]:
-        """Yield the batches number `first`, `first` + 1, ..., each once; `echo` of them stay as they are."""
+        """Yield the batches number `first`, `first` + 1, ..., each once; `echo` of them stay valid at a time."""
         size = len(self.order.positions(first, self.samples))
         slots = Slots(AHEAD + self.order.echo, (size, *self.crop), shared=self.readers > 0)
         pool = Pool(self.readers, _Reader(self.datasets, self.resize, self.order, slots))
@@ -202,6 +202,8 @@ class _Reader:
 
 class Slots:
     """Places for batches of one shape in memory that processes share, as pipes are too slow for pictures.
+
+    It is plain memory where nothing is shared.
 
     Parameters
     ----------

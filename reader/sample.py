@@ -38,7 +38,7 @@ def random_flip(sample: Sample, rng: np.random.Generator) -> Sample:
     """Mirror a sample left to right with probability 1/2 (one draw), which negates u."""
     if rng.random() >= 0.5:
         return sample
-    mirrored = _apply(sample, lambda array: cv2.flip(array, 1).reshape(array.shape))
+    mirrored = _apply(sample, lambda array: cv2.flip(array, 1).reshape(array.shape))  # cv2 drops a last axis of 1
     if mirrored.flow is not None:
         mirrored.flow[..., 0] *= -1  # cv2.flip made it a copy
     return mirrored

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from maskflownet.errors import UserError, nearest
-from maskflownet.network.architecture import LOSS_WEIGHTS, NETWORKS, PYRAMIDS
+from maskflownet.network.architecture import LOSS_WEIGHTS, MULTIPLE, NETWORKS, PYRAMIDS
 from maskflownet.network.draws import AugmentationRanges
 from maskflownet.scenes.draw import SceneOptions
 from maskflownet.settings.folders import CONFIGS
@@ -55,15 +55,15 @@ _LossWeights = Annotated[
 @checked
 class Network:
     class_: Annotated[Literal[NETWORKS], Field(alias="class")]
-    flow_multiplier: Positive = 1.0  # the network's output times 20 times this is the flow in px
-    mw: _LossWeights = LOSS_WEIGHTS  # weights of the five levels in the loss
+    flow_multiplier: Positive = 1.0  # a flow unit inside the network is 20 px times this
+    mw: _LossWeights = LOSS_WEIGHTS  # multi-scale weights: of the five levels in the loss, coarse to fine
     pyramid: Literal[PYRAMIDS] = "paper"  # second stage of a new MaskFlownet; a checkpoint's record has precedence
 
 
 @checked
 class Optimizer:
     learning_rate: _Rates
-    q: Positive | None = None  # exponent of the robust loss for fine-tuning; without it the loss is the EPE
+    q: Positive | None = None  # exponent of the robust loss of fine-tuning; None = the end-point error (EPE)
     wd: NotNegative = 0.0  # decay of the weights, not of the biases
     # Adam's. The gradients of masks and of the coarsest level are as small as 1e-9 to 1e-7, above all with q: at the
     # default, the published one, they are trained more slowly than the rest.
@@ -88,9 +88,6 @@ class NetworkConfig:
     optimizer: Optimizer
     path: Annotated[Path | None, INTERNAL] = None
     content: Annotated[dict | None, INTERNAL] = None  # of the file and its bases
-
-
-STRIDE = 64  # px; the networks take sizes that are multiples of it
 
 
 def _once(names: tuple) -> tuple:
@@ -150,7 +147,7 @@ class DataConfig:
         shape, target = self.orig_shape, self.target_shape
         for wrong, sentence in (
             (total != self.batch_size, f"batch_size is {self.batch_size} but dataset adds up to {total}"),
-            (any(side % STRIDE for side in target), f"target_shape must be multiples of {STRIDE}, not {target}"),
+            (any(side % MULTIPLE for side in target), f"target_shape must be multiples of {MULTIPLE}, not {target}"),
             (off and shape != target, "without augmentation target_shape must be orig_shape"),
             (off and self.echo > 1, "echo repeats the very same step where there is no augmentation"),
             (any(a < b for a, b in zip(self.resize or (), shape)), f"orig_shape is larger than resize, {self.resize}"),

@@ -24,7 +24,7 @@ SPLIT_KEYS = ("training_split", "validation_split")
 
 
 class SyntheticScenes(FlowDataset):
-    """The set that is made on the fly; its root is that of the pictures in the scenes."""
+    """The set that is made on the fly; its root is the folder of textures."""
 
     name = "synthetic"
     root_name = "textures"
@@ -106,8 +106,8 @@ class Roots:
 
     The first that says so wins: `given` (the command line's), the variable ``MASKFLOWNET_NAME`` of
     the environment (for instance ``MASKFLOWNET_CHAIRS``; empty counts as unset), `paths_file`, which
-    is a YAML file of ``NAME: FOLDER`` lines, by default `paths.yaml` beside the programs where it
-    exists. A relative folder in it starts at the file's own folder.
+    is a YAML file of ``NAME: FOLDER`` lines, by default `paths.yaml` in the checkout, or without
+    one in the working folder, where it exists. A relative folder in it starts at the file's own folder.
     """
 
     def __init__(self, given: Mapping[str, str | os.PathLike], paths_file=None):
@@ -117,20 +117,20 @@ class Roots:
         default = PATHS_FILE if PATHS_FILE.is_file() else None
         self.paths_file = default if paths_file is None else paths_file
 
-    def look_up(self, name: str) -> Path | None:
-        """Return the root under a name, None where nothing says where it is; a UserError where it does not exist."""
-        variable = f"MASKFLOWNET_{name.upper()}"
-        if name in self.given:
-            folder, source = self.given[name], "the command line"
+    def look_up(self, root_name: str) -> Path | None:
+        """Return the root of that name, None where nothing says where it is; a UserError where it does not exist."""
+        variable = f"MASKFLOWNET_{root_name.upper()}"
+        if root_name in self.given:
+            folder, source = self.given[root_name], "the command line"
         elif os.environ.get(variable):
             folder, source = os.environ[variable], variable
         else:
-            folder, source = self._listed().get(name), self.paths_file
+            folder, source = self._listed().get(root_name), self.paths_file
             if folder is None:
                 return None
         folder = Path(folder).expanduser()
         if not folder.is_dir():
-            raise UserError(f"{folder}, the root of {name} from {source}, is not an existing folder")
+            raise UserError(f"{folder}, the root of {root_name} from {source}, is not an existing folder")
         return folder
 
     def _listed(self) -> dict[str, Path]:

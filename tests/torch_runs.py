@@ -24,7 +24,7 @@ from maskflownet.engine.torch.training import TorchTraining
 from maskflownet.settings.cli import run
 from maskflownet.settings.configs import load_network_config
 from maskflownet.settings.datasets import load_data_config
-from maskflownet.training.launch import Executor, train_on
+from maskflownet.training.launch import EngineChoice, train_on
 from maskflownet.training.loop import train
 
 from tests.training_runs import RUN, arrays_of, die_after, newest, options
@@ -49,8 +49,8 @@ def train_torch_in(folder: Path, ranks: int = 0, checkpoint=None, kind: str = "c
     devices = [torch.device("cuda", i) if kind == "gpu" else torch.device("cpu") for i in range(max(1, ranks))]
     if ranks:
         gpus = ",".join(str(device.index) for device in devices if device.type == "cuda")
-        executor = Executor(gpus, engine="torch", precision="float32")
-        return Path(run_in_processes(devices, train_on, (executor, config, data, checkpoint, chosen)))
+        choice = EngineChoice(gpus, engine="torch", precision="float32")
+        return Path(run_in_processes(devices, train_on, (choice, config, data, checkpoint, chosen)))
     engine = TorchEngine(config, devices)
     return train(engine, config, data, checkpoint, chosen)
 

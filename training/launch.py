@@ -19,8 +19,8 @@ from maskflownet.training.snapshots import Snapshots
 
 
 @dataclass(frozen=True)
-class Executor:
-    """What executes a training; see `maskflownet.engine.load.make_engine`."""
+class EngineChoice:
+    """Which engine trains, on which devices; see `maskflownet.engine.load.make_engine`."""
 
     gpus: str = ""
     engine: str = ENGINES[0]
@@ -28,22 +28,22 @@ class Executor:
 
 
 def train_on(
-    executor: Executor, config: NetworkConfig, data: DataConfig, checkpoint: Checkpoint | None, options: Options
+    choice: EngineChoice, config: NetworkConfig, data: DataConfig, checkpoint: Checkpoint | None, options: Options
 ) -> Path | None:
     """Make an engine and train, see `maskflownet.training.loop.train`.
 
     The torch engine takes one process per device: those of `torchrun`, or its own. MXNet has one process for all
     devices, and joins the parameter server of the `DMLC_*` variables.
     """
-    part = None  # says to the other machines that this one has ended in peace
-    if executor.engine == "torch":
+    say_goodbye = None  # says to the other machines that this one has ended in peace
+    if choice.engine == "torch":
         import_torch()
         from maskflownet.engine.torch.devices import devices  # noqa: PLC0415
         from maskflownet.engine.torch.distributed import run_in_processes  # noqa: PLC0415
 
-        distributed, found = under_torchrun(), devices(executor.gpus)
+        distributed, found = under_torchrun(), devices(choice.gpus)
         if len(found) > 1 and not distributed:
-            return Path(run_in_processes(found, train_on, (executor, config, data, checkpoint, options)))
+            return Path(run_in_processes(found, train_on, (choice, config, data, checkpoint, options)))
     else:
         refuse_torchrun("--engine mxnet")
         role, *address = (os.environ.get(f"DMLC_{name}") for name in ("ROLE", "PS_ROOT_URI", "PS_ROOT_PORT"))
@@ -51,19 +51,24 @@ def train_on(
         if distributed:
             if not all(address):
                 raise UserError("DMLC_ROLE is set, but DMLC_PS_ROOT_URI or DMLC_PS_ROOT_PORT is not: see docs/train.md")
-            part = end_together(address[0], int(address[1]) + 1, serve=role == "scheduler")
-    engine = make_engine(config, executor.gpus, options.seed or 0, distributed, executor.engine, executor.precision)
+            say_goodbye = end_together(address[0], int(address[1]) + 1, serve=role == "scheduler")
+    engine = make_engine(config, choice.gpus, options.seed or 0, distributed, choice.engine, choice.precision)
     try:
         saved = train(engine, config, data, checkpoint, options)
-        if part is not None:
-            part()
+        if say_goodbye is not None:
+            say_goodbye()
         return saved
     finally:
         engine.close()
 
 
 def run_stages(
-    name: str, executor: Executor, options: Options, checkpoint: str | None = None, begin: int = 1, fresh: bool = False
+    name: str,
+    choice: EngineChoice,
+    options: Options,
+    checkpoint: str | None = None,
+    begin: int = 1,
+    fresh: bool = False,
 ) -> list[Path]:
     """Run a schedule from where it was left; the last checkpoint of every stage that is run.
 
@@ -74,7 +79,7 @@ def run_stages(
     ----------
     name : str
         Schedule in `config_folder/` or path.
-    executor : Executor
+    choice : EngineChoice
     options : Options
         For all stages; `run` and `clear_steps` are set here.
     checkpoint : str, optional
@@ -125,7 +130,7 @@ def run_stages(
             with atomic_path(state_file) as temporary:
                 temporary.write_text(yaml_text({**wanted, "runs": runs}), encoding="utf-8")
         try:
-            finished.append(_run_stage(stage, runs[number], [checkpoint, *finished][-1], executor, options))
+            finished.append(_run_stage(stage, runs[number], [checkpoint, *finished][-1], choice, options))
         except KeyboardInterrupt as error:
             told = f" ({error})" if str(error) else ""
             why = f"stage {begin + number} was interrupted: the same command goes on with it{told}"
@@ -134,7 +139,7 @@ def run_stages(
     return finished
 
 
-def _run_stage(stage, run: str, parent, executor: Executor, options: Options) -> Path:
+def _run_stage(stage, run: str, parent, choice: EngineChoice, options: Options) -> Path:
     """Start, go on with, or skip a stage; its last checkpoint."""
     config, data = load_network_config(stage.network), load_data_config(stage.dataset)
     snapshots = Snapshots(options.weights, run)
@@ -142,5 +147,5 @@ def _run_stage(stage, run: str, parent, executor: Executor, options: Options) ->
     if reached < end:
         source = snapshots.path(reached) if reached else parent
         checkpoint = None if source is None else read_checkpoint(source, options.weights)
-        train_on(executor, config, data, checkpoint, replace(options, run=run, clear_steps=not reached))
+        train_on(choice, config, data, checkpoint, replace(options, run=run, clear_steps=not reached))
     return snapshots.path(max(reached, end))

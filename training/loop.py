@@ -166,7 +166,7 @@ class _Run:
             data.orig_shape,
             data.resize,
             order,
-            -(-options.readers // processes.local_size),
+            -(-options.readers // processes.local_size),  # rounded up
             options.skip_damaged,
         )
 
@@ -226,7 +226,7 @@ class _Run:
         self.saved = self.snapshots.save(step, self.engine.parameters(), self.training.state(), record)
 
 
-def is_due(step: int) -> bool:
+def line_is_due(step: int) -> bool:
     """Whether a line is written after `step` steps: the first 20, then every 50."""
     return step <= EVERY_STEP_UNTIL or step % THEN_EVERY == 0
 
@@ -271,7 +271,7 @@ class RunLog:
         for sentence in skipped[self._skipped :]:
             self.line(f"skipped a damaged sample: {sentence}")
         self._skipped = len(skipped)
-        if not is_due(step):
+        if not line_is_due(step):
             return
         self.read_losses()
         loss, epe = np.mean(self._means, axis=0)
@@ -281,7 +281,7 @@ class RunLog:
         self.line(f"steps={step}, loss={loss:.6f}, epe={epe:.4f}, lr={rate:.3g}, total_time={seconds:.1f}")
 
     def read_losses(self) -> None:
-        """Wait for the steps noted so far; NotFinite if one of their losses is."""
+        """Wait for the steps noted so far; NotFinite if one of their losses is not finite."""
         while self._unread:
             _, losses = self._unread[0]
             self._means.append((losses.loss, losses.epe))

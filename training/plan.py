@@ -92,6 +92,7 @@ def start_of(
     UserError
         The checkpoint is of another network, of other settings, which are named, or not the run's last one.
     """
+    # "workers": machines, each with a batch of its own.
     content = {
         "network": config.content,
         "dataset": data.content,

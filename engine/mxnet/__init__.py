@@ -22,7 +22,7 @@ from maskflownet.engine.contract import (
     shares,
 )
 from maskflownet.errors import UserError
-from maskflownet.network.architecture import HEAD, SLOPE
+from maskflownet.network.architecture import HEAD, SLOPE, STRIDES
 from maskflownet.network.augmentation import ColourAugmentation, GeometryAugmentation
 from maskflownet.network.compat import mx
 from maskflownet.network.draws import Draws, draw_noise, draw_step
@@ -171,7 +171,7 @@ class MXNetTraining(Training):
             parameter.wd_mult = 0.0 if name.endswith("bias") else 1.0
         self.trained = {n: p for n, p in structural.items() if n in chosen}
         self.loss = MultiscaleEPE(settings.loss_weights, optimizer.q)
-        self.metric = EndPointError(4)
+        self.metric = EndPointError(STRIDES[-1])
         self.geometry, self.colour = GeometryAugmentation(settings.target), ColourAugmentation()
         for block in (self.loss, self.metric, self.geometry, self.colour):
             block.hybridize()
@@ -200,6 +200,7 @@ class MXNetTraining(Training):
         draws = draw_step(self.settings, count, step, processes.rank, processes.world_size)
         losses, errors = [], []
         for context, part in zip(self.contexts, shares(count, len(self.contexts))):
+            # mask: where the label is valid. The network's own mask has no label and no loss.
             images, label, mask = self._prepare(batch, draws, part, context)
             with mx.autograd.record():
                 flows = self.network(*images)[0]

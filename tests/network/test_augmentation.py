@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from maskflownet.network.augmentation import LEAST_WEIGHT, ColourAugmentation, GeometryAugmentation
+from maskflownet.network.augmentation import LEAST_SHARE, ColourAugmentation, GeometryAugmentation
 from maskflownet.network.compat import mx
 from maskflownet.network.draws import (
     colour_parameters,
@@ -104,7 +104,7 @@ def test_images_are_sampled_where_the_windows_say(column):
         weight = bilinear(mask[n], *at1)
         assert np.abs(outputs[0][n] - bilinear(img1[n], *at1)).max() < 1e-3
         assert np.abs(outputs[1][n] - bilinear(img2[n], *at2)).max() < 1e-3
-        assert np.abs(outputs[3][n] - weight).max() < 2 * LEAST_WEIGHT
+        assert np.abs(outputs[3][n] - weight).max() < 2 * LEAST_SHARE
         f = bilinear(mask[n] * flow[n], *at1) / np.maximum(weight, 1e-9)
         expected = np.tensordot(np.linalg.inv(B), d + np.tensordot(np.linalg.inv(A), f - r[:, None, None], 1), 1)
         sure = weight[0] > 0.05  # below, the rounding of the positions shows in the quotient

@@ -26,7 +26,7 @@ from maskflownet.report.pictures import (
 )
 from maskflownet.settings.configs import load_network_config
 from maskflownet.settings.datasets import load_data_config
-from maskflownet.training.launch import Executor, train_on
+from maskflownet.training.launch import EngineChoice, train_on
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
@@ -267,7 +267,7 @@ def test_a_training_run_draws_at_every_validation(tmp_path, engine):
     write_configs(tmp_path, validation=["synthetic"], validation_steps=2)
     run = "abcJan01-0000"
     config, data = load_network_config(tmp_path / "network.yaml"), load_data_config(tmp_path / "data.yaml")
-    train_on(Executor(engine=engine), config, data, None, options(tmp_path, steps=3, run=run))
+    train_on(EngineChoice(engine=engine), config, data, None, options(tmp_path, steps=3, run=run))
     names = [f"synthetic.val_{i:04d}_{step:07d}.jpg" for i in (0, 1) for step in (2, 3)]
     folder = tmp_path / f"logs/{run}.samples"
     assert sorted(path.name for path in folder.iterdir()) == names

@@ -20,7 +20,7 @@ from maskflownet.reader.formats import write_flo
 from maskflownet.scenes.synthetic import Synthetic
 from maskflownet.settings.configs import load_network_config
 from maskflownet.settings.datasets import Roots, load_data_config
-from maskflownet.training.launch import Executor, train_on
+from maskflownet.training.launch import EngineChoice, train_on
 from maskflownet.training.plan import Options, rate_at, scaled
 from maskflownet.training.snapshots import Snapshots, state_path
 
@@ -91,23 +91,23 @@ def test_epsilon_of_the_config_bounds_the_steps_of_adam(tmp_path):
 def test_chosen_parameters_alone_are_trained(tmp_path, engine):
     if engine == "torch":
         pytest.importorskip("torch", reason="PyTorch is not installed")
-    executor = Executor(engine=engine)
+    choice = EngineChoice(engine=engine)
     chosen = ["conv6", "upfeat5", "pred_flow5.weight"]
     for beginnings in (None, chosen, ["conv7"]):
         folder = tmp_path / str(beginnings and beginnings[0])
         optimizer = {**NETWORK["optimizer"], "trained": beginnings}
         write_configs(folder, {**NETWORK, "optimizer": optimizer})
     config, data = (load(tmp_path / "None" / name) for load, name in LOADED)
-    first = train_on(executor, config, data, None, options(tmp_path / "None", steps=1))
+    first = train_on(choice, config, data, None, options(tmp_path / "None", steps=1))
     start = read_checkpoint(first)
     config, data = (load(tmp_path / "conv6" / name) for load, name in LOADED)
     again = options(tmp_path / "conv6", steps=2, clear_steps=True)
-    found = read_params(train_on(executor, config, data, start, again))
+    found = read_params(train_on(choice, config, data, start, again))
     moved = {n for n, array in start.parameters.items() if (found[n] != array).any()}
     assert moved == {n for n in found if n.startswith(tuple(chosen))}
     config = load_network_config(tmp_path / "conv7/network.yaml")
     with pytest.raises(UserError, match="trained: no parameter .* begins with conv7"):
-        train_on(executor, config, data, start, again)
+        train_on(choice, config, data, start, again)
 
 
 def at_step(folder, step, action) -> threading.Thread:
