@@ -1,9 +1,20 @@
 """Flow fields as pictures, in the colour code of Baker et al. (IJCV 2011, figure 1)."""
 
+import math
+
 import flow_vis
 import numpy as np
 
-_EPSILON = 1e-5  # px; keeps a flow at rest, whose scale is 0, drawable
+_EPSILON = 1e-5  # px; what flow_vis adds to a scale
+
+
+def colour_scale(largest: float, height: int, width: int) -> float:
+    """Motion in px to draw with full colour, rounded up to 0.01 px, for pictures whose largest motion is given.
+
+    At least 1 px, and 1/1000 of the diagonal: networks predict some tenths of a pixel where nothing moves, which are
+    not to look like a storm.
+    """
+    return math.ceil(100 * max(largest, 1, math.hypot(height, width) / 1000)) / 100
 
 
 def flow_to_colour(flow: np.ndarray, max_flow: float | None = None, valid: np.ndarray | None = None) -> np.ndarray:
@@ -15,7 +26,7 @@ def flow_to_colour(flow: np.ndarray, max_flow: float | None = None, valid: np.nd
         (H, W, 2), px, (u, v).
     max_flow : float, optional
         Magnitude in px that is drawn fully saturated; what exceeds it is drawn darker. Default:
-        the largest magnitude among the pixels drawn.
+        the `colour_scale` of the largest magnitude among the pixels drawn.
     valid : np.ndarray, optional
         (H, W) or (H, W, 1), 0 = unknown. Unknown pixels and values that are not finite are black.
 
@@ -36,7 +47,7 @@ def flow_to_colour(flow: np.ndarray, max_flow: float | None = None, valid: np.nd
         known &= valid.reshape(known.shape) != 0
     flow = np.where(known[:, :, None], flow, 0)
     if max_flow is None:
-        max_flow = np.hypot(flow[:, :, 0], flow[:, :, 1]).max(initial=0)
+        max_flow = colour_scale(np.hypot(flow[:, :, 0], flow[:, :, 1]).max(initial=0), *known.shape)
     # Not flow_vis.flow_to_color: its clip_flow cuts negative components to 0.
     scale = np.float32(max_flow + _EPSILON)
     colour = flow_vis.flow_uv_to_colors(flow[:, :, 0] / scale, flow[:, :, 1] / scale)

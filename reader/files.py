@@ -3,7 +3,8 @@
 import os
 import re
 import uuid
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +20,24 @@ _MAX_PIXELS = "MASKFLOWNET_MAX_PIXELS"
 def natural(name: PathLike) -> list:
     """Key that sorts names by the numbers in them: frame_2 before frame_10."""
     return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", os.fspath(name)))]
+
+
+def walk(root: PathLike) -> Iterator[tuple[str, list[str], list[str]]]:
+    """As `os.walk`, with a warning about the folders that it leaves out: unreadable ones and links."""
+    left_out: list[str] = []
+    for folder, subfolders, names in os.walk(root, onerror=lambda e: left_out.append(f"{e.filename} ({e.strerror})")):
+        paths = [os.path.join(folder, name) for name in subfolders if not name.startswith(".")]
+        left_out += [f"{path} (a link)" for path in paths if os.path.islink(path)]
+        yield folder, subfolders, names
+    warn_left_out(root, left_out)
+
+
+def warn_left_out(root: PathLike, paths: Sequence) -> None:
+    """Count what lies below `root` and is not used, and name the first three."""
+    if paths:
+        more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+        named = ", ".join(str(path).removeprefix(os.path.join(root, "")) for path in paths[:3])
+        warnings.warn(f"{root}: {len(paths)} left out: {named}{more}", stacklevel=2)
 
 
 @contextmanager

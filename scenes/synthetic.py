@@ -12,7 +12,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from maskflownet.errors import UserError
-from maskflownet.reader.files import check_pixels
+from maskflownet.reader.files import check_pixels, walk
 from maskflownet.reader.formats import PICTURE_SUFFIXES, sample_range, to_8bit
 from maskflownet.reader.sample import Sample
 from maskflownet.scenes.draw import MIN_SIDE, SceneOptions, draw
@@ -134,7 +134,8 @@ class Textures:
         root = _bundled_folder() if folder is None else Path(folder)
         if not root.is_dir():
             raise UserError(f"{root}: no such folder of textures")
-        paths = [p for p in root.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file()]
+        files = (Path(folder, name) for folder, _, names in walk(root) for name in names)
+        paths = [p for p in files if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file()]
         if folder is None:
             paths = [root / name for name in BUNDLED]
         for path in sorted(paths, key=lambda p: p.relative_to(root).as_posix()):
