@@ -5,9 +5,8 @@ from fractions import Fraction
 from pathlib import Path
 
 from maskflownet.errors import UserError
-from maskflownet.inference.outputs import Output, check_outputs, predict_files
+from maskflownet.inference.new_data import Folder, Output, Pair, Video, check_outputs, predict_files
 from maskflownet.inference.predictor import load
-from maskflownet.inference.sources import Folder, Pair, Video
 from maskflownet.settings.cli import (
     Parser,
     add_batch,
@@ -29,7 +28,8 @@ def parse(arguments):
         metavar="OUTPUT",
         help="file for the flow; its suffix chooses: .png, .jpg and other pictures (colours), "
         ".flo, .pfm, .npy, .npz (raw vectors u, v in px), .mp4, .avi, .gif (video); for a folder "
-        "or video either a video or a numbered name such as flow_%%04d.flo",
+        "or video either a video or a numbered name such as flow_%%04d.flo, which gets the number of the pair's first "
+        "frame: the one in the frame's name, or else counted from 1",
     )
     add_config(parser)
     add("--image_1", metavar="A", help="first image")
@@ -57,8 +57,8 @@ def parse(arguments):
     add("--flow", metavar="FILE", help="also write the flow to a second file, such as a .flo")
     add("--kitti", action="store_true", help="OUTPUT is a .png in KITTI's 16-bit flow format")
     scale = (
-        "motion in px that is drawn in full colour (default: the largest in the pair; in a folder or video the 99th "
-        "percentile in five pairs, one scale for all frames)"
+        "motion in px that is drawn in full colour (default: at least 1 px or 1/1000 of the diagonal; the largest in "
+        "the pair; in a folder or video one scale for all frames, found in a first pass at low resolution)"
     )
     add("--max_flow", type=pixels, metavar="PX", help=scale)
     rate = "frames per second of written videos (default: the video's own, 25 for a folder)"
@@ -102,9 +102,10 @@ def main(arguments):
     )
     done = predict_files(predictor, source, outputs, args.max_flow, rate)
     pairs = "1 pair" if done.pairs == 1 else f"{done.pairs} pairs"
+    colours = f"full colour is {done.max_flow} px (--max_flow {done.max_flow}); " if done.max_flow else ""
     print(
         f"{pairs} of {done.height}x{done.width} in {done.seconds:.1f} s; "
-        f"largest motion {done.largest:.1f} px; wrote {', '.join(str(o.path) for o in outputs)}"
+        f"largest motion {done.largest:.1f} px; {colours}wrote {', '.join(str(o.path) for o in outputs)}"
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from maskflownet.inference.metrics import end_point_error
-from maskflownet.inference.outputs import to_picture
+from maskflownet.inference.new_data import to_picture
 from maskflownet.inference.predictor import load
 from maskflownet.reader.formats import read_flow, read_image, write_image
 from maskflownet.settings.cli import Parser, add_checkpoint, add_config, add_devices, run

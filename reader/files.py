@@ -25,11 +25,12 @@ def natural(name: PathLike) -> list:
 def walk(root: PathLike) -> Iterator[tuple[str, list[str], list[str]]]:
     """As `os.walk`, with a warning about the folders that it leaves out: unreadable ones and links."""
     left_out: list[str] = []
-    for folder, subfolders, names in os.walk(root, onerror=lambda e: left_out.append(f"{e.filename} ({e.strerror})")):
+    errors: list[OSError] = []
+    for folder, subfolders, names in os.walk(root, onerror=errors.append):
         paths = [os.path.join(folder, name) for name in subfolders if not name.startswith(".")]
         left_out += [f"{path} (a link)" for path in paths if os.path.islink(path)]
         yield folder, subfolders, names
-    warn_left_out(root, left_out)
+    warn_left_out(root, left_out + [f"{error.filename} ({error.strerror})" for error in errors])
 
 
 def warn_left_out(root: PathLike, paths: Sequence) -> None:
@@ -37,7 +38,7 @@ def warn_left_out(root: PathLike, paths: Sequence) -> None:
     if paths:
         more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
         named = ", ".join(str(path).removeprefix(os.path.join(root, "")) for path in paths[:3])
-        warnings.warn(f"{root}: {len(paths)} left out: {named}{more}", stacklevel=2)
+        warnings.warn(f"{root}: {len(paths)} files or folders are left out: {named}{more}", stacklevel=2)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from maskflownet.inference.metrics import Labelled, Measured, end_point_error, means, plane, valid_pixels
-from maskflownet.reader.colour import flow_to_colour
+from maskflownet.reader.colour import colour_scale, flow_to_colour
 from maskflownet.reader.files import write_bytes
 from PIL import Image, ImageDraw, ImageFont
 
@@ -55,7 +55,7 @@ def draw_views(pair: Labelled, measured: Measured, width: int) -> Views:
     flow, _ = shrink(prediction.flow, size)
     error, _ = shrink(end_point_error(prediction.flow, label), size, valid)
     # A few wild pixels shall not make the whole picture pale.
-    scale = usual_motion(small_label[known]) or usual_motion(flow) or 1.0
+    scale = colour_scale(usual_motion(small_label[known]) or usual_motion(flow), height, full)
     pictures = {
         "frame": cv2.resize(sample.img1, size, interpolation=cv2.INTER_AREA),
         "flow": flow_to_colour(flow, scale),

@@ -1,7 +1,7 @@
 import flow_vis
 import numpy as np
 import pytest
-from maskflownet.reader.colour import colour_wheel, flow_to_colour
+from maskflownet.reader.colour import colour_scale, colour_wheel, flow_to_colour
 
 
 @pytest.fixture
@@ -10,7 +10,7 @@ def flow():
 
 
 def test_agrees_with_flow_vis(flow):
-    colour = flow_to_colour(flow)
+    colour = flow_to_colour(flow, max_flow=np.hypot(flow[..., 0], flow[..., 1]).max())
     assert colour.shape == (40, 50, 3) and colour.dtype == np.uint8
     np.testing.assert_array_equal(colour, flow_vis.flow_to_color(flow))
 
@@ -34,6 +34,14 @@ def test_directions(uv, strong, weak):
 def test_rest_is_white():
     assert (flow_to_colour(np.zeros((3, 4, 2), np.float32)) == 255).all()
     assert (flow_to_colour(np.zeros((3, 4, 2), np.float32), max_flow=10) == 255).all()
+
+
+def test_noise_at_rest_is_nearly_white():
+    flow = np.random.default_rng(0).uniform(-0.3, 0.3, (30, 40, 2)).astype(np.float32)
+    assert flow_to_colour(flow).min() > 140 and flow_to_colour(flow).mean() > 220
+    assert colour_scale(0.2, 480, 640) == 1
+    assert colour_scale(0.2, 2160, 3840) == 4.41
+    assert colour_scale(16.111, 480, 640) == 16.12
 
 
 def test_beyond_the_scale_is_darker():

@@ -1,6 +1,8 @@
+import os
+
 import pytest
 from maskflownet.errors import UserError
-from maskflownet.reader.files import atomic_path, check_file, natural, read_bytes, write_bytes
+from maskflownet.reader.files import atomic_path, check_file, natural, read_bytes, walk, write_bytes
 
 
 def test_the_file_appears_at_the_end_only(tmp_path):
@@ -66,6 +68,20 @@ def test_what_cannot_be_read(tmp_path):
         read_bytes(tmp_path / "missing")
     with pytest.raises(UserError, match="it is a folder"):
         read_bytes(tmp_path)
+
+
+def test_folders_that_are_left_out_are_named(tmp_path, monkeypatch):
+    (tmp_path / "locked").mkdir()
+    (tmp_path / "link").symlink_to("locked")
+
+    def scandir(path, scan=os.scandir):
+        if path.endswith("locked"):
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.warns(UserWarning, match=r"2 files or folders .*: link \(a link\), locked \(Permission denied\)$"):
+        assert [folder for folder, _, _ in walk(tmp_path)] == [str(tmp_path)]
 
 
 def test_names_are_sorted_by_their_numbers():

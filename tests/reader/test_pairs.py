@@ -37,8 +37,31 @@ def test_middlebury_sequences_of_eight_frames(tmp_path):
     folder = trees.make_pairs(tmp_path) / "middlebury" / "Venus"
     for number in (7, 8, 9, 12, 13, 14):
         trees.Writer().picture(folder / f"frame{number:02d}.png", number)
-    pair = Pairs(folder, "test").pairs[0]
+    with pytest.warns(UserWarning, match="6 files or folders .*: frame07.png, frame08.png, frame09.png and 3 more$"):
+        pair = Pairs(folder, "test").pairs[0]
     assert (pair.img1[-11:], pair.img2[-11:]) == ("frame10.png", "frame11.png")
+
+
+@pytest.mark.parametrize(
+    "name", ["kitti/flow_vis.png", "own/flow_vis.jpg", "own/flower.npy", "flat/a_flow_vis.png", "labels/flow.flo"]
+)
+def test_what_is_left_out_is_counted_and_named(tmp_path, name):
+    trees.make_pairs(tmp_path)
+    (tmp_path / "labels").mkdir()
+    (tmp_path / name).write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40))
+    with pytest.warns(UserWarning, match=f"{tmp_path}: 1 files or folders are left out: {name}$"):
+        dataset = Pairs(tmp_path, "test")
+    assert [pair.name for pair in dataset.pairs] == NAMES
+    np.testing.assert_array_equal(dataset[2].flow, trees.flow(2))  # KITTI's PNG is a label all the same
+
+
+def test_a_flower_is_no_flow(shared, tmp_path):
+    for name in ("flower1.png", "flower2.png"):
+        (tmp_path / name).write_bytes((shared / "cases/pairs_flower/flowers/flower1.png").read_bytes())
+    (pair,) = Pairs(tmp_path, "test").pairs
+    assert (pair.img1[-11:], pair.img2[-11:], pair.flow) == ("flower1.png", "flower2.png", None)
+    with pytest.raises(UserError, match="holds 1 pictures"):
+        Pairs(shared / "cases/pairs_flower", "test")
 
 
 def test_labels_can_be_required(tmp_path):

@@ -1,17 +1,18 @@
-"""From pictures to files: what an output's suffix means, what is refused, and what a whole sequence needs."""
+"""A user's own images: what is read, what an output's suffix means, what is refused, how motion is coloured."""
 
 import tracemalloc
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from maskflownet.errors import UserError
-from maskflownet.inference.outputs import Output, check_outputs, predict_files
+from maskflownet.inference.new_data import Folder, Output, Pair, Video, check_outputs, predict_files
 from maskflownet.inference.predictor import Predictor, load
-from maskflownet.inference.sources import Folder, Pair, Video
+from maskflownet.reader.colour import flow_to_colour
 from maskflownet.reader.formats import read_flow, read_image, read_mask, read_pfm, write_image
-from maskflownet.reader.video import VideoReader
+from maskflownet.reader.video import VideoReader, VideoWriter
 
 from tests.known_engine import KnownEngine
 from tests.videos import make
@@ -21,18 +22,23 @@ STEPS = (3, 5, 2)  # px: the motion of each pair of the folder
 
 
 def brightness(image_1, image_2):
-    """Flow (u, 0) of as many px as image 2 is brighter."""
+    """Flow (u, 0) of as many px as image 2 is brighter, in a picture of `SIZE`."""
     flow = np.zeros((*image_1.shape[:2], 2), np.float32)
     flow[..., 0] = image_2[0, 0, 0].astype(float) - image_1[0, 0, 0]
-    return flow
+    return flow * (image_1.shape[1] / SIZE[1])
 
 
 @pytest.fixture
 def folder(tmp_path):
-    (tmp_path / "frames").mkdir()
-    for i, grey in enumerate(np.cumsum((10, *STEPS))):
-        write_image(tmp_path / f"frames/{i}.png", np.full((*SIZE, 3), grey, np.uint8))
-    return Folder(tmp_path / "frames")
+    return moving(tmp_path / "frames", STEPS)
+
+
+def moving(path, steps):
+    """Make frames that `brightness` moves by so many px each."""
+    path.mkdir()
+    for i, grey in enumerate(np.cumsum((10, *steps)), 1):
+        write_image(path / f"{i}.png", np.full((*SIZE, 3), grey, np.uint8))
+    return Folder(path)
 
 
 def predict(source, *outputs, rule=brightness, batch=1, **options):
@@ -119,11 +125,52 @@ def one_wild_pixel(image_1, image_2):
 def test_one_scale_for_all_frames_which_one_wild_pixel_does_not_set(folder, tmp_path):
     names = (tmp_path / "flow_%d.png", "flow"), (tmp_path / "flow_%d.flo", "flow")
     _, done = predict(folder, *names, rule=one_wild_pixel)
-    assert done.max_flow == pytest.approx(max(STEPS))
+    assert done.max_flow == pytest.approx(max(STEPS), abs=0.011)
     assert done.largest == pytest.approx(np.hypot(1000, 1000))
-    slow, fast, slowest = (read_image(tmp_path / f"flow_{i}.png")[20, 20, 1] for i in (1, 2, 3))
+    pictures = [read_image(tmp_path / f"flow_{i}.png") for i in (1, 2, 3)]
+    slow, fast, slowest = (picture[20, 20, 1] for picture in pictures)
     assert slowest > slow > fast  # the slower, the whiter
-    assert predict(folder, names[0], rule=one_wild_pixel, max_flow=7)[1].max_flow == 7
+    assert predict(folder, names[0], rule=one_wild_pixel, max_flow=done.max_flow)[1].max_flow == done.max_flow
+    for i, picture in enumerate(pictures, 1):
+        np.testing.assert_array_equal(read_image(tmp_path / f"flow_{i}.png"), picture)
+    assert predict(folder, names[1])[1].max_flow is None  # nothing is drawn
+
+
+@pytest.mark.parametrize(
+    ("steps", "scale"),
+    [
+        ([0] * 40 + [12] + [0] * 40, 12),  # a moment
+        ([0] * 3 + [7] * 11 + [70] + [0] * 3, 7),  # and a cut
+        ([0] * 9, 1),
+    ],
+)
+def test_the_scale_is_that_of_what_moves(tmp_path, steps, scale):
+    _, done = predict(moving(tmp_path / "rests", steps), (tmp_path / "%d.png", "flow"))
+    assert done.max_flow == pytest.approx(scale, abs=0.011)
+
+
+@pytest.mark.parametrize(("config", "mean", "white"), [("MaskFlownet", 0.05, 250), ("MaskFlownet_S", 0.13, 240)])
+@pytest.mark.parametrize("size", [(480, 640), (128, 192)])
+def test_a_still_scene_is_nearly_white(shared, config, mean, white, size):
+    pytest.importorskip("torch")
+    image = cv2.resize(read_image(shared / "data/pairs/middlebury/Grove2/frame10.png"), size[::-1])
+    flow = load(config, engine="torch")(image, image).flow
+    assert np.hypot(flow[..., 0], flow[..., 1]).mean() < mean
+    assert flow_to_colour(flow).mean() > white
+
+
+def test_a_video_that_rests_but_for_a_moment(shared, tmp_path):
+    """Its frames 29 to 33: the moment begins with the last one."""
+    pytest.importorskip("torch")
+    frames = list(VideoReader(shared / "cases/colour_scale/rests_but_for_a_moment.mp4"))[28:33]
+    for i, picture in enumerate(frames):
+        write_image(tmp_path / f"{i}.png", picture)
+    outputs = [Output(tmp_path / "x.gif", "flow")]
+    done = predict_files(load("MaskFlownet_S", engine="torch"), Folder(tmp_path), outputs, rate=25)
+    assert 10 < done.max_flow < 25  # px; it moves by 16
+    drawn = list(VideoReader(tmp_path / "x.gif"))
+    assert drawn[0].mean() > 250
+    assert drawn[-1].min() < 30
 
 
 def test_only_what_is_written_is_computed(folder, tmp_path):
@@ -151,15 +198,16 @@ def test_values_that_are_no_numbers_leave_no_file(folder, tmp_path):
 
 
 def test_names_are_checked_together(folder, tmp_path):
-    write_image(tmp_path / "frames/frame_1.png", np.zeros((*SIZE, 3), np.uint8))
-    folder = Folder(tmp_path / "frames")
+    (tmp_path / "link").symlink_to("frames")
     for message, *names in [
         ("named twice", ("x.mp4", "flow"), ("x.mp4", "mask")),
         ("named twice", ("z_%d.png", "flow"), ("z_%01d.png", "mask")),
-        ("one of the inputs", ("frames/frame_%d.png", "flow")),
+        ("take it for a frame", ("frames/%d.png", "flow")),
+        ("take it for a frame", ("x.mp4", "flow"), ("link/mask_%d.PPM", "mask")),
     ]:
         with pytest.raises(UserError, match=message):
             check_outputs(folder, [Output(tmp_path / name, role) for name, role in names])
+    check_outputs(folder, [Output(tmp_path / "frames" / name, "flow") for name in ("x.mp4", "x_%d.flo")])
 
 
 @pytest.mark.parametrize(
@@ -171,6 +219,7 @@ def test_names_are_checked_together(folder, tmp_path):
         ("x.mp4", "flow", False, False, "a pair gives one picture"),
         ("x.png", "flow", True, False, r"numbered name such as x_%04d\.png"),
         ("x_%d_%d.png", "flow", True, False, "numbered name"),
+        ("x_%099999999999d.flo", "flow", True, False, "numbered name"),
         ("x.flo", "flow", False, True, "--kitti writes a .png"),
         ("none/x.flo", "flow", False, False, "its folder .*none does not exist"),
         ("folder.flo", "flow", False, False, "it is a folder"),
@@ -182,3 +231,93 @@ def test_bad_names_are_refused(folder, tmp_path, name, role, sequence, kitti, me
     with pytest.raises(UserError, match=message) as error:
         check_outputs(source, [Output(tmp_path / name, role, kitti)])
     assert "\n" not in str(error.value)
+
+
+def frame(number, height=32, width=48):
+    return np.full((height, width, 3), 20 * number, np.uint8)
+
+
+@pytest.fixture
+def numbered(tmp_path):
+    for number in (1, 2, 10):
+        write_image(tmp_path / f"frame_{number}.png", frame(number))
+    (tmp_path / "notes.txt").write_text("no picture")
+    return tmp_path
+
+
+@pytest.fixture
+def video(tmp_path):
+    with VideoWriter(tmp_path / "clip.mp4", Fraction(10), 32, 48) as writer:
+        for number in range(1, 6):
+            writer.write(frame(number))
+    return tmp_path / "clip.mp4"
+
+
+def values(pairs):
+    return [tuple(round(float(image.mean()) / 20) for image in pair) for pair in pairs]
+
+
+def test_a_folder_is_paired_in_natural_order(numbered):
+    source = Folder(numbered)
+    assert (source.count, source.height, source.width) == (2, 32, 48)
+    assert values(source.pairs()) == [(1, 2), (2, 10)]
+
+
+def test_a_video_is_paired_frame_by_frame(video):
+    source = Video(video)
+    assert (source.count, source.height, source.width, source.rate) == (4, 32, 48, 10)
+    assert values(source.pairs()) == [(1, 2), (2, 3), (3, 4), (4, 5)]
+    assert values(source.pairs()) == [(1, 2), (2, 3), (3, 4), (4, 5)]  # again from the start
+
+
+def test_wrong_folders_are_one_sentence(numbered, tmp_path):
+    with pytest.raises(UserError, match="is no folder"):
+        Folder(tmp_path / "none")
+    write_image(tmp_path / "frame_3.png", frame(3, 30))
+    with pytest.raises(UserError, match=r"frame_1\.png and .*frame_3\.png differ in size: 32x48"):
+        Folder(numbered)
+    (tmp_path / "frame_3.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"frame_3\.png"):
+        Folder(numbered)
+    for path in tmp_path.glob("*.png"):
+        path.unlink()
+    with pytest.raises(UserError, match="holds 0 pictures"):
+        Folder(numbered)
+    (tmp_path / "clean" / "alley_1").mkdir(parents=True)
+    for number in (1, 2):
+        write_image(tmp_path / "clean" / "alley_1" / f"frame_{number}.png", frame(number))
+    with pytest.raises(UserError, match="name one of the folders below it, such as .*/clean/alley_1, in a call"):
+        Folder(numbered)
+
+
+@pytest.mark.parametrize(
+    ("names", "numbers"),
+    [
+        (("frame_0016", "frame_0017", "frame_0019"), [16, 17]),
+        (("9", "10"), [9]),
+        (("0007_640x480", "0008_640x480"), [7]),
+        (("left1_8", "left1_9"), [8]),
+        (("a", "b1", "c"), [1, 2]),
+        (("a1_5", "b1_5"), [1]),
+    ],
+)
+def test_outputs_have_the_numbers_of_their_first_frames(tmp_path, names, numbers):
+    for name in names:
+        write_image(tmp_path / f"{name}.png", frame(1))
+    source = Folder(tmp_path)
+    assert [path.stem for path in source.paths] == list(names)
+    assert list(source.numbers) == numbers
+
+
+def test_a_video_of_one_frame_is_refused(tmp_path):
+    with VideoWriter(tmp_path / "one.gif", Fraction(10), 32, 48) as writer:
+        writer.write(frame(1))
+    with pytest.raises(UserError, match="a single frame"):
+        Video(tmp_path / "one.gif")
+
+
+def test_a_pair_of_two_sizes_names_both(tmp_path):
+    write_image(tmp_path / "a.png", frame(1))
+    write_image(tmp_path / "b.png", frame(1, 16, 48))
+    with pytest.raises(UserError, match=r"a\.png and .*b\.png differ in size: 32x48 and 16x48"):
+        Pair(tmp_path / "a.png", tmp_path / "b.png")

@@ -1,0 +1,353 @@
+"""A user's own images, in and out: a pair, a folder of frames or a video, and the files of their predictions."""
+
+import math
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from maskflownet.engine.contract import ConfidentPrediction, Prediction, Sizing
+from maskflownet.errors import UserError
+from maskflownet.inference.predictor import Predictor
+from maskflownet.reader.colour import colour_scale, flow_to_colour
+from maskflownet.reader.files import atomic_path, natural
+from maskflownet.reader.formats import (
+    PICTURE_SUFFIXES,
+    WRITABLE_SUFFIXES,
+    read_images,
+    read_samples,
+    sample_range,
+    to_8bit,
+    write_float_map,
+    write_flow,
+    write_image,
+)
+from maskflownet.reader.video import VIDEO_SUFFIXES, VideoReader, VideoWriter
+from tqdm import tqdm
+
+ARRAYS = (".npy", ".npz")
+RAW = {"flow": (".flo", ".pfm", *ARRAYS), "mask": (".pfm", *ARRAYS), "warped": ARRAYS, "confidence": (".pfm", *ARRAYS)}
+GREY = ("mask", "confidence")  # roles of one channel
+NUMBERED = re.compile(r"%0?\d{0,2}d")
+# A first pass over a sequence finds one colour scale for all its frames.
+SCALE_SIDE = 256  # px, the longer side of its frames
+SCALE_PERCENTILE = 99  # of a pair's motions: a few wild pixels shall not make the whole video pale
+SCALE_PAIRS = 90  # percentile of the pairs that move: nor shall a cut, which moves by any number of pixels
+
+
+Images = tuple[np.ndarray, np.ndarray]  # (H, W, 3) uint8 RGB each
+
+
+class Pair:
+    """Two picture files. `count` is the number of pairs, `height` and `width` are theirs."""
+
+    is_sequence = False
+    rate = None
+    folder = None
+    count = 1
+    numbers = (1,)
+
+    def __init__(self, path_1, path_2):
+        self.paths = [Path(path_1), Path(path_2)]
+        self.images = tuple(read_images(self.paths))
+        self.height, self.width = self.images[0].shape[:2]
+        _check_same_size(self.paths, self.images)
+
+    def pairs(self) -> Iterator[Images]:
+        yield self.images
+
+
+class Frames:
+    """Frames of equal size; consecutive ones are the pairs. Subclasses read them."""
+
+    is_sequence = True
+    rate: Fraction | None = None
+    pixel_aspect = Fraction(1)  # width over height
+    folder: Path | None = None  # whose pictures are the frames
+    count: int
+
+    @property
+    def numbers(self) -> Sequence[int]:
+        """The number of each pair in the names of its outputs."""
+        return range(1, self.count + 1)
+
+    def frames(self) -> Iterator[np.ndarray]:
+        """Yield (H, W, 3) uint8 RGB frames from the first one, holding one at a time."""
+        raise NotImplementedError
+
+    def pairs(self) -> Iterator[Images]:
+        return pairwise(self.frames())
+
+
+class Folder(Frames):
+    """The pictures of a folder in natural order: frame_2 comes before frame_10.
+
+    All are decoded once when the folder is opened, so that a broken one is known at once.
+    """
+
+    def __init__(self, path):
+        self.folder = Path(path)
+        if not self.folder.is_dir():
+            raise UserError(f"--folder {path} is no folder")
+        names = (name for name in os.listdir(self.folder) if _is_frame(name))
+        self.paths = [self.folder / name for name in sorted(names, key=natural)]
+        if len(self.paths) < 2:
+            raise UserError(
+                f"the folder {path} holds {len(self.paths)} pictures, two are needed{_sequence_below(path)}"
+            )
+        self.count = len(self.paths) - 1
+        self._range = sample_range(self._samples())
+
+    def _samples(self):
+        first = None
+        for path in self.paths:
+            samples = read_samples(path)
+            first = samples if first is None else first
+            _check_same_size((self.paths[0], path), (first, samples))
+            yield samples
+        self.height, self.width = first.shape[:2]
+
+    @property
+    def numbers(self):
+        """Those of the first frames' names, or from 1 if no number in the names tells the frames apart."""
+        found = (map(int, re.findall(r"\d+", path.stem)) for path in self.paths)
+        for numbers in reversed([*zip(*found)]):
+            if len(set(numbers)) == len(self.paths):
+                return numbers[:-1]
+        return super().numbers
+
+    def frames(self):
+        return (to_8bit(samples, self._range) for samples in self._samples())
+
+
+class Video(Frames):
+    """A video or GIF, decoded once when it is opened to count its frames and find damage."""
+
+    def __init__(self, path):
+        self.paths = [Path(path)]
+        self.reader = VideoReader(path)
+        self.height, self.width = self.reader.height, self.reader.width
+        self.rate = self.reader.rate
+        self.pixel_aspect = self.reader.pixel_aspect
+        if self.reader.count < 2:
+            raise UserError(f"{path} holds a single frame, two are needed")
+        self.count = self.reader.count - 1
+
+    def frames(self):
+        return iter(self.reader)
+
+
+def _check_same_size(paths, images) -> None:
+    first, second = (f"{image.shape[0]}x{image.shape[1]}" for image in images)
+    if first != second:
+        raise UserError(f"{paths[0]} and {paths[1]} differ in size: {first} and {second} (height x width)")
+
+
+def _is_frame(name: str) -> bool:
+    return Path(name).suffix.lower() in PICTURE_SUFFIXES and not name.startswith(".")
+
+
+def _sequence_below(path) -> str:
+    """What to say of a folder without frames, where folders below it hold some."""
+    for folder, _, names in os.walk(path):
+        if sum(map(_is_frame, names)) > 1:
+            return f"; name one of the folders below it, such as {folder}, in a call for each"
+    return ""
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where one field of the predictions is written: its name's suffix chooses how.
+
+    A picture (.png, .jpg, ...), raw values (.flo and .pfm for flow, .pfm for mask and confidence, .npy, .npz) or a
+    video (.mp4, .avi, .gif). For a sequence it is a video or holds a number, as `flow_%04d.png` does.
+    """
+
+    path: Path
+    role: str  # the field: "flow", "mask", "warped" or "confidence"
+    kitti: bool = False  # a .png in KITTI's 16-bit format instead of colours
+
+    @property
+    def suffix(self) -> str:
+        return self.path.suffix.lower()
+
+    @property
+    def is_video(self) -> bool:
+        return self.suffix in VIDEO_SUFFIXES
+
+    @property
+    def is_drawn(self) -> bool:
+        return not self.kitti and self.suffix in WRITABLE_SUFFIXES + VIDEO_SUFFIXES
+
+    def path_of(self, number: int, is_sequence: bool) -> Path:
+        """The file of the prediction with this number."""
+        if not is_sequence or self.is_video:
+            return self.path
+        return self.path.with_name(NUMBERED.sub(lambda m: m.group() % number, self.path.name))
+
+    def check(self, is_sequence: bool) -> None:
+        """Raise a UserError if the suffix is unknown or does not fit, or the folder cannot be written to."""
+        path, known = self.path, (*WRITABLE_SUFFIXES, *RAW[self.role], *VIDEO_SUFFIXES)
+        complaint = None
+        if self.suffix not in known:
+            complaint = f"the suffix of the {self.role} is one of {', '.join(known)}"
+        elif self.kitti and self.suffix != ".png":
+            complaint = "--kitti writes a .png"
+        elif self.is_video and not is_sequence:
+            complaint = "a pair gives one picture, not a video"
+        elif is_sequence and not self.is_video and len(NUMBERED.findall(path.name)) != 1:
+            complaint = (
+                f"a sequence needs a video ({', '.join(VIDEO_SUFFIXES)}) or a numbered name such as "
+                f"{path.stem}_%04d{path.suffix}"
+            )
+        elif not path.parent.is_dir():
+            complaint = f"its folder {path.parent} does not exist"
+        elif path.is_dir():
+            complaint = "it is a folder"
+        elif not os.access(path.parent, os.W_OK):
+            complaint = f"its folder {path.parent} may not be written to"
+        if complaint:
+            raise UserError(f"cannot write {path}: {complaint}")
+
+
+def check_outputs(source: Pair | Frames, outputs: list[Output]) -> None:
+    """Check all names before anything is computed: no file is written twice or is an input, now or in the next call."""
+    taken = {path.resolve() for path in source.paths}
+    for output in outputs:
+        output.check(source.is_sequence)
+        if source.folder and output.suffix in PICTURE_SUFFIXES and source.folder.samefile(output.path.parent):
+            raise UserError(f"cannot write {output.path}: the next call would take it for a frame; use another folder")
+        paths = {output.path_of(number, source.is_sequence).resolve() for number in source.numbers}
+        if paths & taken:
+            raise UserError(f"{output.path} is named twice, or is one of the inputs")
+        taken |= paths
+
+
+class Summary(NamedTuple):
+    """What a call of `predict_files` did."""
+
+    pairs: int
+    height: int
+    width: int
+    seconds: float
+    largest: float  # px, the largest motion predicted
+    max_flow: float | None  # px, drawn with full colour; None if no flow is drawn
+
+
+def predict_files(
+    predictor: Predictor,
+    source: Pair | Frames,
+    outputs: list[Output],
+    max_flow: float | None = None,
+    rate: Fraction | None = None,
+) -> Summary:
+    """Predict every pair of a source and write the outputs as a stream.
+
+    Parameters
+    ----------
+    predictor : Predictor
+    source : Pair, Folder or Video
+    outputs : list of Output
+    max_flow : float, optional
+        Motion in px that is drawn with full colour. Without it the `colour_scale` of the pair's
+        largest motion, or of what a first pass finds in a sequence (`_scale_of`).
+    rate : Fraction, optional
+        Frames per second of written videos; those of the source without it.
+    """
+    started = time.perf_counter()
+    roles = {output.role for output in outputs}
+    drawn = any(output.role == "flow" and output.is_drawn for output in outputs)
+    if drawn and max_flow is None and source.is_sequence:
+        max_flow = _scale_of(predictor, source)
+    stream = predictor.stream(source.pairs(), **{role: role in roles for role in ("mask", "warped", "confidence")})
+    largest = 0.0
+    with ExitStack() as stack:
+        writers = [stack.enter_context(_writing(output, source, rate, max_flow)) for output in outputs]
+        bar = stack.enter_context(_bar(source, "flow"))
+        for prediction in stream:
+            if not np.isfinite(prediction.flow).all():
+                raise UserError("the network predicts values that are no numbers")
+            largest = max(largest, float(_lengths(prediction.flow).max()))
+            for write in writers:
+                write(prediction)
+            bar.update()
+    seconds = time.perf_counter() - started
+    if drawn and max_flow is None:
+        max_flow = colour_scale(largest, source.height, source.width)
+    return Summary(source.count, source.height, source.width, seconds, largest, max_flow if drawn else None)
+
+
+def _bar(source: Pair | Frames, what: str) -> tqdm:
+    """A progress bar for a sequence on a terminal."""
+    return tqdm(desc=what, total=source.count, unit="pair", disable=None if source.is_sequence else True)
+
+
+def _lengths(flow: np.ndarray) -> np.ndarray:
+    """Motion of each pixel of a flow (H, W, 2): (H, W), px."""
+    return np.hypot(flow[..., 0], flow[..., 1])
+
+
+def _scale_of(predictor: Predictor, source: Frames) -> float:
+    """One colour scale for a sequence: the 90th percentile over its moving pairs of a pair's 99th percentile.
+
+    All pairs are predicted at low resolution, so that no moment of motion is missed.
+    """
+    reduced = min(1, SCALE_SIDE / max(source.height, source.width))
+    height, width = Sizing().network_size(math.ceil(source.height * reduced), math.ceil(source.width * reduced))
+    frames = (cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA) for frame in source.frames())
+    stream = replace(predictor, sizing=Sizing()).stream(pairwise(frames), mask=False, warped=False)
+    factors = np.float32([source.width / width, source.height / height])
+    motions = []
+    with _bar(source, "colour scale") as bar:
+        for prediction in stream:
+            motions.append(np.percentile(_lengths(prediction.flow * factors), SCALE_PERCENTILE))
+            bar.update()
+    at_rest = colour_scale(0, source.height, source.width)
+    moving = [motion for motion in motions if motion > at_rest]
+    usual = np.percentile(moving, SCALE_PAIRS, method="higher") if moving else 0
+    return colour_scale(usual, source.height, source.width)
+
+
+@contextmanager
+def _writing(
+    output: Output, source: Pair | Frames, rate: Fraction | None, max_flow: float | None
+) -> Iterator[Callable[[Prediction | ConfidentPrediction], None]]:
+    """Open an output; the result writes one prediction per call. A video appears when complete."""
+    if output.is_video:
+        with VideoWriter(output.path, rate or source.rate, source.height, source.width, source.pixel_aspect) as video:
+            yield lambda prediction: video.write(to_picture(output.role, getattr(prediction, output.role), max_flow))
+        return
+    paths = (output.path_of(number, source.is_sequence) for number in source.numbers)
+    yield lambda prediction: _write_file(output, next(paths), getattr(prediction, output.role), max_flow)
+
+
+def _write_file(output: Output, path: Path, values: np.ndarray, max_flow: float | None) -> None:
+    if output.is_drawn:
+        picture = to_picture(output.role, values, max_flow)
+        write_image(path, picture[..., :1] if output.role in GREY else picture)
+    elif output.role == "flow":
+        write_flow(path, values)
+    elif output.suffix == ".pfm":
+        write_float_map(path, values)
+    else:
+        with atomic_path(path) as temporary:
+            if output.suffix == ".npz":
+                np.savez_compressed(temporary, **{output.role: values})
+            else:
+                np.save(temporary, values)
+
+
+def to_picture(role: str, values: np.ndarray, max_flow: float | None) -> np.ndarray:
+    """Draw a flow (H, W, 2), mask or confidence (H, W, 1) or image (H, W, 3) as RGB uint8."""
+    if role == "flow":
+        return flow_to_colour(values, max_flow)
+    picture = np.clip(np.rint(values * 255), 0, 255).astype(np.uint8)
+    return np.repeat(picture, 3, axis=2) if role in GREY else picture
