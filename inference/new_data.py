@@ -17,7 +17,7 @@ import numpy as np
 from maskflownet.engine.contract import ConfidentPrediction, Prediction, Sizing
 from maskflownet.errors import UserError
 from maskflownet.inference.predictor import Predictor
-from maskflownet.reader.colour import colour_scale, flow_to_colour
+from maskflownet.reader.colour import colour_scale, flow_to_colour, usual_motion
 from maskflownet.reader.files import atomic_path, natural
 from maskflownet.reader.formats import (
     PICTURE_SUFFIXES,
@@ -39,8 +39,7 @@ GREY = ("mask", "confidence")  # roles of one channel
 NUMBERED = re.compile(r"%0?\d{0,2}d")
 # A first pass over a sequence finds one colour scale for all its frames.
 SCALE_SIDE = 256  # px, the longer side of its frames
-SCALE_PERCENTILE = 99  # of a pair's motions: a few wild pixels shall not make the whole video pale
-SCALE_PAIRS = 90  # percentile of the pairs that move: nor shall a cut, which moves by any number of pixels
+SCALE_PERCENTILE = 90  # of the pairs that move: a cut, which moves by any number of px, shall not make all pale
 
 
 Images = tuple[np.ndarray, np.ndarray]  # (H, W, 3) uint8 RGB each
@@ -275,7 +274,7 @@ def predict_files(
         for prediction in stream:
             if not np.isfinite(prediction.flow).all():
                 raise UserError("the network predicts values that are no numbers")
-            largest = max(largest, float(_lengths(prediction.flow).max()))
+            largest = max(largest, float(np.hypot(prediction.flow[..., 0], prediction.flow[..., 1]).max()))
             for write in writers:
                 write(prediction)
             bar.update()
@@ -288,11 +287,6 @@ def predict_files(
 def _bar(source: Pair | Frames, what: str) -> tqdm:
     """A progress bar for a sequence on a terminal."""
     return tqdm(desc=what, total=source.count, unit="pair", disable=None if source.is_sequence else True)
-
-
-def _lengths(flow: np.ndarray) -> np.ndarray:
-    """Motion of each pixel of a flow (H, W, 2): (H, W), px."""
-    return np.hypot(flow[..., 0], flow[..., 1])
 
 
 def _scale_of(predictor: Predictor, source: Frames) -> float:
@@ -308,11 +302,11 @@ def _scale_of(predictor: Predictor, source: Frames) -> float:
     motions = []
     with _bar(source, "colour scale") as bar:
         for prediction in stream:
-            motions.append(np.percentile(_lengths(prediction.flow * factors), SCALE_PERCENTILE))
+            motions.append(usual_motion(prediction.flow * factors))
             bar.update()
     at_rest = colour_scale(0, source.height, source.width)
     moving = [motion for motion in motions if motion > at_rest]
-    usual = np.percentile(moving, SCALE_PAIRS, method="higher") if moving else 0
+    usual = np.percentile(moving, SCALE_PERCENTILE, method="higher") if moving else 0
     return colour_scale(usual, source.height, source.width)
 
 

@@ -17,6 +17,16 @@ def colour_scale(largest: float, height: int, width: int) -> float:
     return math.ceil(100 * max(largest, 1, math.hypot(height, width) / 1000)) / 100
 
 
+def usual_motion(flow: np.ndarray) -> float:
+    """Length of flow vectors (..., 2) that 99 % of the finite ones do not exceed, px; 0 of none.
+
+    As a scale it does not let a few wild pixels make the whole picture pale.
+    """
+    lengths = np.hypot(flow[..., 0], flow[..., 1])
+    lengths = lengths[np.isfinite(lengths)]
+    return float(np.percentile(lengths, 99)) if lengths.size else 0.0
+
+
 def flow_to_colour(flow: np.ndarray, max_flow: float | None = None, valid: np.ndarray | None = None) -> np.ndarray:
     """Draw a flow field: hue is the direction, saturation the magnitude, white is rest.
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from maskflownet.inference.metrics import Labelled, Measured, end_point_error, means, plane, valid_pixels
-from maskflownet.reader.colour import colour_scale, flow_to_colour
+from maskflownet.reader.colour import colour_scale, flow_to_colour, usual_motion
 from maskflownet.reader.files import write_bytes
 from PIL import Image, ImageDraw, ImageFont
 
@@ -27,7 +27,6 @@ TITLES = {
     "confidence": "Confidence",
 }
 ERROR_TICKS = (0, 1, 3, 10, 30, 100)  # px; the last one and all above have the brightest colour
-SCALE_PERCENTILE = 99  # of the true motions, drawn in full colour
 UNKNOWN = 112  # grey level where there is no label; the error's colours hold no grey
 WEBP = {"quality": 80, "method": 2}  # method 4 takes twice the time for 4 % fewer bytes
 JPEG = {"quality": 85}  # some 30 KB for five pictures
@@ -54,7 +53,6 @@ def draw_views(pair: Labelled, measured: Measured, width: int) -> Views:
     small_label, known = shrink(label, size, valid)
     flow, _ = shrink(prediction.flow, size)
     error, _ = shrink(end_point_error(prediction.flow, label), size, valid)
-    # A few wild pixels shall not make the whole picture pale.
     scale = colour_scale(usual_motion(small_label[known]) or usual_motion(flow), height, full)
     pictures = {
         "frame": cv2.resize(sample.img1, size, interpolation=cv2.INTER_AREA),
@@ -72,13 +70,6 @@ def draw_views(pair: Labelled, measured: Measured, width: int) -> Views:
     if confidence is not None:
         pictures["confidence"] = _grey(confidence, size)
     return Views(pictures, scale)
-
-
-def usual_motion(flow: np.ndarray) -> float:
-    """Length of flow vectors (..., 2) that 99 % of the finite ones do not exceed, px; 0 of none."""
-    lengths = np.hypot(flow[..., 0], flow[..., 1])
-    lengths = lengths[np.isfinite(lengths)]
-    return float(np.percentile(lengths, SCALE_PERCENTILE)) if lengths.size else 0.0
 
 
 def shrink(values: np.ndarray, size: tuple[int, int], where: np.ndarray | None = None):

@@ -1,6 +1,7 @@
 """The command for a user's own images: every task once, and every bad input."""
 
 import contextlib
+import re
 import subprocess
 import sys
 from fractions import Fraction
@@ -56,6 +57,7 @@ def test_a_pair_with_all_outputs(command, tmp_path):
     code, out, err = command("x.png", *extra)
     assert (code, err) == (0, "")
     assert "1 pair of 50x70" in out
+    assert re.search(r"full colour is (\d+\.\d+) px \(--max_flow \1\)", out)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["f.flo", "m.png", "w.jpg", "x.png"]
     flow, _ = read_flow(tmp_path / "f.flo")
     assert flow.shape == (*SIZE, 2)

@@ -1,7 +1,7 @@
 import flow_vis
 import numpy as np
 import pytest
-from maskflownet.reader.colour import colour_scale, colour_wheel, flow_to_colour
+from maskflownet.reader.colour import colour_scale, colour_wheel, flow_to_colour, usual_motion
 
 
 @pytest.fixture
@@ -42,6 +42,8 @@ def test_noise_at_rest_is_nearly_white():
     assert colour_scale(0.2, 480, 640) == 1
     assert colour_scale(0.2, 2160, 3840) == 4.41
     assert colour_scale(16.111, 480, 640) == 16.12
+    assert usual_motion(np.array([[np.nan, 1], [3, 4]])) == 5
+    assert usual_motion(np.empty((0, 2))) == 0
 
 
 def test_beyond_the_scale_is_darker():

@@ -22,7 +22,6 @@ from maskflownet.report.pictures import (
     encode,
     error_to_colour,
     shrink,
-    usual_motion,
 )
 from maskflownet.settings.configs import load_network_config
 from maskflownet.settings.datasets import load_data_config
@@ -84,8 +83,6 @@ def test_the_scale_is_that_of_the_labelled_pixels_less_a_few():
     label[:20], mask[:20] = 1000, 0
     label[-1, :10] = 500  # 10 of 2688 labelled pixels
     assert draw(pair_of(label, mask), label).max_flow == pytest.approx(5)
-    assert usual_motion(np.array([[np.nan, 1], [3, 4]])) == 5
-    assert usual_motion(np.empty((0, 2))) == 0
 
 
 def test_unknown_pixels_have_their_own_look_and_wild_ones_the_brightest():
