@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -156,7 +156,7 @@ def _is_frame(name: str) -> bool:
 
 def _sequence_below(path) -> str:
     """What to say of a folder without frames, where folders below it hold some."""
-    for folder, _, names in os.walk(path):
+    for folder, _, names in islice(os.walk(path), 1000):
         if sum(map(_is_frame, names)) > 1:
             return f"; name one of the folders below it, such as {folder}, in a call for each"
     return ""
