@@ -30,7 +30,7 @@ from maskflownet.reader.flying import SPLIT_FILE
 from maskflownet.reader.formats import write_flo, write_image
 from maskflownet.reader.loader import Order, TrainLoader
 from maskflownet.reader.sample import random_crop, random_flip, resize_sample
-from maskflownet.settings.cli import Parser, count, run
+from maskflownet.settings.cli import Parser, count, run, whole_number
 from maskflownet.settings.datasets import Roots, load_data_config, parse_roots, training_parts
 from maskflownet.settings.folders import ROOT
 from maskflownet.settings.schema import yaml_text
@@ -113,7 +113,7 @@ def train(args, folder: Path, gpus: int, chairs: Path) -> float:
         config["target_shape"] = [args.crop, args.crop]
     data.write_text(yaml_text(config))
     command = [sys.executable, "main.py", args.config, "--engine", "torch", "--dataset_cfg", data]
-    command += ["--steps", args.steps, "--workers", int(args.workers or 6) * processes]
+    command += ["--steps", args.steps, "--workers", (args.workers or [6])[0] * processes]
     command += ["--data_root", f"chairs={chairs}", "--output_root", output]
     if gpus:
         command += ["-g", ",".join(map(str, range(gpus))), "--precision", args.precision]
@@ -134,7 +134,7 @@ def scaling(args) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         chairs, first = make_chairs(folder / "chairs", 256), None
-        for gpus in map(int, args.gpus.split(",")):
+        for gpus in args.gpus:
             speed = train(args, folder, gpus, chairs)
             first = first or speed
             what = f"{args.config} {args.precision}, {gpus}" if gpus else f"{args.config} on the CPU, 1"
@@ -155,9 +155,13 @@ def reading(args) -> None:
                 print(f"{name:10} left out: {error}")
             else:
                 reader(name, config, dataset, args.samples)
-        for workers in map(int, (args.workers or "0,1,2").split(",")):
+        for workers in args.workers or (0, 1, 2):
             loader(roots, 4 * args.samples, workers)
         memory(roots, args.memory)
+
+
+def numbers(text: str) -> list[int]:
+    return [whole_number(part) for part in text.split(",")]
 
 
 def main(arguments):
@@ -166,10 +170,15 @@ def main(arguments):
     add("roots", nargs="*", metavar="NAME=DIR", help="also read this set")
     add("--samples", type=count, default=40, help="samples per measurement")
     add("--memory", type=count, default=2000, help="samples of the memory's")
-    add("--workers", help="numbers of workers to measure (default 0,1,2); with --gpus those of each GPU (default 6)")
+    add(
+        "--workers",
+        type=numbers,
+        metavar="N,N,...",
+        help="numbers of workers to measure (default 0,1,2); with --gpus one, per GPU (default 6)",
+    )
     train = parser.add_argument_group("training")
     add = train.add_argument
-    add("--gpus", metavar="N,N,...", help="numbers of GPUs, 0 = the CPU; the first is compared with")
+    add("--gpus", type=numbers, metavar="N,N,...", help="numbers of GPUs, 0 = the CPU; the first is compared with")
     add("--config", default="MaskFlownet_S")
     add("-c", "--checkpoint", help="to start from, such as the head of a MaskFlownet")
     add("--batch", type=count, default=8, help="samples per GPU")
