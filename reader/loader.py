@@ -19,7 +19,7 @@ from maskflownet.reader.sample import Sample, random_crop, random_flip, resize_s
 
 AHEAD = 3  # batches that are loaded ahead
 MOST_DAMAGED = 16  # samples one after the other, beyond which the folder is at fault, not a file
-# What a generator is for: different seeds, so that an epoch's order and the crops are independent.
+# Third number of a generator's seed, so that an epoch's order and the crops are independent.
 ORDER, SAMPLE = 0, 1
 
 
