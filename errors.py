@@ -1,13 +1,34 @@
 """The error that a user can put right."""
 
 import difflib
+import reprlib
+
+LONGEST = 2000  # characters of an error, which may name what someone's file holds
 
 
 class UserError(Exception):
     """Something the user can put right: one sentence that says what is wrong and what would do."""
 
+    def __str__(self) -> str:
+        return shortened(super().__str__())
+
+
+def shortened(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+
 
 def nearest(name: str, known) -> str:
     """A hint ", did you mean X?" for the known name that is nearest to `name`, or nothing."""
-    match = difflib.get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=0.5)
+    match = difflib.get_close_matches(str(name)[:100], [str(k) for k in known], n=1, cutoff=0.5)
     return f", did you mean {match[0]!r}?" if match else ""
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
+_SHORT.maxlist = _SHORT.maxdict = 12
+
+
+def shown(value) -> str:
+    """What was given, for an error: its `repr`, cut where it is long."""
+    text = _SHORT.repr(value)
+    return text if len(text) < 100 else f"{text[:80]}..."

@@ -5,16 +5,14 @@ record, the YAML file of the same name. `RUN` is three hex digits and the date: 
 """
 
 import re
-import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from maskflownet.checkpoints.params import OtherLayout, read_params, write_params
+from maskflownet.checkpoints.params import check_finite, params_bytes, read_params
 from maskflownet.checkpoints.records import Record, read_record, sha256, write_record
 from maskflownet.errors import UserError
-from maskflownet.network import import_mxnet
 from maskflownet.network.architecture import HEAD
 from maskflownet.reader.files import atomic_path
 from maskflownet.settings.configs import NetworkConfig
@@ -70,7 +68,7 @@ def find_run(prefix: str, runs: Collection[str], what: str, folder: Path) -> str
 
 def split_name(path: Path) -> tuple[str, int]:
     """Run and step of a file RUN_STEPS; a name without steps counts as step 0."""
-    match = re.fullmatch(r"(.+)_(\d+)", path.stem)
+    match = re.fullmatch(r"(.+)_([0-9]{1,15})", path.stem)
     return (match.group(1), int(match.group(2))) if match else (path.stem, 0)
 
 
@@ -90,7 +88,7 @@ def find_checkpoint(name, folder: Path = WEIGHTS) -> Path:
     if path is not None:
         return path
     prefix, _, steps = str(name).partition(":")
-    if steps and not steps.isdecimal():
+    if steps and not re.fullmatch("[0-9]{1,15}", steps):
         raise UserError(f"checkpoint {name}: what follows the colon must be a number of steps")
     runs: dict[str, dict[int, Path]] = {}
     for path in sorted(Path(folder).glob(f"[!.]*{SUFFIX}")):
@@ -115,8 +113,7 @@ def read_checkpoint(name=None, folder: Path = WEIGHTS) -> Checkpoint:
 def load_checkpoint(path) -> Checkpoint:
     """Read a checkpoint and find out which network it is of.
 
-    A record that does not say run and step gets them from the file's name. MXNet is needed only for files in
-    another layout than that of MXNet 1.x.
+    A record that does not say run and step gets them from the file's name.
 
     Raises
     ------
@@ -124,11 +121,7 @@ def load_checkpoint(path) -> Checkpoint:
         The file is missing, damaged, foreign, or disagrees with its record.
     """
     path = Path(path)
-    try:
-        arrays = read_params(path)
-    except OtherLayout:
-        arrays = _read_by_mxnet(path)
-    record = read_record(path)
+    arrays, record = read_params(path), read_record(path)
     # Files that were exported with a symbol carry these marks before the names.
     arrays = {re.sub(r"^(arg|aux):", "", name): array for name, array in arrays.items()}
     network = next((net for net, mark in _MARKS.items() if mark in arrays), None)
@@ -146,19 +139,10 @@ def load_checkpoint(path) -> Checkpoint:
     for name, array in arrays.items():
         if array.dtype.kind != "f":
             raise UserError(f"{path} is no checkpoint: {name} holds {array.dtype}, not floats")
-    return Checkpoint(path, {name: array.astype(np.float32) for name, array in arrays.items()}, record)
-
-
-def _read_by_mxnet(path: Path) -> dict[str, np.ndarray]:
-    """Arrays in whatever layout MXNet itself knows."""
-    mx = import_mxnet(f"save {path} in the layout of MXNet 1.x, which needs no MXNet to be read")
-    try:
-        arrays = mx.nd.load(str(path))
-    except (mx.MXNetError, ValueError) as error:
-        raise UserError(f"{path} is no checkpoint that MXNet can read") from error
-    if not isinstance(arrays, dict):
-        raise UserError(f"{path} is no checkpoint: its arrays have no names")
-    return {name: array.asnumpy() for name, array in arrays.items()}
+    with np.errstate(over="ignore"):  # of float64
+        parameters = {name: array.astype(np.float32) for name, array in arrays.items()}
+    check_finite(parameters, f"{path} is no checkpoint")
+    return Checkpoint(path, parameters, record)
 
 
 def match_network(checkpoint: Checkpoint, network: str, shapes: dict[str, tuple]) -> Checkpoint:
@@ -201,21 +185,12 @@ def check_multiplier(checkpoint: Checkpoint, config: NetworkConfig) -> None:
 
 def save_checkpoint(path, parameters: dict, record: Record, dtype="float32") -> None:
     """Write parameters and their record; the record first, so that none is ever missed."""
-    arrays = {name: np.asarray(array).astype(dtype) for name, array in parameters.items()}
-    with atomic_path(path) as temporary:
-        write_params(temporary, arrays)
+    with np.errstate(over="ignore"):  # what is too large for float16 is not written
+        arrays = {name: np.asarray(array).astype(dtype) for name, array in parameters.items()}
+    data = params_bytes(arrays, path)
+    with atomic_path(path, durable=True) as temporary:
+        temporary.write_bytes(data)
         # An older file of this name would for a moment lie beside the new record.
         if Path(path).exists():
             Path(path).unlink()
-        write_record(path, replace(record, sha256=sha256(temporary)))
-
-
-def new_run_id(taken: Callable[[str], bool], now: float | None = None) -> str:
-    """Three hex digits, month, day and time: `8caNov12-1532`; not one that is taken."""
-    stamp = time.strftime("%b%d-%H%M", time.localtime(now))
-    digits = np.random.default_rng().permutation(16**3)  # of the operating system's entropy
-    for number in digits:
-        run = f"{number:03x}{stamp}"
-        if not taken(run):
-            return run
-    raise UserError(f"all 4096 run ids of {stamp} are taken")
+        write_record(path, replace(record, sha256=sha256(data)))

@@ -5,24 +5,21 @@ i32 device type, i32 device id, i32 data type, the data; then u64 count and per 
 the bytes. Arrays come back in the type that they are stored in.
 """
 
+import math
 import struct
 from pathlib import Path
 
 import numpy as np
 from maskflownet.errors import UserError
-from maskflownet.reader.files import atomic_path
+from maskflownet.reader.files import write_bytes
 
 LIST_MAGIC = 0x112
-ARRAY_MAGIC = 0xF993FAC9
-OLDER_ARRAY_MAGICS = (0xF993FAC8, 0xF993FACA)
+ARRAY_MAGIC = 0xF993FAC9  # of MXNet 1.x
+OLD_MAGIC, NUMPY_MAGIC = 0xF993FAC8, 0xF993FACA  # of MXNet 0.11 and 2; before them it was the number of dimensions
 DTYPES = {0: "<f4", 1: "<f8", 2: "<f2", 3: "u1", 4: "<i4", 5: "i1", 6: "<i8"}
 CODES = {np.dtype(dtype): code for code, dtype in DTYPES.items()}
 MAX_DIMENSIONS = 32
 CPU = 1
-
-
-class OtherLayout(UserError):
-    """A `.params` file in another of MXNet's layouts, which MXNet itself may still read."""
 
 
 class _Cursor:
@@ -43,12 +40,10 @@ class _Cursor:
 
 
 def read_params(path) -> dict[str, np.ndarray]:
-    """Read the arrays of a `.params` file by name.
+    """Read the arrays of a `.params` file, all of them finite, by name.
 
     Raises
     ------
-    OtherLayout
-        The file has one of MXNet's older layouts.
     UserError
         The file is missing, foreign, truncated or damaged.
     """
@@ -68,29 +63,38 @@ def read_params(path) -> dict[str, np.ndarray]:
         raise UserError(f"{path} is no checkpoint: its arrays have no names of their own")
     if cursor.at != len(cursor.data):
         raise UserError(f"{path} is damaged: bytes follow after its last name")
-    return dict(zip(names, arrays))
+    found = dict(zip(names, arrays))
+    check_finite(found, f"{path} is damaged")
+    return found
+
+
+def check_finite(arrays: dict[str, np.ndarray], what: str) -> None:
+    """Raise a UserError, `what` and the array's name, if a value is NaN or infinite."""
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise UserError(f"{what}: {name} holds values that are not finite")
 
 
 def _read_array(cursor) -> np.ndarray:
-    magic = cursor.unpack("I")
-    if magic != ARRAY_MAGIC:
-        if magic in OLDER_ARRAY_MAGICS or 0 < magic <= MAX_DIMENSIONS:
-            raise OtherLayout(f"{cursor.path} has an older or newer layout than MXNet 1.x writes")
+    magic, storage, size = cursor.unpack("I"), 0, "q"
+    if magic in {ARRAY_MAGIC, NUMPY_MAGIC}:
+        storage, dimensions = cursor.unpack("iI")
+    elif magic == OLD_MAGIC:
+        dimensions = cursor.unpack("I")
+    elif 0 < magic <= MAX_DIMENSIONS:
+        dimensions, size = magic, "I"
+    else:
         raise UserError(f"{cursor.path} is damaged: an array does not begin with its magic number")
-    storage, dimensions = cursor.unpack("iI")
     if storage != 0 or dimensions > MAX_DIMENSIONS:
         raise UserError(f"{cursor.path} holds an array that is sparse or has absurd dimensions")
-    shape = [cursor.unpack("q") for _ in range(dimensions)]
+    shape = [cursor.unpack(size) for _ in range(dimensions)]
     if dimensions == 0:
         raise UserError(f"{cursor.path} holds an array without dimensions")
     _device_type, _device_id, code = cursor.unpack("iii")
-    if code not in DTYPES or min(shape) < 0:
+    if code not in DTYPES or min(shape) < 1:
         raise UserError(f"{cursor.path} is damaged: an array has an impossible shape or type")
-    count = 1
-    for size in shape:
-        count *= size
     dtype = np.dtype(DTYPES[code])
-    return np.frombuffer(cursor.take(count * dtype.itemsize), dtype).reshape(shape)
+    return np.frombuffer(cursor.take(math.prod(shape) * dtype.itemsize), dtype).reshape(shape)
 
 
 def _read_name(cursor) -> str:
@@ -100,17 +104,20 @@ def _read_name(cursor) -> str:
         raise UserError(f"{cursor.path} is damaged: a name is not text") from error
 
 
-def write_params(path, arrays: dict[str, np.ndarray]) -> None:
-    """Write arrays by name, under a temporary name first; MXNet reads the file as its own.
+def params_bytes(arrays: dict[str, np.ndarray], path) -> bytes:
+    """The content of a `.params` file, which MXNet reads as its own.
 
     Raises
     ------
     ValueError
-        An array has a type that the layout does not know, or no dimensions.
+        An array has a type that the layout does not know, or no values.
+    UserError
+        A value is NaN or infinite; the message says that `path` is not written.
     """
+    check_finite(arrays, f"{path} is not written")
     chunks = [struct.pack("<QQQ", LIST_MAGIC, 0, len(arrays))]
     for name, array in arrays.items():
-        if array.dtype not in CODES or array.ndim == 0:
+        if array.dtype not in CODES or array.ndim == 0 or array.size == 0:
             raise ValueError(f"{name}: {array.dtype} of shape {array.shape} cannot be stored")
         chunks.append(struct.pack("<IiI", ARRAY_MAGIC, 0, array.ndim))
         chunks.append(struct.pack(f"<{array.ndim}q", *array.shape))
@@ -120,5 +127,9 @@ def write_params(path, arrays: dict[str, np.ndarray]) -> None:
     for name in arrays:
         text = name.encode()
         chunks.append(struct.pack("<Q", len(text)) + text)
-    with atomic_path(path) as temporary:
-        Path(temporary).write_bytes(b"".join(chunks))
+    return b"".join(chunks)
+
+
+def write_params(path, arrays: dict[str, np.ndarray]) -> None:
+    """Write arrays by name; errors as in `params_bytes`."""
+    write_bytes(path, params_bytes(arrays, path))

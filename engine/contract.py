@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby, islice
@@ -267,10 +267,14 @@ class Training(ABC):
         """Take over the optimiser's state after `step` steps."""
 
 
-def check_state(state: dict[str, np.ndarray], names) -> None:
-    """Refuse an optimiser's state that is not of these parameters."""
-    if set(state) != {f"{kind}.{name}" for name in names for kind in ("mean", "var")}:
+def check_state(state: dict[str, np.ndarray], parameters: Mapping[str, Any]) -> None:
+    """Refuse an optimiser's state that is not of these arrays, by name, or cannot be one."""
+    shapes = {f"{kind}.{name}": tuple(array.shape) for name, array in parameters.items() for kind in ("mean", "var")}
+    if shapes != {name: array.shape for name, array in state.items()}:
         raise UserError("the optimiser's state does not fit the network: it belongs to another checkpoint")
+    for name, array in state.items():
+        if array.dtype != np.float32 or not np.isfinite(array).all() or (name.startswith("var.") and array.min() < 0):
+            raise UserError(f"the optimiser's state is damaged: {name} holds values that it cannot have")
 
 
 class Engine(ABC):

@@ -114,7 +114,7 @@ def graph_of(kind: str, **settings) -> Graph:
     """
     path = graph_path(kind, **settings)
     if path.is_file() and sources_of(path.parent).get(path.name) == network_digest():
-        return parse_graph(path.read_text(encoding="utf-8"), str(path))
+        return parse_graph(path.read_bytes(), str(path))
     try:
         blocks = _import_blocks()
     except (ImportError, OSError) as reason:

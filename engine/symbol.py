@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from maskflownet.errors import UserError
+from maskflownet.errors import UserError, shown
 
 Output = tuple[str, int]  # name of a node, input or parameter; which of its outputs
 SHAPE = "__shape__"  # the attribute that tells a parameter from an input
@@ -32,15 +32,15 @@ class Graph:
     outputs: tuple[Output, ...]
 
 
-def parse_graph(text: str, source: str = "the symbol graph") -> Graph:
+def parse_graph(text: str | bytes, source: str = "the symbol graph") -> Graph:
     """Read the JSON of ``Symbol.tojson()``; variables with a shape are the parameters.
 
     Raises UserError, which names the `source`, if the text is no symbol graph or two nodes have one name.
     """
     try:
         return _parse(json.loads(text))
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise UserError(f"{source} is no graph of an MXNet symbol: {error!r}") from error
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise UserError(f"{source} is no graph of an MXNet symbol: {shown(error)}") from error
     except UserError as error:
         raise UserError(f"{source} cannot be used: {error}") from error
 
@@ -74,7 +74,7 @@ def _is_hint(key: str) -> bool:
 def _value(text: str):
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):  # MemoryError: it nests too deeply
         return text
 
 

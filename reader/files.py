@@ -2,15 +2,18 @@
 
 import os
 import re
+import time
 import uuid
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from maskflownet.errors import UserError
 
 PathLike = str | os.PathLike[str]
+_TEMPORARY = re.compile(r"\.+(.+)\.[0-9a-f]{12}\.tmp(\.[^.]*)?")  # of the file whose name begins so
+_DAY = 86400  # s; no process writes one file for so long
 
 
 # A picture of 100 million pixels wants more than 100 GB in the network.
@@ -42,39 +45,57 @@ def warn_left_out(root: PathLike, paths: Sequence) -> None:
 
 
 @contextmanager
-def atomic_path(path: PathLike) -> Iterator[Path]:
+def atomic_path(path: PathLike, durable: bool = False) -> Iterator[Path]:
     """Write a file under a temporary name and give it its own name once it is complete.
 
     Yields a name in the same folder and with the same suffix, for the body of the ``with`` to
-    write. It replaces `path` when the body ends, and is removed when the body raises.
+    write. It replaces `path` when the body ends, and is removed when the body raises. A name that came
+    from here is yielded as it is, so that what writes files can be called for it. `durable`: even after
+    a power cut the file is the old or the new one, which costs some 10 ms.
 
     Raises
     ------
     UserError
-        The folder of `path` does not exist, or `path` is itself a folder.
+        The file cannot be written; the message has its name and the reason, such as a full disk.
     """
     path = Path(path)
-    if not path.parent.is_dir():
-        raise UserError(f"cannot write {path}: its folder {path.parent} does not exist")
-    if path.is_dir():
-        raise UserError(f"cannot write {path}: it is a folder")
+    if _TEMPORARY.fullmatch(path.name):
+        yield path
+        return
     # The suffix stays last because encoders choose their format by it.
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}.tmp{path.suffix}")
     try:
+        if not path.parent.is_dir():
+            raise UserError(f"cannot write {path}: its folder {path.parent} does not exist")
+        if path.is_dir():
+            raise UserError(f"cannot write {path}: it is a folder")
         yield temporary
+        if durable:
+            with open(temporary, "r+b") as file:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink()
+        ours = "None", str(path), str(temporary), f"file:{temporary}"
+        if isinstance(error, OSError) and str(error.filename) in ours:
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
         raise
 
 
-def write_bytes(path: PathLike, data: bytes) -> None:
-    """Write a file through `atomic_path`; a UserError gives the system's reason where that fails."""
-    try:
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(data)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
+def write_bytes(path: PathLike, data: bytes, durable: bool = False) -> None:
+    """Write a file through `atomic_path`."""
+    with atomic_path(path, durable) as temporary:
+        temporary.write_bytes(data)
+
+
+def sweep(folder: PathLike, prefix: str) -> None:
+    """Remove what killed processes left of files whose names begin so, and all that is older than a day."""
+    for path in Path(folder).glob(".*.tmp*"):
+        found = _TEMPORARY.fullmatch(path.name)
+        with suppress(OSError):  # another one sweeps, too
+            if found and (found[1].startswith(prefix) or time.time() - path.stat().st_mtime > _DAY):
+                path.unlink()
 
 
 def check_file(path: PathLike) -> None:

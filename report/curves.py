@@ -16,16 +16,18 @@ from pathlib import Path
 
 import numpy as np
 from maskflownet.checkpoints.checkpoint import as_path, find_run, split_name
+from maskflownet.checkpoints.records import RUN
 from maskflownet.errors import UserError
 from maskflownet.reader.files import atomic_path
 from maskflownet.settings.cli import Parser, add_output_root, count, pixels, run
 from maskflownet.settings.folders import LOGS
 
 # Whole lines only: the last one of a killed run may be cut anywhere.
-TRAINING = re.compile(r"\] steps=(\d+), loss=(\S+), epe=(\S+), lr=(\S+), total_time=\d+\.\d+$", re.ASCII)
-VALIDATION = re.compile(r"\] steps=(\d+), (?!loss=)", re.ASCII)
-SET_EPE = re.compile(r"([^\s,:]+):epe=(\d+\.\d{4})(?=,|$)", re.ASCII)  # not `epe.pooled`
-START = re.compile(r"\] run \S+ (?:starts|goes on)(?: from (\S+))? at step (\d+) of \d+$")
+TRAINING = re.compile(r"\] steps=(\d{1,15}), loss=(\S+), epe=(\S+), lr=(\S+), total_time=\d+\.\d+$", re.ASCII)
+VALIDATION = re.compile(r"\] steps=(\d{1,15}), (?!loss=)", re.ASCII)
+SET_EPE = re.compile(r"([^\s,:]+):epe=(\d{1,15}\.\d{4})(?=,|$)", re.ASCII)  # not `epe.pooled`
+START = re.compile(r"\] run \S+ (?:starts|goes on)(?: from (\S+))? at step (\d{1,15}) of \d+$")
+PLAUSIBLE = 1e-30, 1e30  # of a loss, an EPE or a rate that is not 0; what could be drawn ends there
 SUFFIXES = (".png", ".svg", ".pdf")
 SCALES = ("auto", "linear", "log")
 SMOOTH = 40  # the running median leaves about so many independent points
@@ -70,7 +72,7 @@ def find_log(name, folder: Path = LOGS) -> Path:
 
 
 def read_curves(path) -> Curves:
-    """Read a log. Where a run that went on repeats steps, only the later ones count; what is not finite is left out."""
+    """Read a log. Where a run that went on repeats steps, only the later ones count; absurd values are left out."""
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -85,7 +87,7 @@ def read_curves(path) -> Curves:
                 values = tuple(map(float, training.groups()[1:]))
             except ValueError:
                 continue
-            if all(map(math.isfinite, values)):
+            if all(value == 0 or PLAUSIBLE[0] <= value <= PLAUSIBLE[1] for value in values):
                 curves.training[int(training[1])] = values
         elif validation := VALIDATION.search(line):
             for name, epe in SET_EPE.findall(line):
@@ -104,8 +106,11 @@ def with_parents(path) -> list[Curves]:
     chain, seen = [read_curves(path)], {path.stem}
     while chain[0].parent:
         name, step = split_name(Path(chain[0].parent))
-        log = path.with_name(f"{name}.log")
-        if name in seen or not log.is_file():
+        if name in seen or not re.fullmatch(RUN, name):
+            break
+        logs = [file.with_name(f"{name}.log") for file in (path, path.resolve())]  # it may be a symbolic link
+        log = next((log for log in logs if log.is_file()), None)
+        if log is None:
             break
         seen.add(name)
         curves = read_curves(log)
@@ -184,7 +189,7 @@ def make_panels(runs, window: int | None = None, scale: str = "auto", zero: floa
             lines = [_line(run, run.name, i, "validation", run.validation[name]) for i, run in having]
             panels.append(panel(f"Validation on {name}: end-point error, px", lines, 2, levels))
         panels.append(panel("Training: end-point error, px", epe, 2, () if sets else levels))
-    varied = any(len(set(line.values)) > 1 for line in rate)
+    varied = any(len(set(line.values)) > 1 for line in rate) and all(line.values.min() > 0 for line in rate)
     return [*panels, panel("Training loss", loss, 1.5), Panel("Learning rate", rate, 1, log=varied)]
 
 

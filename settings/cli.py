@@ -1,18 +1,21 @@
 """What the programs share: one-sentence errors, exit codes, arguments and their types."""
 
 import argparse
+import io
 import math
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import NoReturn
 
-from maskflownet.errors import UserError
+from maskflownet.errors import UserError, shortened, shown
 from maskflownet.settings.configs import ENGINES, PRECISIONS
 from maskflownet.settings.folders import ROOT
 
-FAILED, INTERRUPTED = 2, 130
+UNEXPECTED, FAILED, INTERRUPTED = 1, 2, 130
 
 
 class Parser(argparse.ArgumentParser):
@@ -26,35 +29,90 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (--help explains the arguments)")
 
 
-def run(main: Callable[[list[str]], None], arguments: list[str] | None = None) -> int:
-    """Call a program; its exit code: 0, 2 after an error (one sentence on stderr), 130 after Ctrl-C."""
+def run(main: Callable[[list[str]], int | None], arguments: list[str] | None = None) -> int:
+    """Call a program; its exit code: its own or 0, 1 after an unexpected error, 2 after one that the user can put right
+    (one sentence on stderr each), 130 after Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    with _lenient_output():
+        try:
+            return main(arguments) or 0
+        except KeyboardInterrupt as interrupted:
+            print(str(interrupted) or "interrupted", file=sys.stderr)
+            return INTERRUPTED
+        except Exception as error:  # the last net
+            if "--traceback" in arguments:
+                raise
+            print(f"error: {_sentence(error)}", file=sys.stderr)
+            return FAILED if isinstance(error, (UserError, OSError, MemoryError)) else UNEXPECTED
+
+
+def _sentence(error: Exception) -> str:
+    text = " ".join(shortened(str(error)).split())
+    if isinstance(error, UserError):
+        return text
+    if isinstance(error, OSError):
+        text = error.strerror or text
+        return f"{shortened(str(error.filename))}: {text}" if error.filename else text
+    if isinstance(error, MemoryError):
+        return f"the memory does not suffice{text and ': '}{text}"
+    return (
+        f"unexpected {type(error).__name__}{text and ': '}{text}; this is a fault of the program: please report it "
+        "with the command and what it prints with --traceback"
+    )
+
+
+class _Lenient:
+    """A stream of text that may be closed before the program ends, as by `| head`: what comes later goes nowhere."""
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    def __getattr__(self, name: str):
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        self._do(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._do(self._stream.flush)
+
+    def _do(self, action: Callable) -> None:
+        try:
+            action()
+        except OSError as error:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())  # for what the stream holds, too
+            os.close(nowhere)
+            if self is sys.stdout and not isinstance(error, BrokenPipeError):
+                print(f"warning: cannot write to standard output: {error.strerror}", file=sys.stderr)
+
+
+@contextmanager
+def _lenient_output() -> Iterator[None]:
+    """Inside, neither standard output nor standard error can fail: not by a name that they cannot encode, either."""
+    before = sys.stdout, sys.stderr
+    for stream in before:
+        with suppress(AttributeError):
+            stream.reconfigure(errors="backslashreplace")
+    sys.stdout, sys.stderr = (_Lenient(stream or io.StringIO()) for stream in before)
     try:
-        main(arguments)
-    except (UserError, OSError) as error:
-        if "--traceback" in arguments:
-            raise
-        sentence = " ".join(str(error).split())
-        if isinstance(error, OSError) and error.strerror:
-            sentence = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-        print(f"error: {sentence}", file=sys.stderr)
-        return FAILED
-    except KeyboardInterrupt as interrupted:
-        print(str(interrupted) or "interrupted", file=sys.stderr)
-        return INTERRUPTED
-    return 0
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stdout, sys.stderr = before
 
 
-def number(kind: Callable, what: str, low, high=sys.float_info.max) -> Callable:
+def number(kind: Callable, what: str, low, high=10**9) -> Callable:
     """The type of an argument from `low` to `high`; `what` says so in the error."""
 
     def convert(text: str):
         try:
             value = kind(text)
-        except (ValueError, ZeroDivisionError):
+        except (ValueError, ArithmeticError):
             value = math.nan
         if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+            raise argparse.ArgumentTypeError(f"{shown(text)} is not {what}")
         return value
 
     return convert
@@ -64,13 +122,19 @@ whole_number = number(int, "a whole number", 0)
 count = number(int, "a whole number above 0", 1)
 pixels = number(float, "a number above 0", sys.float_info.min)
 factor = number(float, "a number above 0 and at most 1000", sys.float_info.min, 1000)
-frame_rate = number(Fraction, "a number from 0.01 to 1000", Fraction(1, 100), 1000)
+seed = number(int, "a whole number below 2^63", 0, 2**63 - 1)
+frame_rate = number(
+    lambda text: Fraction(text if "/" in text else str(float(text))),  # of 1e999999999 it would write all the digits
+    "a number from 0.01 to 1000",
+    Fraction(1, 100),
+    1000,
+)
 
 
 def height_width(text: str) -> tuple[int, int]:
     parts = text.split(",")
-    if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts):
-        raise argparse.ArgumentTypeError(f"{text!r} is not H,W, two numbers of pixels")
+    if len(parts) != 2 or not all(part.strip().isdecimal() and len(part) < 10 for part in parts):
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not H,W, two numbers of pixels")
     return int(parts[0]), int(parts[1])
 
 
@@ -111,7 +175,7 @@ def add_output_root(parser: argparse.ArgumentParser) -> None:
 def add_training(parser: argparse.ArgumentParser) -> None:
     """The arguments that training has in every program; `training.plan.Options.of_arguments` reads them."""
     add = parser.add_argument
-    add("--seed", type=whole_number, metavar="N", help="of all random numbers (default 0, or the resumed run's)")
+    add("--seed", type=seed, metavar="N", help="of all random numbers (default 0, or the resumed run's)")
     debug = "check the set-up: read the first 32 samples of everything, end after 4 steps unless --steps says otherwise"
     add("--debug", action="store_true", help=debug)
     shard = "train on every N-th training sample; validation stays whole"

@@ -4,20 +4,23 @@ Dataset configs: what is trained and validated on, in which shapes, with which a
 Schedules: which of both in which order. `load_network_config`, `read_data_config` and `load_schedule` read them.
 """
 
+import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-from maskflownet.errors import UserError, nearest
+from maskflownet.errors import UserError, nearest, shown
 from maskflownet.network.architecture import LOSS_WEIGHTS, MULTIPLE, NETWORKS, PYRAMIDS
 from maskflownet.network.draws import AugmentationRanges
-from maskflownet.scenes.draw import SceneOptions
+from maskflownet.scenes.draw import MIN_SIDE, SceneOptions
 from maskflownet.settings.folders import CONFIGS
 from maskflownet.settings.schema import (
     INTERNAL,
     NotNegative,
     Positive,
+    Seed,
+    Side,
     Text,
     Whole,
     WholeOrZero,
@@ -97,7 +100,7 @@ def _once(names: tuple) -> tuple:
     return names
 
 
-_Shape = Annotated[tuple[Whole, Whole], described("[height, width] in px")]
+_Shape = Annotated[tuple[Side, Side], described("[height, width] in px")]
 _Passes = Annotated[tuple[str | int, ...], Field(min_length=1), AfterValidator(_once)]
 _Mix = Annotated[  # {name: samples per batch}; a name alone fills the batch
     dict[Text, Whole | None],
@@ -110,10 +113,10 @@ _Mix = Annotated[  # {name: samples per batch}; a name alone fills the batch
 class SyntheticSet:
     """The set that is made on the fly; its first scenes are for validation, the others to train."""
 
-    length: Whole = 100000  # training pairs
+    length: Annotated[Whole, Field(le=10**8)] = 100000  # training pairs
     validation_length: Whole = 100
     size: _Shape | None = None  # None = resize or orig_shape
-    seed: WholeOrZero = 0
+    seed: Seed = 0
     textures: Text | None = None  # folder of pictures, from that of the config; None = those that scikit-image ships
     scenes: SceneOptions = SceneOptions()
 
@@ -150,6 +153,7 @@ class DataConfig:
             (any(side % MULTIPLE for side in target), f"target_shape must be multiples of {MULTIPLE}, not {target}"),
             (off and shape != target, "without augmentation target_shape must be orig_shape"),
             (off and self.echo > 1, "echo repeats the very same step where there is no augmentation"),
+            (min(self.synthetic.size or shape) < MIN_SIDE, f"synthetic.size is at least {MIN_SIDE} px a side"),
             (any(a < b for a, b in zip(self.resize or (), shape)), f"orig_shape is larger than resize, {self.resize}"),
         ):
             if wrong:
@@ -169,7 +173,9 @@ class DataConfig:
         """Folder of the synthetic set's pictures, None for those that scikit-image ships."""
         if self.synthetic.textures is None:
             return None
-        return self.path.parent / Path(self.synthetic.textures).expanduser()
+        folder = os.path.expanduser(self.synthetic.textures)
+        here, there = self.path.parent / folder, self.path.resolve().parent / folder
+        return there if there.is_dir() and not here.is_dir() else here  # a symbolic link's textures lie at its target
 
 
 @checked
@@ -189,7 +195,7 @@ def find_config(name, *folders: Path) -> Path:
     """Path of a config given as a path, or as a name in `folders` or `config_folder/`; `.yaml` may be left out."""
     folders = folders or (Path(),)
     for candidate in (folder / file for folder in (*folders, CONFIGS) for file in (name, f"{name}.yaml")):
-        if candidate.is_file():
+        if os.path.isfile(candidate):
             return candidate
     known = sorted(path.name for path in CONFIGS.glob("*.yaml"))
     raise UserError(f"no config {name}{nearest(name, known)} (neither a file nor one of {', '.join(known)})")
@@ -208,10 +214,10 @@ def read_config(path: Path, below: tuple = ()) -> dict:
     if base is None:
         return content
     if not isinstance(base, str):
-        raise UserError(f"{path}: base must be the name or path of a config, not {base!r}")
+        raise UserError(f"{path}: base must be the name or path of a config, not {shown(base)}")
     chain = (*below, path.resolve())
     try:
-        parent = find_config(base, path.parent)
+        parent = find_config(base, path.parent, path.resolve().parent)  # of a symbolic link
     except UserError as error:
         raise UserError(f"{path}: base: {error}") from error
     if parent.resolve() in chain:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from maskflownet.errors import UserError, nearest
+from maskflownet.errors import UserError, nearest, shown
 from maskflownet.reader.dataset import FlowDataset, View
 from maskflownet.reader.flying import Chairs, Things3D
 from maskflownet.reader.kitti import HD1K, Kitti, Kitti2012, Kitti2015
@@ -83,7 +83,7 @@ def _check_root_name(name: object, source) -> None:
     if name not in root_names():
         sets = dict.fromkeys(cls.root_name for cls in SETS.values() if cls.needs_root)
         raise UserError(
-            f"{name!r} from {source} is no data set, only {', '.join(sets)} are; "
+            f"{shown(name)} from {source} is no data set, only {', '.join(sets)} are; "
             "textures are the pictures of synthetic scenes"
         )
 
@@ -128,8 +128,8 @@ class Roots:
             folder, source = self._listed().get(root_name), self.paths_file
             if folder is None:
                 return None
-        folder = Path(folder).expanduser()
-        if not folder.is_dir():
+        folder = Path(os.path.expanduser(folder))  # leaves ~nobody as it is
+        if not os.path.isdir(folder):  # nor where its name is too long
             raise UserError(f"{folder}, the root of {root_name} from {source}, is not an existing folder")
         return folder
 
@@ -140,9 +140,9 @@ class Roots:
         for name, folder in content.items():
             _check_root_name(name, self.paths_file)
             if not isinstance(folder, str) or not folder:
-                raise UserError(f"{self.paths_file} gives {name} the root {folder!r}, which is not a folder")
+                raise UserError(f"{self.paths_file} gives {name} the root {shown(folder)}, which is not a folder")
         start = Path(self.paths_file).parent
-        return {name: start / Path(folder).expanduser() for name, folder in content.items()}
+        return {name: start / os.path.expanduser(folder) for name, folder in content.items()}
 
     def missing(self, cls: type[FlowDataset]) -> str:
         """Return the sentence that says how to give the root of a data set."""

@@ -8,23 +8,24 @@ import io
 import json
 import re
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
-from maskflownet.errors import UserError, nearest
+from maskflownet.errors import UserError, nearest, shown
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, WrapValidator
 from pydantic.dataclasses import dataclass
 from ruamel.yaml import YAML
-from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.constructor import DuplicateKeyError, SafeConstructor
+from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import SafeRepresenter
 
 checked = partial(dataclass, frozen=True, config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
 INTERNAL = Field(exclude=True)
 
 _whole = BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value)
-Whole = Annotated[int, _whole, Field(ge=1)]  # 1e5 is one, too
-WholeOrZero = Annotated[int, _whole, Field(ge=0)]
+Whole = Annotated[int, _whole, Field(ge=1, le=10**9)]  # 1e5 is one, too
+WholeOrZero = Annotated[int, _whole, Field(ge=0, le=10**9)]
+Seed = Annotated[int, _whole, Field(ge=0, le=2**63 - 1)]
+Side = Annotated[int, _whole, Field(ge=1, le=16384)]  # px, of a picture
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Text = Annotated[str, Field(min_length=1)]
@@ -37,13 +38,34 @@ def described(what: str) -> WrapValidator:
         try:
             return handler(_tuples(value))
         except ValidationError as error:
-            raise ValueError(f"must be {what}, not {_shown(value)}") from error
+            raise ValueError(f"must be {what}, not {shown(value)}") from error
 
     return WrapValidator(check)
 
 
 def _tuples(value):
     return tuple(_tuples(entry) for entry in value) if isinstance(value, list) else value
+
+
+LARGEST_TEXT, LARGEST_CONTENT = 10**6, 10**5  # characters, values: far more than a config or a record has
+
+
+class _Constructor(SafeConstructor):
+    def construct_document(self, node):
+        if _count(node, {}) > LARGEST_CONTENT:
+            raise UserError(f"more than {LARGEST_CONTENT} values, by aliases of aliases")
+        return super().construct_document(node)
+
+
+def _count(node, known: dict) -> float:
+    """Number of values in a YAML node, those of an alias each time that it stands there."""
+    if isinstance(node, ScalarNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = float("inf")  # of a node that contains itself
+        inner = (child for entry in node.value for child in (entry if isinstance(entry, tuple) else (entry,)))
+        known[id(node)] = 1 + sum(_count(child, known) for child in inner)
+    return known[id(node)]
 
 
 def read_yaml(path) -> dict:
@@ -54,16 +76,24 @@ def read_yaml(path) -> dict:
     UserError
         The file cannot be read, is no YAML, or holds no mapping.
     """
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Constructor = _Constructor
     try:
-        content = YAML(typ="safe", pure=True).load(Path(path).read_text(encoding="utf-8"))
+        with open(path, encoding="utf-8") as file:
+            text = file.read(LARGEST_TEXT + 1)
+        if len(text) > LARGEST_TEXT:
+            raise UserError(f"{path} is no config or record: it has more than {LARGEST_TEXT} characters")
+        content = yaml.load(text)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not a text file"
         raise UserError(f"cannot read {path}: {reason}") from error
     except DuplicateKeyError as error:
-        key = re.search('"(.*?)"', error.problem).group(1)
+        key = re.search('"(.*?)"', error.problem, re.S).group(1)
         line = error.problem_mark.line + 1
         raise UserError(f"{path}: the key {key} stands twice, for the second time at line {line}") from error
-    except (YAMLError, ValueError, RecursionError) as error:  # ValueError: no such day
+    except UserError as error:
+        raise UserError(f"{path} is not usable YAML: {error}") from error
+    except Exception as error:  # the library has no one class for what a text such as `!!int ''` makes it throw
         mark = getattr(error, "problem_mark", None)
         raise UserError(f"{path} is not valid YAML{f' at line {mark.line + 1}' if mark else ''}") from error
     if content is None:
@@ -112,10 +142,11 @@ def parse(cls, content: dict, source):
     except ValidationError as error:
         raise UserError(f"{source}: {_sentence(error, adapter)}") from error
     except (TypeError, ValueError, RecursionError) as error:  # keys that are lists, a list that contains itself
-        raise UserError(f"{source} holds what no config has: {error}") from error
+        raise UserError(f"{source} holds what no config has: {shown(str(error))}") from error
 
 
 WORDS = {  # pydantic's and ours
+    "String should match pattern '^[A-Za-z0-9_-]{1,100}$'": "may have 1 to 100 letters, digits, _ and - only",
     "Input should be": "must be",
     "a valid integer": "a whole number",
     "a valid number": "a number",
@@ -147,12 +178,8 @@ def _sentence(error: ValidationError, adapter: TypeAdapter) -> str:
             return f"{where} must not be empty"
         case "literal_error":
             names = re.findall("'(.*?)'", context["expected"])
-            return f"{where} must be one of {', '.join(names)}, not {_shown(given)}{nearest(given, names)}"
+            return f"{where} must be one of {', '.join(names)}, not {shown(given)}{nearest(given, names)}"
     text = first["msg"]
     for theirs, ours in WORDS.items():
         text = text.replace(theirs, ours)
-    return f"{where} {text}, not {_shown(given)}"
-
-
-def _shown(value) -> str:
-    return repr(value) if len(repr(value)) < 100 else f"{repr(value)[:80]}..."
+    return f"{where} {text}, not {shown(given)}"

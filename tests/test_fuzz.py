@@ -1,22 +1,42 @@
-"""Files that nobody meant: mutated pictures, flows and videos work or end in one sentence, and nothing else is printed.
+"""Files that nobody meant: mutated files of every loader work or end in one sentence.
 
-MASKFLOWNET_FUZZ=100 tries 100 times as many, other ones at every call.
+MASKFLOWNET_FUZZ=100 tries 100 times as many, other ones at every call. `pytest -s` prints the counts of both outcomes.
 """
 
 import os
+import re
+import resource
 import struct
+import time
 import zlib
+from collections import Counter
+from collections.abc import Callable
 from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from maskflownet.checkpoints.checkpoint import load_checkpoint
+from maskflownet.checkpoints.params import params_bytes, read_params
+from maskflownet.checkpoints.records import Record
+from maskflownet.engine.contract import TrainingSettings, check_state
+from maskflownet.engine.graphs import GRAPHS
+from maskflownet.engine.symbol import parse_graph
 from maskflownet.errors import UserError
+from maskflownet.network.draws import draw_step
 from maskflownet.reader.formats import FLOW_SUFFIXES, WRITABLE_SUFFIXES, read_flow, read_image, read_images, write_flow
 from maskflownet.reader.video import VIDEO_SUFFIXES, VideoReader
+from maskflownet.report.curves import draw_terminal, make_panels, read_curves
 from maskflownet.scenes.synthetic import Textures
+from maskflownet.settings.configs import load_network_config, load_schedule
+from maskflownet.settings.datasets import Roots, load_data_config
+from maskflownet.settings.folders import CONFIGS, SHIPPED
+from maskflownet.settings.schema import parse, read_yaml
+from maskflownet.training.launch import Reached
 
 from tests.videos import make
 
@@ -120,3 +140,204 @@ def test_files_that_once_broke_a_loader(shared, kind):
             (read_flow if kind == "Npz" else read_image)(path)
         except UserError as error:
             assert str(path) in str(error)
+
+
+SECONDS, MEMORY = 20, 2**30  # that one file may take; B, that all may
+ARRAYS = {
+    f"{kind}.conv6a.0.{part}": np.full(shape, 0.5, "f4")
+    for kind in ("mean", "var")
+    for part, shape in (("weight", (4, 3, 3, 3)), ("bias", (4,)))
+}
+LOG = """[2026-01-01 00:00:00] run 8caJan01-1200 starts from 8f0Jan02-1200_250 at step 0 of 300
+[2026-01-01 00:00:00] steps=1, loss=1.000000, epe=2.0000, lr=0.0001, total_time=1.0
+[2026-01-01 00:00:00] steps=50, loss=0.500000, epe=1.0000, lr=0.0001, total_time=2.0
+[2026-01-01 00:00:00] steps=50, chairs.val:epe=1.5000, chairs.val:epe.pooled=1.6000
+[2026-01-01 00:00:00] steps=100, loss=0.250000, epe=0.5000, lr=5e-05, total_time=3.0
+"""
+STATE = """scale: 1.0
+seed: 0
+debug: false
+shard: 1
+checkpoint: null
+stages:
+- - MaskFlownet_S_small.yaml
+  - synthetic_small.yaml
+runs: [05cNov28-1825]
+"""
+
+
+def old_layout(arrays) -> bytes:
+    """A `.params` file as MXNet 0.x wrote it: no magic number, dimensions and sizes as u32."""
+    data = struct.pack("<QQQ", 0x112, 0, len(arrays))
+    for array in arrays.values():
+        data += struct.pack(f"<I{array.ndim}I3i", array.ndim, *array.shape, 1, 0, 0) + array.tobytes()
+    names = (struct.pack("<Q", len(name)) + name.encode() for name in arrays)
+    return data + struct.pack("<Q", len(arrays)) + b"".join(names)
+
+
+def use_data_config(path):
+    """Read a config, and draw with its numbers what a step needs."""
+    config = load_data_config(path)
+    chosen = TrainingSettings(None, (), config.orig_shape, config.target_shape, config.augmentation, 0)
+    with np.errstate(over="ignore"):  # too large for float32: training would end with a loss that is not finite
+        draw_step(chosen, min(config.batch_size, 4), 0, 0, 1)
+
+
+def read_log(path):
+    draw_terminal(make_panels([read_curves(path)]), 80, 30, colour=False)
+
+
+def read_states(path):
+    check_state(read_params(path), PARAMETERS)
+
+
+def read_record(path):
+    parse(Record, read_yaml(path), path)
+
+
+COLOUR = GRAPHS / "colour.json"
+
+
+class Loader(NamedTuple):
+    """What reads a kind of file, and valid files of that kind."""
+
+    read: Callable[[Path], object]
+    suffix: str
+    valid: list[bytes]
+    text: bool = True
+
+
+PARAMETERS = {name.removeprefix("mean."): array for name, array in ARRAYS.items() if name.startswith("mean.")}
+LOADERS = {
+    "NetCfg": Loader(load_network_config, ".yaml", [(CONFIGS / "MaskFlownet_S_small.yaml").read_bytes()]),
+    "DataCfg": Loader(use_data_config, ".yaml", [(CONFIGS / "synthetic_small.yaml").read_bytes()]),
+    "Sched": Loader(load_schedule, ".yaml", [(CONFIGS / "six_stages.yaml").read_bytes()]),
+    "Rec": Loader(read_record, ".yaml", [SHIPPED.with_suffix(".yaml").read_bytes()]),
+    "Paths": Loader(lambda path: Roots({}, path).look_up("chairs"), ".yaml", [b"chairs: .\nsintel: ~/data\n"]),
+    "StateF": Loader(lambda path: parse(Reached, read_yaml(path), path), ".yaml", [STATE.encode()]),
+    "LogT": Loader(read_log, ".log", [LOG.encode()]),
+    "GraphT": Loader(
+        lambda path: parse_graph(path.read_bytes(), path), ".json", [(GRAPHS / "colour.json").read_bytes()]
+    ),
+    "Params": Loader(load_checkpoint, ".params", [params_bytes(PARAMETERS, ""), old_layout(PARAMETERS)], text=False),
+    "States": Loader(read_states, ".states", [params_bytes(ARRAYS, "")], text=False),
+}
+
+WORDS = [
+    *("null", "~", "true", "-1", "0", "1e30", "1e999", ".nan", "1" + "0" * 400, "9" * 5000, "0x" + "f" * 5000),
+    *("1e-320", "1e308", "inf", "{}", "[]", "[a, [b]]", "{a: b}", "x", "''", "../../x", "~nobody/x", "'a\\0b'"),
+    *('"\\ud800"', "2026-13-45", "<<: *a", "&a [*a]", "*a", "&a {a: *a}", "---", "%YAML 9.9", "\t", "\ufeff"),
+    *("!!int ''", "!!map [a]", "!!timestamp x", "!!bool x", "!!float ''", "!!binary x", "!!set {a}", "!!omap x"),
+    *("[" * 3000, "{a: " * 500, "? " * 500, "- " * 500, "(" * 200, "]", '"', "\\", "steps=" + "9" * 5000, "\u0663"),
+]
+NUMBERS = [
+    struct.pack("<" + layout, value)
+    for layout, values in {
+        "I": (0, 1, 2, 4, 31, 33, 0x112, 2**31, 2**32 - 1, 0xF993FAC8, 0xF993FAC9, 0xF993FACA),
+        "q": (-1, 0, 1, 3, 2**31, 2**40, 2**61, 2**62, 2**63 - 1),
+        "f": (np.nan, np.inf, -np.inf, -1.0, 1e38, 1e-45),
+    }.items()
+    for value in values
+]
+PLACE = st.floats(0, 1)
+EDITS_OF = {
+    True: st.lists(
+        st.tuples(
+            PLACE,
+            st.sampled_from(["value", "line", "insert", "double", "drop", "bytes"]),
+            st.sampled_from(WORDS).map(str.encode) | st.binary(max_size=6),
+        ),
+        min_size=1,
+        max_size=3,
+    ),
+    False: st.lists(
+        st.tuples(
+            PLACE,
+            st.sampled_from(["aligned", "bytes", "drop", "double", "cut"]),
+            st.sampled_from(NUMBERS) | st.binary(max_size=8),
+        ),
+        min_size=1,
+        max_size=3,
+    ),
+}
+
+
+def edited(data: bytes, text: bool, edits) -> bytes:
+    """The content with each edit made at its place, 0 = the beginning, 1 = the end."""
+    for place, kind, piece in edits:
+        if text and kind != "bytes":
+            lines = data.split(b"\n")
+            at = round(place * (len(lines) - 1))
+            key = re.match(rb"(.*?[:=]\s*|[\s-]*)", lines[at])[0]
+            new = {"value": [key + piece], "line": [piece], "insert": [lines[at], piece], "double": [lines[at]] * 2}
+            data = b"\n".join(lines[:at] + new.get(kind, []) + lines[at + 1 :])
+        else:
+            at = round(place * len(data)) // 4 * 4 if kind == "aligned" else round(place * len(data))
+            rest = data[at + len(piece) :]
+            new = {"drop": rest, "double": piece + data[at:] * 2, "cut": b""}
+            data = data[:at] + new.get(kind, piece + rest)
+    return data
+
+
+def outcome(loader: Loader, path: Path) -> str:
+    """What a loader does with a file, as one of two words; else an error."""
+    begin = time.perf_counter()
+    try:
+        loader.read(path)
+        result = "works"
+    except UserError as error:
+        assert "\n" not in str(error) and len(str(error)) < 2100, str(error)[:2000]
+        result = "one sentence"
+    assert time.perf_counter() - begin < SECONDS
+    return result
+
+
+@pytest.fixture(autouse=True)
+def bounded_memory():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    yield
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < MEMORY
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_mutated_files_are_read_or_refused_in_one_sentence(tmp_path, name):
+    loader, counts = LOADERS[name], Counter()
+
+    @settings(FUZZ, max_examples=150 * MORE)
+    @given(st.sampled_from(loader.valid), EDITS_OF[loader.text])
+    def attempt(valid, edits):
+        path = tmp_path / f"x{loader.suffix}"
+        path.write_bytes(edited(valid, loader.text, edits))
+        counts[outcome(loader, path)] += 1
+
+    path = tmp_path / f"valid{loader.suffix}"
+    for valid in loader.valid:
+        path.write_bytes(valid)
+        loader.read(path)
+    attempt()
+    print(f"{name}: {dict(counts)}")
+    assert len(counts) == 2, counts  # mutations that do nothing, or spoil everything, would test nothing
+
+
+FAULTS = {  # what lies beside the folders of shared/cases/faults/fuzz
+    "big.log": "LogT",
+    "bomb_alias_net.yaml": "NetCfg",
+    "data_length_1e11.yaml": "DataCfg",
+    "data_size_8.yaml": "DataCfg",
+    "old_layout_307_bytes.params": "Params",
+    "paths_bool_x.yaml": "Paths",
+    "record_alias_bomb.yaml": "Rec",
+    "record_int_empty.yaml": "Rec",
+    "record_run_outside.yaml": "Rec",
+    "shape_0_2e62_2e62.params": "Params",
+}
+
+
+def test_files_that_broke_a_loader_once_are_read_or_refused_in_one_sentence(shared):
+    faults = shared / "cases" / "faults"
+    folders = {**LOADERS, "ParamsMx": LOADERS["Params"]}
+    files = {path: path.parent.name for path in faults.glob("fuzz/*/*") if path.parent.name in folders}
+    files |= {faults / name: loader for name, loader in FAULTS.items()}
+    counts = Counter(outcome(folders[loader], path) for path, loader in files.items())
+    print(dict(counts))
+    assert counts["one sentence"] > len(files) / 2

@@ -10,6 +10,7 @@ import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+from maskflownet.settings.cli import run
 from maskflownet.settings.folders import ROOT
 
 # From below to above: a room imports from itself and from those before it.
@@ -91,16 +92,16 @@ def picture(graph: dict[str, set[str]], package: Path = ROOT) -> str:
     return "```mermaid\nflowchart TD\n" + "\n".join(rows) + "\n```"
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     graph = imports()
     heights = floors(graph)
     chart = picture(graph)
     top = max(heights, key=heights.get)
     print(f"{len(graph)} modules, {heights[top]} floors below {top}\n\n{chart}")
-    if "--write" in sys.argv[1:]:
+    if "--write" in arguments:
         text = PAGE.read_text(encoding="utf-8")
         PAGE.write_text(re.sub(r"```mermaid.*?```", lambda match: chart, text, flags=re.S), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run(main))

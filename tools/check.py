@@ -1,14 +1,14 @@
 """Check data sets on disk: ``python -m maskflownet.tools.check NAME=DIR ... [--decode]``."""
 
-import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from maskflownet.errors import UserError
 from maskflownet.reader.dataset import FlowDataset, MissingFiles
+from maskflownet.settings.cli import Parser, count, run
 from maskflownet.settings.datasets import SETS, Roots, parse_roots
 from tqdm import tqdm
 
@@ -38,7 +38,7 @@ def check(
         except UserError as error:
             reports.append(Report(name, "none", [str(error)]))
             continue
-        for (split, version), count in expected.items():
+        for (split, version), wanted in expected.items():
             splits = {split for split, _ in cls.counts}
             title = "/".join([name, *([str(version)] if version else []), *([split] if len(splits) > 1 else [])])
             try:
@@ -48,7 +48,7 @@ def check(
             except UserError as error:
                 reports.append(Report(title, "none", [str(error)]))
             else:
-                problems = _miscounted(dataset, count)
+                problems = _miscounted(dataset, wanted)
                 if decode:
                     problems += _undecodable(dataset, title, workers, progress)
                 reports.append(Report(title, _counted(dataset), problems))
@@ -89,10 +89,10 @@ def _undecodable(dataset: FlowDataset, title: str, workers: int, progress: bool)
         return [problem for problem in bar if problem is not None]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: list[str]) -> int:
     """Run the command line; returns 0 = all is well, 1 = a fault was found."""
     names = [name for name, cls in SETS.items() if cls.counts and name == cls.root_name]
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m maskflownet.tools.check",
         description="Check data sets: counts, missing files and, with --decode, damaged files. "
         "Exit code 0: all is well, 1: a fault was found, 2: wrong arguments.",
@@ -102,19 +102,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "default: those that the environment (MASKFLOWNET_NAME) or the file of --paths gives")  # fmt: skip
     add("--paths", metavar="FILE", help="YAML file of NAME: DIR lines (default: paths.yaml beside the programs)")
     add("--decode", action="store_true", help="read every file (takes long)")
-    add("--workers", type=int, default=os.cpu_count() or 1, help="threads that decode (default: %(default)s)")
+    add("--workers", type=count, default=os.cpu_count() or 1, help="threads that decode (default: %(default)s)")
     options = parser.parse_args(arguments)
-    if options.workers < 1:
-        parser.error("--workers must be at least 1")
-    try:
-        given = parse_roots(options.roots)
-        roots = Roots(given, options.paths)
-        found = {name: roots.look_up(name) for name in names if name in given or not given}
-    except UserError as error:
-        parser.error(str(error))
+    given = parse_roots(options.roots)
+    roots = Roots(given, options.paths)
+    found = {name: roots.look_up(name) for name in names if name in given or not given}
     known = {name: root for name, root in found.items() if root is not None}
     if not known:
-        parser.error("no data set is named: give NAME=DIR")
+        raise UserError("no data set is named: give NAME=DIR")
     reports = check(known, options.decode, options.workers, progress=sys.stderr.isatty())
     for report in reports:
         print(f"{report.name}: {report.count}, {'FAULTY' if report.problems else 'ok'}")
@@ -124,4 +119,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main))

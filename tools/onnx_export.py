@@ -113,7 +113,7 @@ def export_onnx(
         "img1, img2": INPUT,
         **OUTPUTS,
         "checkpoint": checkpoint.path.name,
-        "checkpoint_sha256": sha256(checkpoint.path),
+        "checkpoint_sha256": sha256(checkpoint.path.read_bytes()),
         "run": record.run or "",
         "step": "" if record.step is None else str(record.step),
     }

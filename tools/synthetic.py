@@ -14,7 +14,7 @@ from maskflownet.reader.files import write_bytes
 from maskflownet.reader.flying import RECORD_FILE, SPLIT_FILE
 from maskflownet.reader.formats import write_flo, write_image
 from maskflownet.scenes.synthetic import Synthetic
-from maskflownet.settings.cli import Parser, count, height_width, run, whole_number
+from maskflownet.settings.cli import Parser, count, height_width, run, seed, whole_number
 from tqdm import tqdm
 
 
@@ -70,7 +70,7 @@ def main(arguments: list[str]) -> None:
     add("folder", metavar="FOLDER", help="where to write")
     add("--count", type=count, default=1000, metavar="N", help="number of pairs (default 1000)")
     add("--size", type=height_width, default=(384, 512), metavar="H,W", help="of the pictures, px (default 384,512)")
-    add("--seed", type=whole_number, default=0, metavar="N", help="another seed, another set (default 0)")
+    add("--seed", type=seed, default=0, metavar="N", help="another seed, another set (default 0)")
     add("--textures", metavar="DIR", help="folder of pictures, searched recursively; those with an alpha channel are "
         "cut-outs (default: the pictures that scikit-image ships)")  # fmt: skip
     add("--validation-every", type=whole_number, default=36, metavar="N",

@@ -1,21 +1,23 @@
 """Training as the programs ask for it: one run on the devices of `-g`, or the stages of a schedule."""
 
 import os
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from maskflownet.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from maskflownet.checkpoints.records import RunName
 from maskflownet.engine.contract import refuse_torchrun, under_torchrun
 from maskflownet.engine.load import import_torch, make_engine
 from maskflownet.errors import UserError
 from maskflownet.processes import end_together
-from maskflownet.reader.files import atomic_path
+from maskflownet.reader.files import sweep, write_bytes
 from maskflownet.settings.configs import ENGINES, DataConfig, NetworkConfig, load_network_config, load_schedule
 from maskflownet.settings.datasets import load_data_config
-from maskflownet.settings.schema import read_yaml, yaml_text
+from maskflownet.settings.schema import Whole, checked, parse, read_yaml, yaml_text
 from maskflownet.training.loop import train
 from maskflownet.training.plan import Options, end_of
-from maskflownet.training.snapshots import Snapshots
+from maskflownet.training.snapshots import Lock, Snapshots, reserve_run
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,20 @@ def train_on(
         engine.close()
 
 
+@checked
+class Reached:
+    """What the state file of a schedule holds: the call, and the runs of the stages so far."""
+
+    scale: float
+    seed: int
+    debug: bool
+    shard: int
+    checkpoint: str | None
+    stages: tuple[tuple[str, str], ...]
+    begin: Whole = 1
+    runs: tuple[RunName, ...] = ()
+
+
 def run_stages(
     name: str,
     choice: EngineChoice,
@@ -106,36 +122,40 @@ def run_stages(
         load_data_config(stage.dataset)
     options = replace(options, seed=options.seed or 0)
     state_file = options.logs / f"{path.stem}.stages.yaml"
-    state = {} if fresh or not state_file.exists() else read_yaml(state_file)
-    wanted = {
-        "scale": options.scale,
-        "seed": options.seed,
-        "debug": options.debug,
-        "shard": options.shard,
-        "checkpoint": checkpoint,
-        "stages": [[stage.network, stage.dataset] for stage in stages],
-        **({"begin": begin} if begin > 1 else {}),
-    }
-    runs = state.pop("runs", [])
-    if state and state != wanted:
-        raise UserError(
-            f"{state_file} belongs to a call with other stages, options or checkpoint: "
-            "repeat that call, or begin again with --fresh"
-        )
+    wanted = Reached(
+        options.scale,
+        options.seed,
+        options.debug,
+        options.shard,
+        checkpoint,
+        tuple((stage.network, stage.dataset) for stage in stages),
+        begin,
+    )
+    with closing(Lock(state_file.with_name(f".{state_file.name}.lock"), f"the schedule of {state_file}")):
+        sweep(state_file.parent, state_file.stem)
+        state = wanted if fresh or not state_file.exists() else parse(Reached, read_yaml(state_file), state_file)
+        if replace(state, runs=()) != wanted:
+            raise UserError(
+                f"{state_file} belongs to a call with other stages, options or checkpoint: "
+                "repeat that call, or begin again with --fresh"
+            )
+        return _run_stages(stages, state, state_file, choice, options)
+
+
+def _run_stages(stages, state: Reached, state_file: Path, choice: EngineChoice, options: Options) -> list[Path]:
     finished = []
-    for number, stage in enumerate(stages[begin - 1 :]):
-        if number == len(runs):
-            runs.append(options.new_run())
-            state_file.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(state_file) as temporary:
-                temporary.write_text(yaml_text({**wanted, "runs": runs}), encoding="utf-8")
+    for number, stage in enumerate(stages[state.begin - 1 :]):
+        if number == len(state.runs):
+            state = replace(state, runs=(*state.runs, reserve_run(options.weights, options.logs)))
+            write_bytes(state_file, yaml_text(asdict(state)).encode(), durable=True)
         try:
-            finished.append(_run_stage(stage, runs[number], [checkpoint, *finished][-1], choice, options))
+            parent = [state.checkpoint, *finished][-1]
+            finished.append(_run_stage(stage, state.runs[number], parent, choice, options))
         except KeyboardInterrupt as error:
             told = f" ({error})" if str(error) else ""
-            why = f"stage {begin + number} was interrupted: the same command goes on with it{told}"
+            why = f"stage {state.begin + number} was interrupted: the same command goes on with it{told}"
             raise KeyboardInterrupt(why) from None
-        print(f"stage {begin + number} of {len(stages)} has ended: {finished[-1]}", flush=True)
+        print(f"stage {state.begin + number} of {len(stages)} has ended: {finished[-1]}", flush=True)
     return finished
 
 

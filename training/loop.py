@@ -2,7 +2,7 @@
 
 import io
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,9 +56,11 @@ def train(
         Ctrl-C in any of the processes: all is saved, and the message says how to go on. A second Ctrl-C ends at once.
     """
     options = options or Options()
-    run = _Run(engine, config, data, checkpoint, options)
-    step, end, processes, log = run.start.step, run.end, engine.processes, run.log
-    with closing(log), closing(run.loader.batches(step)) as batches, Interruption() as ctrl_c:
+    with ExitStack() as stack:
+        run = _Run(engine, config, data, checkpoint, options, stack)
+        step, end, processes, log = run.start.step, run.end, engine.processes, run.log
+        batches = stack.enter_context(closing(run.loader.batches(step)))
+        ctrl_c = stack.enter_context(Interruption())
         try:
             while step < end:
                 batch = next(batches)
@@ -97,16 +99,21 @@ def renders_scenes(engine: Engine) -> bool:
 
 
 class _Run:
-    """What a run consists of, and what happens between its steps."""
+    """What a run consists of, and what happens between its steps. The stack closes its lock and its log."""
 
-    def __init__(self, engine: Engine, config: NetworkConfig, data: DataConfig, checkpoint, options: Options):
+    def __init__(
+        self, engine: Engine, config: NetworkConfig, data: DataConfig, checkpoint, options: Options, stack: ExitStack
+    ):
         self.engine, self.config, self.data, self.options = engine, config, data, options
         processes, network = engine.processes, config.network.class_
         devices = engine.devices * processes.local_size
         if data.batch_size % devices:
             raise UserError(f"{devices} devices cannot share a batch of {data.batch_size} samples evenly")
-        options.weights.mkdir(parents=True, exist_ok=True)
-        self.start = start = start_of(checkpoint, config, data, options, processes.machines)
+        self.start = start = start_of(checkpoint, config, data, options, processes)
+        self.pictures = options.logs / f"{start.run}.samples"
+        self.snapshots = Snapshots(options.weights, start.run, self.pictures)
+        if processes.first:
+            stack.enter_context(closing(self.snapshots.lock()))
         self.end = end_of(config, options)
         if start.step >= self.end:
             raise UserError(f"run {start.run} has ended: it is at step {start.step} of {self.end}")
@@ -130,14 +137,11 @@ class _Run:
         self.checkpoint_steps = scaled(data.checkpoint_steps, options.scale)
         self.saved: Path | None = None  # in this call
         self.saved_step = start.step
-        self.pictures = options.logs / f"{start.run}.samples"
-        self.snapshots = Snapshots(options.weights, start.run, self.pictures)
         self.validation = ValidationSets({}, {}, {})
-        if processes.first:
-            self.snapshots.sweep()
-            if data.validation:
-                self.validation = validation_sets(data, options.roots, network, options.debug)
+        if processes.first and data.validation:
+            self.validation = validation_sets(data, options.roots, network, options.debug)
         self.log = RunLog(options.logs, start.run, start.step, self.end, quiet=not processes.first)
+        stack.enter_context(closing(self.log))
         verb = "goes on" if start.step else f"starts from {start.parent}" if start.parent else "starts"
         self.log.line(f"run {start.run} {verb} at step {start.step} of {self.end}")
         for name, why in self.validation.skipped.items():
@@ -206,8 +210,8 @@ class _Run:
         return {**errors, MEAN_EPE: sum(errors.values()) / len(errors)}
 
     def _save(self, step: int, metrics: dict[str, float]) -> None:
-        self.saved_step = step
         if not self.engine.processes.first:
+            self.saved_step = step
             return
         base, network = self.engine.record, self.config.network
         record = replace(
@@ -224,6 +228,7 @@ class _Run:
             metrics=metrics,
         )
         self.saved = self.snapshots.save(step, self.engine.parameters(), self.training.state(), record)
+        self.saved_step = step
 
 
 def line_is_due(step: int) -> bool:

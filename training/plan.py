@@ -3,12 +3,13 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from maskflownet.checkpoints.checkpoint import Checkpoint, new_run_id
+from maskflownet.checkpoints.checkpoint import Checkpoint
+from maskflownet.engine.contract import Processes
 from maskflownet.errors import UserError
 from maskflownet.settings.configs import DataConfig, NetworkConfig
 from maskflownet.settings.datasets import Roots, parse_roots
 from maskflownet.settings.folders import LOGS, WEIGHTS
-from maskflownet.training.snapshots import Snapshots
+from maskflownet.training.snapshots import Snapshots, reserve_run
 
 DEBUG_STEPS = 4
 
@@ -46,10 +47,6 @@ class Options:
             **others,
         )
 
-    def new_run(self) -> str:
-        """An id that no checkpoint and no log has."""
-        return new_run_id(lambda run: any(self.weights.glob(f"{run}_*")) or (self.logs / f"{run}.log").exists())
-
 
 def scaled(steps: int, scale: float) -> int:
     return max(1, round(steps * scale))
@@ -83,7 +80,7 @@ class Start:
 
 
 def start_of(
-    checkpoint: Checkpoint | None, config: NetworkConfig, data: DataConfig, options: Options, machines: int
+    checkpoint: Checkpoint | None, config: NetworkConfig, data: DataConfig, options: Options, processes: Processes
 ) -> Start:
     """Decide between a new run and going on with one.
 
@@ -93,14 +90,13 @@ def start_of(
         The checkpoint is of another network, of other settings, which are named, or not the run's last one.
     """
     # "workers": machines, each with a batch of its own.
-    content = {
-        "network": config.content,
-        "dataset": data.content,
-        "options": {"shard": options.shard, "debug": options.debug, "scale": options.scale, "workers": machines},
-    }
+    chosen = {"shard": options.shard, "debug": options.debug, "scale": options.scale, "workers": processes.machines}
+    content = {"network": config.content, "dataset": data.content, "options": chosen}
     if checkpoint is None or options.clear_steps:
         parent = checkpoint.path.stem if checkpoint else None
-        return Start(options.run or options.new_run(), 0, options.seed or 0, parent, content)
+        # Only the first process writes; the others' advice to the user has a placeholder.
+        run = options.run or (reserve_run(options.weights, options.logs) if processes.first else "RUN")
+        return Start(run, 0, options.seed or 0, parent, content)
     record, path, network = checkpoint.record, checkpoint.path, config.network.class_
     new_run = "--clear_steps starts a new run from it"
     if record.network != network:

@@ -1,7 +1,6 @@
 """Finding, reading, matching and writing checkpoints and their records."""
 
 import dataclasses
-import struct
 
 import numpy as np
 import pytest
@@ -9,7 +8,6 @@ from maskflownet.checkpoints.checkpoint import find_checkpoint, load_checkpoint,
 from maskflownet.checkpoints.params import read_params, write_params
 from maskflownet.checkpoints.records import Record, record_path
 from maskflownet.errors import UserError
-from maskflownet.network.compat import mx
 from maskflownet.settings.folders import SHIPPED
 from maskflownet.settings.schema import read_yaml, yaml_text
 
@@ -64,6 +62,7 @@ def test_a_path_is_taken_as_it_is(folder):
         ("8ccNov13", "no checkpoint 8ccNov13"),  # what a killed run left
         ("8ca:7", "at step 7: it has 100, 2000"),
         ("8ca:x", "must be a number of steps"),
+        ("8ca:" + "9" * 5000, "must be a number of steps"),
         ("none/here.params", "no such file"),
         ("here.params", "no such file"),
     ],
@@ -114,6 +113,9 @@ def test_record_round_trip(tmp_path):
         ({"sha256": "0" * 64}, "sha256 sums differ"),
         ({"step": -1}, "step must be at least 0"),
         ({"colour": "GBR"}, "colour must be one of RGB, BGR"),
+        ({"run": "../../x"}, "run may have 1 to 100 letters, digits, _ and - only, not '../../x'"),
+        ({"run": "a*"}, "run may have 1 to 100 letters, digits, _ and - only"),
+        ({"metrics": {"mean_epe": "bad"}}, "metrics.mean_epe must be a number, not 'bad'"),
     ],
 )
 def test_a_wrong_record_is_an_error(tmp_path, change, message):
@@ -149,21 +151,29 @@ def test_exported_names_lose_their_marks(tmp_path):
     assert set(load_checkpoint(tmp_path / "x.params").parameters) == set(SMALL["MaskFlownet_S"])
 
 
-def test_files_in_an_older_layout_are_read_by_mxnet(tmp_path):
-    """MXNet 0.x: per array u32 dimensions, u32 each, device, type, data, without a magic number."""
-    array = SMALL["MaskFlownet_S"]["conv6a.0.weight"]
-    name = b"conv6a.0.weight"
-    data = struct.pack("<QQQ", 0x112, 0, 1) + struct.pack("<5I", 4, *array.shape)
-    data += struct.pack("<iii", 1, 0, 0) + array.tobytes()
-    data += struct.pack("<QQ", 1, len(name)) + name
-    path = tmp_path / "old.params"
-    path.write_bytes(data)
-    assert (mx.nd.load(str(path))[name.decode()].asnumpy() == array).all()
-    loaded = load_checkpoint(path)
-    assert (loaded.parameters[name.decode()] == array).all()
-    path.write_bytes(data[:-20])
-    with pytest.raises(UserError, match="no checkpoint that MXNet can read"):
-        load_checkpoint(path)
+@pytest.mark.parametrize("own_record", [False, True])
+def test_a_symbolic_link_has_the_record_of_its_file(tmp_path, own_record):
+    real = tmp_path / "real" / "abcJan01-0000_7.params"
+    real.parent.mkdir()
+    save_checkpoint(real, SMALL["MaskFlownet"], Record("MaskFlownet", "paper", step=7))
+    link = tmp_path / "link.params"
+    link.symlink_to(real)
+    if own_record:  # where everything is a link to a nameless file
+        link.with_suffix(".yaml").write_text(yaml_text({"network": "MaskFlownet", "pyramid": "released"}))
+    record = load_checkpoint(link).record
+    assert record.found and record.pyramid == ("released" if own_record else "paper")
+    real.write_bytes(real.read_bytes().replace(np.float32(2).tobytes(), np.float32(3).tobytes(), 1))
+    if not own_record:
+        with pytest.raises(UserError, match="sha256 sums differ"):
+            load_checkpoint(link)
+
+
+@pytest.mark.parametrize("value", [7e4, np.nan])
+def test_what_does_not_fit_float16_is_not_halved(tmp_path, value):
+    values = {"conv6a.0.weight": np.full((1, 1, 1, 1), value, "f4")}
+    with pytest.raises(UserError, match=r"x.params is not written: conv6a.0.weight holds values that are not finite"):
+        save_checkpoint(tmp_path / "x.params", values, Record("MaskFlownet_S"), "float16")
+    assert not list(tmp_path.iterdir())
 
 
 def test_foreign_arrays_are_no_checkpoint(tmp_path):

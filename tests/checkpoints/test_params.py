@@ -4,7 +4,7 @@ import struct
 
 import numpy as np
 import pytest
-from maskflownet.checkpoints.params import OtherLayout, read_params, write_params
+from maskflownet.checkpoints.params import read_params, write_params
 from maskflownet.errors import UserError
 from maskflownet.network.compat import mx
 
@@ -53,13 +53,15 @@ def test_every_truncation_is_one_sentence(path, tmp_path):
     ("at", "layout", "value", "message"),
     [
         (0, "Q", 0x113, "no MXNet .params file"),
-        (16, "Q", 1 << 60, "older or newer layout"),  # number of arrays
+        (16, "Q", 1 << 60, "is damaged"),  # number of arrays
         (24, "I", 0xDEADBEEF, "does not begin with its magic number"),
         (28, "i", 1, "sparse"),
         (32, "I", 1000, "absurd dimensions"),
         (32, "I", 0, "without dimensions"),
         (36, "q", -1, "impossible shape"),
+        (36, "q", 0, "impossible shape"),
         (36, "q", 1 << 40, "truncated or damaged"),
+        (36, "q", 1 << 62, "truncated or damaged"),
         (76, "i", 99, "impossible shape or type"),
     ],
 )
@@ -94,17 +96,39 @@ def test_list_without_names_is_refused(tmp_path):
         read_params(tmp_path / "list.params")
 
 
-@pytest.mark.parametrize("magic", [0xF993FAC8, 4])
-def test_older_layouts_are_told_apart(path, magic):
-    data = bytearray(path.read_bytes())
-    struct.pack_into("<I", data, 24, magic)
-    path.write_bytes(data)
-    with pytest.raises(OtherLayout):
+@pytest.mark.parametrize(
+    "header",
+    [  # before device and data: magic number and dimensions, in MXNet 0.11 (u32, i64) and before (u32 alone)
+        struct.pack("<II2q", 0xF993FAC8, 2, 2, 3),
+        struct.pack("<III", 2, 2, 3),
+    ],
+)
+def test_older_layouts_are_read_as_mxnet_reads_them(tmp_path, header):
+    array = np.arange(6, dtype="f4").reshape(2, 3)
+    path = tmp_path / "old.params"
+    data = struct.pack("<QQQ", 0x112, 0, 1) + header + struct.pack("<iii", 1, 0, 0) + array.tobytes()
+    path.write_bytes(data + struct.pack("<QQ", 1, 1) + b"x")
+    assert (mx.nd.load(str(path))["x"].asnumpy() == array).all()
+    assert (read_params(path)["x"] == array).all()
+    larger = header.replace(b"\x03", b"\xff")  # MXNet asks for the memory of whatever stands here
+    path.write_bytes(data.replace(header, larger) + struct.pack("<QQ", 1, 1) + b"x")
+    with pytest.raises(UserError, match="truncated or damaged"):
         read_params(path)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_is_neither_written_nor_read(path, value):
+    with pytest.raises(UserError, match=r"new.params is not written: x holds values that are not finite"):
+        write_params(path.with_name("new.params"), {"x": np.array([1, value], "f4")})
+    data = path.read_bytes().replace(np.float32(1).tobytes(), np.float32(value).tobytes(), 1)
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"some.params is damaged: conv1a.0.weight holds values that are not finite"):
+        read_params(path)
+    assert [file.name for file in path.parent.iterdir()] == ["some.params"]
+
+
 def test_what_cannot_be_stored_is_refused(tmp_path):
-    for array in (np.array(["text"]), np.float32(1), np.ones(2, complex)):
+    for array in (np.array(["text"]), np.float32(1), np.ones(2, complex), np.ones((0, 2), "f4")):
         with pytest.raises(ValueError, match="cannot be stored"):
             write_params(tmp_path / "x.params", {"x": np.asarray(array)})
     assert not list(tmp_path.iterdir())

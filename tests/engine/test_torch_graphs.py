@@ -194,7 +194,9 @@ def test_attributes_for_the_optimiser_are_left_out():
     assert graph.nodes[0].attrs == {"scalar": 2.5}
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"nodes": [{}]}', '{"nodes": 3, "heads": []}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"nodes": [{}]}', '{"nodes": 3, "heads": []}', b'{"nodes": "\xff"}', "[" * 100000]
+)
 def test_what_is_no_graph_is_refused_in_one_sentence(text):
     with pytest.raises(UserError, match="^my.json is no graph of an MXNet symbol"):
         parse_graph(text, "my.json")

@@ -255,7 +255,12 @@ def test_flat_adam_is_the_written_formula(epsilon, size):
 
 def test_the_state_of_another_network_is_refused(tmp_path):
     _, _, training = training_on(tmp_path, "cpu")
+    name = "var.conv1a.0.weight"
     state = training.state()
-    state.pop("mean.conv1a.0.weight")
-    with pytest.raises(UserError, match="belongs to another checkpoint"):
-        training.load_state(state, 1)
+    without = {key: array for key, array in state.items() if key != name}
+    for wrong in (without, {**state, name: state[name][:1]}):
+        with pytest.raises(UserError, match="belongs to another checkpoint"):
+            training.load_state(wrong, 1)
+    for wrong in (state[name] - 1, state[name] + np.inf, state[name].astype("f2")):
+        with pytest.raises(UserError, match=f"the optimiser's state is damaged: {name}"):
+            training.load_state({**state, name: wrong}, 1)

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 
 import pytest
 from maskflownet.errors import UserError
@@ -57,6 +59,40 @@ def test_a_folder_in_the_way(tmp_path):
 def test_a_name_the_system_refuses(tmp_path):
     with pytest.raises(UserError, match="cannot write .*: File name too long"):
         write_bytes(tmp_path / ("x" * 300), b"")
+
+
+WRITER = """
+import resource, sys
+from maskflownet.errors import UserError
+from maskflownet.reader.files import atomic_path
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    with atomic_path(sys.argv[1]) as temporary, open(temporary, "wb") as file:
+        file.write(bytes(5000))
+except UserError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path):
+    pytest.importorskip("resource", reason="not on this system")
+    path = tmp_path / "out.bin"
+    done = subprocess.run([sys.executable, "-c", WRITER, path], capture_output=True, text=True, check=True)
+    assert done.stdout == f"cannot write {path}: File too large\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_of_another_file_stays_its_own(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught, atomic_path(tmp_path / "out"):
+        (tmp_path / "input").read_bytes()
+    assert caught.value.filename == str(tmp_path / "input")
+
+
+def test_a_temporary_has_no_temporary_of_its_own(tmp_path):
+    with atomic_path(tmp_path / "out.png") as outer:
+        write_bytes(outer, b"new")
+        assert list(tmp_path.iterdir()) == [outer]
+    assert (tmp_path / "out.png").read_bytes() == b"new"
 
 
 def test_what_cannot_be_read(tmp_path):

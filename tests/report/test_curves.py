@@ -64,6 +64,10 @@ def test_values_that_are_no_numbers_are_left_out(tmp_path):
     lines = [
         "[2026-01-01 00:00:00] steps=1, loss=nan, epe=2.0000, lr=0.0001, total_time=1.0",
         "[2026-01-01 00:00:00] steps=2, loss=oops, epe=2.0000, lr=0.0001, total_time=1.0",
+        "[2026-01-01 00:00:00] steps=2, loss=1e308, epe=1e308, lr=0.0001, total_time=1.0",
+        "[2026-01-01 00:00:00] steps=2, loss=1.0, epe=-2.0, lr=5e-324, total_time=1.0",
+        f"[2026-01-01 00:00:00] steps={'9' * 5000}, loss=1.0, epe=2.0000, lr=0.0001, total_time=1.0",
+        f"[2026-01-01 00:00:00] run x starts from ../../x_{'9' * 5000} at step 0 of 5",
         "[2026-01-01 00:00:00] steps=3, loss=1.0, epe=2.0000, lr=0.0001, total_time=1.0",
         "[2026-01-01 00:00:00] steps=3, a:epe=nan, a:epe.pooled=1.0000, b:epe=2.5000, c:epe=1.2",
         "a sentence of somebody's, steps=9, loss=1, epe=2",
@@ -72,6 +76,7 @@ def test_values_that_are_no_numbers_are_left_out(tmp_path):
     curves = read_curves(path)
     assert list(curves.training) == [3]
     assert curves.validation == {"b": {3: 2.5}}  # c's line was cut
+    assert with_parents(path) == [curves]  # whose parent's name would be a path
 
 
 def test_logs_are_found_as_checkpoints_are(tmp_path):

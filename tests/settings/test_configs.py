@@ -127,7 +127,12 @@ def test_a_base_is_joined_with_what_stands_above_it(tmp_path):
 
 def test_a_base_beside_the_file_comes_before_one_in_config_folder(tmp_path):
     write(tmp_path, "base: kitti.yaml\nbatch_size: 3\n", "chairs.yaml")
-    assert load_data_config(write(tmp_path, "base: chairs\n")).dataset == {"kitti": 3}
+    own = write(tmp_path, "base: chairs\n")
+    assert load_data_config(own).dataset == {"kitti": 3}
+    link = tmp_path / "elsewhere" / "link.yaml"
+    link.parent.mkdir()
+    link.symlink_to(own)
+    assert load_data_config(link).dataset == {"kitti": 3}
 
 
 @pytest.mark.parametrize(
@@ -209,7 +214,9 @@ def test_numbers_with_exponents_are_numbers(tmp_path):
         (GOOD + "network: {class: MaskFlownet}\n", "the key network stands twice, for the second time at line 3"),
         ("network:\n  class: MaskFlownet\n  class: x\n", "key class stands twice.* at line 3$"),
         ("[" * 3000, "not valid YAML"),
-        ("network: &a [*a]\n", "own.yaml holds what no config has"),
+        (GOOD.replace("MaskFlownet", "!!int ''"), "own.yaml is not valid YAML"),
+        ("x: " + "y" * 10**6, "own.yaml is no config or record: it has more than 1000000 characters"),
+        ("network: &a [*a]\n", "own.yaml is not usable YAML: more than 100000 values"),
         (GOOD.replace("10,", ".inf,"), "whole steps"),
         ("- network\n", "does not hold keys and values"),
         ("dataset: chairs\n", "is no network config"),
@@ -263,6 +270,12 @@ WRONG = [
     ({"passes": {"sintel": ["clean", "clean"]}}, "passes.sintel names clean twice"),
     ({"validation_steps": 0}, "validation_steps must be at least 1"),
     ({"checkpoint_steps": None}, "checkpoint_steps must be a whole number"),
+    ({"synthetic": {"length": 10**9}}, "synthetic.length must be at most 100000000, not 1000000000"),
+    ({"synthetic": {"size": [8, 64]}}, "synthetic.size is at least 16 px a side"),
+    ({"synthetic": {"scenes": {"motion_scale": 1e12}}}, "synthetic.scenes.motion_scale must be at most 1000"),
+    ({"synthetic": {"seed": 1e30}}, "synthetic.seed must be at most"),
+    ({"batch_size": 1e30}, "batch_size must be at most 1000000000"),
+    ({"orig_shape": [1e6, 64]}, r"orig_shape must be \[height, width\] in px"),
     ({"synthetic": {"lenght": 3}}, "unknown key synthetic.lenght, did you mean 'length'"),
     ({"synthetic": {"seed": -1}}, "synthetic.seed must be at least 0"),
     ({"synthetic": {"textures": 3}}, "synthetic.textures must be a text"),

@@ -352,6 +352,15 @@ def test_home_and_absolute_folders_in_a_file(three, monkeypatch):
     assert find("hd1k", {"hd1k": "~/one"}, paths) == three / "one"
 
 
+@pytest.mark.parametrize("name", ["~nobody-of-this-name/x", "x" * 5000])
+def test_a_folder_that_cannot_be_is_no_existing_one(three, name):
+    paths = three / "paths.yaml"
+    paths.write_text(f"sintel: {name}\n")
+    for given, file in (({"sintel": name}, None), ({}, paths)):
+        with pytest.raises(UserError, match="sintel from .*, is not an existing folder"):
+            find("sintel", given, file)
+
+
 def test_a_root_that_does_not_exist_is_an_error(three, monkeypatch):
     with pytest.raises(UserError, match="nowhere.*sintel.*command line"):
         find("sintel", {"sintel": str(three / "nowhere")}, None)

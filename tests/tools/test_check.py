@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from maskflownet.scenes.synthetic import Synthetic
 from maskflownet.settings import datasets
+from maskflownet.settings.cli import run
 from maskflownet.tools.check import check, main
 from maskflownet.tools.synthetic import write_chairs
 
@@ -127,9 +128,7 @@ def test_only_one_year_and_no_test_images_are_fine_too(tmp_path):
     "wrong", [["chair=."], ["chairs"], ["chairs=/nowhere/at/all"], ["pairs=.", "--workers", "0"], ["--what"]]
 )
 def test_wrong_arguments_exit_with_2(wrong, capsys):
-    with pytest.raises(SystemExit) as caught:
-        main(wrong)
-    assert caught.value.code == 2
+    assert run(main, wrong) == 2
     assert "error:" in capsys.readouterr().err
 
 
@@ -138,9 +137,7 @@ def test_roots_come_from_the_environment_and_a_file_too(tmp_path, monkeypatch, c
         if name.startswith("MASKFLOWNET_"):
             monkeypatch.delenv(name)
     monkeypatch.setattr(datasets, "PATHS_FILE", tmp_path / "absent.yaml")
-    with pytest.raises(SystemExit) as caught:
-        main([])
-    assert caught.value.code == 2
+    assert run(main, []) == 2
     trees.make_pairs(tmp_path / "pairs")
     (tmp_path / "paths.yaml").write_text("pairs: pairs\n")
     assert main(["--paths", str(tmp_path / "paths.yaml")]) == 0

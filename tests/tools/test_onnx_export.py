@@ -133,7 +133,7 @@ def test_the_file_says_what_it_is(network, checkpoints, models):
     assert facts["network"] == network
     assert facts["pyramid"] == RECORDS[network].pyramid
     assert (facts["height"], facts["width"], facts["batch"]) == ("64", "128", "any")
-    assert facts["checkpoint_sha256"] == sha256(checkpoints[network])
+    assert facts["checkpoint_sha256"] == sha256(checkpoints[network].read_bytes())
     assert facts["run"] == RECORDS[network].run
     assert "px, (u, v)" in facts["flow"]
     assert "1 = the pixel of img1 is visible" in facts["mask"]

@@ -10,7 +10,7 @@ from maskflownet.network.architecture import HEAD  # noqa: E402
 from maskflownet.settings.cli import run  # noqa: E402
 from maskflownet.settings.folders import WEIGHTS  # noqa: E402
 from maskflownet.settings.schema import read_yaml, yaml_text  # noqa: E402
-from maskflownet.training.snapshots import Snapshots  # noqa: E402
+from maskflownet.training.snapshots import Lock, Snapshots  # noqa: E402
 
 import run_stages  # noqa: E402
 from tests.training_runs import NETWORK, write_configs  # noqa: E402
@@ -73,6 +73,28 @@ def test_ctrl_c_ends_a_schedule_and_the_same_command_goes_on(tmp_path, capsys, m
     assert run(run_stages.main, line) == 0
     first, second = checkpoints(tmp_path)
     assert second.record.parent == first.path.stem
+
+
+@pytest.mark.parametrize(
+    ("runs", "message"),
+    [
+        ("null", "runs must be a list, not None"),
+        ("['../x']", "runs may have 1 to 100 letters, digits, _ and - only, not '../x'"),
+    ],
+)
+def test_a_state_file_that_someone_wrote_into_is_one_sentence(tmp_path, capsys, runs, message):
+    line = line_of(tmp_path, ["MaskFlownet_S"])
+    state_file = tmp_path / "logs/stages.stages.yaml"
+    stage = [str(tmp_path / f"MaskFlownet_S/{file}.yaml") for file in ("network", "data")]
+    state = {"scale": 0.01, "seed": 0, "debug": False, "shard": 1, "checkpoint": None, "stages": [stage]}
+    state_file.parent.mkdir()
+    state_file.write_text(yaml_text(state) + f"runs: {runs}\n")
+    assert run(run_stages.main, line) == 2
+    assert capsys.readouterr().err == f"error: {state_file}: {message}\n"
+    lock = Lock(tmp_path / "logs/.stages.stages.yaml.lock", "it")  # a second call at the same time
+    assert run(run_stages.main, line) == 2
+    assert f"the schedule of {state_file} is in the hands of process" in capsys.readouterr().err
+    lock.close()
 
 
 @pytest.mark.parametrize(
