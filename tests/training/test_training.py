@@ -53,7 +53,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     write_configs(tmp_path, checkpoint_steps=1)
     path = train_in(tmp_path, steps=1)
     parameters = {k: v.copy() for k, v in read_params(path).items()}
-    parameters["conv1a.0.weight"][:] = np.nan
+    parameters["conv1a.0.weight"][:] = 1e38  # finite, as checkpoints are
     bad = tmp_path / "bad_5.params"
     save_checkpoint(bad, parameters, Record("MaskFlownet_S"))
     before = sorted((tmp_path / "weights").iterdir())
