@@ -164,7 +164,8 @@ def _sentence(error: ValidationError, adapter: TypeAdapter) -> str:
     first = min(error.errors(), key=lambda mistake: mistake["type"] != "unexpected_keyword_argument")
     kind, loc, given, context = first["type"], first["loc"], first["input"], first.get("ctx", {})
     loc = loc[:-2] if loc[-1:] == ("[key]",) else loc
-    where = ".".join(part for part in loc if isinstance(part, str))
+    # Entries of a list are counted from 1, as people do.
+    where = "".join(f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
     match kind:
         case "unexpected_keyword_argument":
             schema = adapter.json_schema()

@@ -173,7 +173,7 @@ def test_submissions_of_the_last_checkpoint(finished, place, capsys):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("stages: []", "must be a list of stages"),
+        ("stages: []", "stages must not be empty"),
         ("stages: [{network: MaskFlownet.yaml}]", r"stages\[1\].dataset is missing"),
         ("stages: [{network: X.yaml, dataset: chairs.yaml}]", "no config X.yaml"),
         ("stage: []", "unknown key stage, did you mean 'stages'"),
