@@ -79,7 +79,7 @@ def test_ctrl_c_ends_a_schedule_and_the_same_command_goes_on(tmp_path, capsys, m
     ("runs", "message"),
     [
         ("null", "runs must be a list, not None"),
-        ("['../x']", "runs may have 1 to 100 letters, digits, _ and - only, not '../x'"),
+        ("['../x']", "runs[1] may have 1 to 100 letters, digits, _ and - only, not '../x'"),
     ],
 )
 def test_a_state_file_that_someone_wrote_into_is_one_sentence(tmp_path, capsys, runs, message):
