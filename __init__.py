@@ -1,7 +1,7 @@
 """Optical flow by MaskFlownet (CVPR 2020).
 
 >>> import maskflownet
->>> predictor = maskflownet.load()  # or load("MaskFlownet_S", engine="torch", gpus="0")
+>>> predictor = maskflownet.load()  # or load("MaskFlownet_S", gpus="0")
 >>> flow, mask, warped = predictor(image_1, image_2)  # uint8 RGB arrays (H, W, 3) -> flow (H, W, 2), px, (u, v)
 """
 

@@ -140,7 +140,7 @@ def run_validation(args, config):
         "Step": record.step,
         "Network": config.network.class_,
         "Checkpoint": checkpoint.path.name,
-        "Engine": f"{engine.name}, {engine.precision}",
+        "Engine": str(engine),
     }
     with report_of(args, page, len(found.sets)) as report:
         results = validate(engine, found, options, report)

@@ -281,12 +281,16 @@ class Engine(ABC):
     """A network on its devices."""
 
     name: str  # of the executor, as records say it: mxnet or torch
+    place = "the CPU (no -g)"  # its devices, in words
     devices: int  # of this process, which share a batch evenly
     config: Any  # settings.configs.NetworkConfig
     record: Any  # checkpoints.records.Record, of the checkpoint that was loaded last
     precision = "float32"  # of the network's matrix products: float32, tf32 or bf16
     ahead = 0  # batches worth submitting before the first one's result is asked for
     processes = ALONE  # that train together
+
+    def __str__(self) -> str:
+        return f"{self.name} on {self.place}, {self.precision}"
 
     @abstractmethod
     def rebuild(self, record) -> None:

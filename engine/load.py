@@ -1,10 +1,12 @@
 """From names on the command line to an engine with its checkpoint."""
 
+import os
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 
 from maskflownet.checkpoints.checkpoint import Checkpoint, check_multiplier, match_network
-from maskflownet.engine.contract import ALONE, Engine
+from maskflownet.engine.contract import ALONE, Engine, under_torchrun
 from maskflownet.errors import UserError
 from maskflownet.network import import_mxnet
 from maskflownet.network.architecture import HEAD
@@ -26,6 +28,31 @@ def make_engine(
     torch engine's networks, by default float32 on the CPU and tf32 on GPUs. It is a UserError if the
     engine is not installed, or cannot have these devices or this precision.
     """
+    made = _make_engine(config, gpus, seed, distributed, choose_engine(engine), precision)
+    if gpus.strip():
+        made.place = f"GPU {gpus.strip()}"
+    return made
+
+
+def choose_engine(name: str) -> str:
+    """The engine that "auto" means: PyTorch where it is installed, else MXNet; other names are themselves.
+
+    MXNet's parameter server means MXNet, torchrun PyTorch. It is a UserError if neither is installed.
+    """
+    if name != "auto":
+        return name
+    if "DMLC_ROLE" in os.environ:
+        return "mxnet"
+    if under_torchrun():
+        return "torch"
+    for engine in ("torch", "mxnet"):
+        # What is left of a package after `pip uninstall` may be a folder: it has no origin.
+        if getattr(find_spec(engine), "origin", None):
+            return engine
+    raise UserError("no engine is installed: pip install torch, or pip install --no-deps mxnet==1.9.1")
+
+
+def _make_engine(config: NetworkConfig, gpus: str, seed: int, distributed: bool, engine: str, precision) -> Engine:
     # The engines are imported only here: bad arguments are told without waiting for MXNet's import.
     if engine == "torch":
         torch = import_torch()
@@ -65,9 +92,10 @@ def load_engine(
     engine: str = ENGINES[0],
     precision: str | None = None,
 ) -> Engine:
-    """An engine for prediction with the parameters of a checkpoint, or of its head."""
+    """An engine for prediction with the parameters of a checkpoint, or of its head; stderr says which engine."""
     made = make_engine(config, gpus, engine=engine, precision=precision)
     load_into(made, checkpoint)
+    print(f"engine: {made}", file=sys.stderr)
     if config.network.class_ == "MaskFlownet" and not checkpoint.record.found:
         # Weights of another pyramid would give a somewhat worse flow and no error.
         print(

@@ -112,7 +112,8 @@ def load(
         Repeat the edges instead of scaling the images.
     batch : int
         Pairs that `stream` computes at a time.
-    engine : {"mxnet", "torch"}
+    engine : {"auto", "torch", "mxnet"}
+        "auto" is PyTorch where it is installed, else MXNet.
     precision : {"float32", "tf32", "bf16"}, optional
         Of the torch engine's networks; by default float32 on the CPU, tf32 on GPUs.
     folder : Path

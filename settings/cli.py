@@ -149,7 +149,7 @@ def add_checkpoint(parser: argparse.ArgumentParser, more: str = "", required: bo
 
 def add_devices(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-g", "--gpus", default="", metavar="IDS", help="GPU ids such as 0,1; default: the CPU")
-    engine = "what executes the networks: MXNet, or PyTorch for today's GPUs (default mxnet)"
+    engine = "what executes the networks (default auto: PyTorch where it is installed, else MXNet, the reference)"
     parser.add_argument("--engine", choices=ENGINES, default=ENGINES[0], help=engine)
     precision = "of the torch engine's networks on GPUs, the rest is float32 (default tf32; on the CPU always float32)"
     parser.add_argument("--precision", choices=PRECISIONS, help=precision)

@@ -31,7 +31,7 @@ from maskflownet.settings.schema import (
 )
 from pydantic import AfterValidator, BeforeValidator, Field
 
-ENGINES = ("mxnet", "torch")
+ENGINES = ("auto", "torch", "mxnet")
 PRECISIONS = ("float32", "tf32", "bf16")  # of the network's matrix products
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from maskflownet.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from maskflownet.checkpoints.records import RunName
 from maskflownet.engine.contract import refuse_torchrun, under_torchrun
-from maskflownet.engine.load import import_torch, make_engine
+from maskflownet.engine.load import choose_engine, import_torch, make_engine
 from maskflownet.errors import UserError
 from maskflownet.processes import end_together
 from maskflownet.reader.files import sweep, write_bytes
@@ -37,6 +37,7 @@ def train_on(
     The torch engine takes one process per device: those of `torchrun`, or its own. MXNet has one process for all
     devices, and joins the parameter server of the `DMLC_*` variables.
     """
+    choice = replace(choice, engine=choose_engine(choice.engine))
     say_goodbye = None  # says to the other machines that this one has ended in peace
     if choice.engine == "torch":
         import_torch()

@@ -1,6 +1,7 @@
 """The training of one run: batches in, checkpoints and a log out, from any step on."""
 
 import io
+import sys
 import time
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -140,10 +141,15 @@ class _Run:
         self.validation = ValidationSets({}, {}, {})
         if processes.first and data.validation:
             self.validation = validation_sets(data, options.roots, network, options.debug)
+        if processes.first:
+            print(f"engine: {engine}", file=sys.stderr)
         self.log = RunLog(options.logs, start.run, start.step, self.end, quiet=not processes.first)
         stack.enter_context(closing(self.log))
         verb = "goes on" if start.step else f"starts from {start.parent}" if start.parent else "starts"
         self.log.line(f"run {start.run} {verb} at step {start.step} of {self.end}")
+        before = checkpoint.record.engine if start.step else None
+        if before not in {None, engine.name}:
+            self.log.line(f"so far trained with {before}, which rounds differently: --engine {before} goes on with it")
         for name, why in self.validation.skipped.items():
             self.log.line(f"validation skips {name}: {why}")
         if network == "MaskFlownet" and not (start.step or start.parent):

@@ -13,7 +13,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from maskflownet import main
-from maskflownet.engine.load import make_engine
+from maskflownet.engine.contract import TORCHRUN
+from maskflownet.engine.load import choose_engine, make_engine
 from maskflownet.engine.torch.devices import check_precision, devices
 from maskflownet.engine.torch.engine import TorchEngine
 from maskflownet.engine.torch.module import computing
@@ -65,7 +66,28 @@ def test_programs_without_torch_say_what_to_install(tmp_path, capsys, monkeypatc
     write_configs(tmp_path)
     line = [str(tmp_path / "network.yaml"), "--dataset_cfg", str(tmp_path / "data.yaml")]
     assert run(main.main, [*line, "--engine", "torch", "--output_root", str(tmp_path)]) == 2
-    assert "pip install torch" in capsys.readouterr().err
+    assert "error: --engine torch needs PyTorch" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "mxnet", None)
+    assert run(main.main, [*line, "--output_root", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith("error: no engine is installed: pip install torch, or")
+
+
+@pytest.mark.parametrize(
+    ("absent", "environment", "engine"),
+    [
+        ("mxnet", (), "torch"),
+        ("torch", (), "mxnet"),
+        ("nothing", (), "torch"),
+        ("nothing", ("DMLC_ROLE",), "mxnet"),
+        ("mxnet", TORCHRUN, "torch"),
+    ],
+)
+def test_auto_is_pytorch_unless_only_mxnet_can(absent, environment, engine, monkeypatch):
+    pytest.importorskip("maskflownet.network.compat", reason="MXNet is not installed")
+    monkeypatch.setitem(sys.modules, absent, None)
+    for name in environment:
+        monkeypatch.setenv(name, "1")
+    assert choose_engine("auto") == engine
 
 
 WITHOUT_MXNET = """
@@ -74,14 +96,13 @@ sys.modules["mxnet"] = None
 from maskflownet.settings.cli import run
 from maskflownet import main, predict_new_data
 config, data, out, a, b, checkpoint = sys.argv[1:]
-ends = ["--engine", "torch"]
 codes = [
-    run(main.main, [config, "--dataset_cfg", data, "--output_root", out, "--steps", "1", *ends]),
-    run(main.main, [config, "--dataset_cfg", data, "--output_root", out, "--valid",
-                    "-c", checkpoint + ".params", *ends]),
-    run(predict_new_data.main, [out + "/flow.flo", "MaskFlownet", "-c", checkpoint + "2.params",
-                                "--image_1", a, "--image_2", b, *ends]),
     run(main.main, [config, "--dataset_cfg", data, "--output_root", out, "--steps", "1"]),
+    run(main.main, [config, "--dataset_cfg", data, "--output_root", out, "--valid",
+                    "-c", checkpoint + ".params"]),
+    run(predict_new_data.main, [out + "/flow.flo", "MaskFlownet", "-c", checkpoint + "2.params",
+                                "--image_1", a, "--image_2", b]),
+    run(main.main, [config, "--dataset_cfg", data, "--output_root", out, "--steps", "1", "--engine", "mxnet"]),
 ]
 assert codes == [0, 0, 0, 2], codes
 """
@@ -106,4 +127,5 @@ def test_everything_runs_where_mxnet_cannot_be_imported(random_checkpoints, tmp_
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "flow.flo").stat().st_size == 12 + 70 * 100 * 8
+    assert done.stderr.count("engine: torch on the CPU (no -g), float32\n") == 3
     assert "error: MXNet cannot be imported" in done.stderr

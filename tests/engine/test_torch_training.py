@@ -56,6 +56,7 @@ def test_both_engines_train_the_same_and_go_on_with_each_other(tmp_path, random_
         paths[name] = train(tmp_path, steps=4, **{**begin, "run": f"{name}Jan02-0000"})
     records = [load_checkpoint(path).record for path in paths.values()]
     assert [record.engine for record in records] == ["torch", "mxnet", "mxnet", "torch"]
+    assert "so far trained with mxnet, which rounds differently" in (tmp_path / "logs/aaaJan01-0000.log").read_text()
     assert_same_training(*ones, parameters=1e-5, moments=1e-3)
     reference = paths.pop("aaa")
     for path in paths.values():

@@ -133,4 +133,5 @@ def test_a_file_without_record_is_taken_for_one_of_the_authors_aloud(random_chec
     load(network, str(path))
     said = capsys.readouterr().err
     assert (f"no record beside {path}" in said) == noted
-    assert said.count("\n") == noted
+    assert said.count("\n") == 1 + noted
+    assert "on the CPU (no -g), float32\n" in said
