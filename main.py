@@ -58,7 +58,7 @@ def parse(arguments):
     )
     add("--confidence", action="store_true", help=confidence)
     add_report(parser)
-    add("--predict", action="store_true", help="write Sintel's and KITTI's test predictions")
+    add("--predict", action="store_true", help="write Sintel's, KITTI's and Spring's test predictions")
     onnx = "write the checkpoint as an ONNX model of the size --resize (default 448,1024), for --batch pairs at a time"
     add("--export_onnx", type=Path, metavar="FILE", help=onnx + " (default: any number)")
     add("--steps", type=count, metavar="N", help="end the run at its step N, with a checkpoint")
@@ -148,7 +148,8 @@ def run_validation(args, config):
             report.write(results, facts)
     results.write(folder, record.run, record.step)
     for name, total in results.totals.items():
-        print(f"{name}: epe {total['epe']:.3f} px per image, {total['epe.pooled']:.3f} pooled")
+        outliers = f", {total['1px_outliers.pooled']:.2%} of 1 px or more" if "1px_outliers" in total else ""
+        print(f"{name}: epe {total['epe']:.3f} px per image, {total['epe.pooled']:.3f} pooled{outliers}")
         if args.confidence:
             print("    " + describe_confidence(total))
     if args.report:

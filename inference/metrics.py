@@ -24,7 +24,7 @@ UNKNOWN_ABOVE = 1e9  # px, what a .flo file holds where there is no label
 POOLED, COUNTED = ".pooled", ".images"
 # Measures of an image as a whole: not pooled over pixels, but told with the number of images that have one.
 WHOLE = ("ause_confidence", "ause_mask", "ap_confidence", "ap_mask")
-HEADLINES = ("epe", "fl", "epe_noc", "fl_noc", "consistent", *WHOLE)  # what the log's line holds
+HEADLINES = ("epe", "fl", "1px_outliers", "epe_noc", "fl_noc", "consistent", *WHOLE)  # what the log's line holds
 
 Measures = dict[str, tuple[float, int]]
 
@@ -113,6 +113,22 @@ def measure(flow, label, valid=None, occlusion=None, noc=None) -> Measures:
         result["epe_noc"] = sum_and_count(error, valid & plane(noc))
         result["fl_noc"] = sum_and_count(outlier, valid & plane(noc))
     return result
+
+
+def best_fitting(flow: np.ndarray, sample: Sample) -> Sample:
+    """Choose in each pixel the valid value of a label finer than the images that is the closest to a flow (H, W, 2).
+
+    So Spring counts: a pixel's error is that of the best of its values. A pixel is valid where any of them is. The
+    flow and mask of the result are those of the choice; a sample without a finer label comes back as it is.
+    """
+    if sample.fine is None:
+        return sample
+    scale = sample.fine[0].shape[0] // flow.shape[0]
+    places = list(np.ndindex(scale, scale))
+    labels, valid = (np.stack([a[i::scale, j::scale] for i, j in places]) for a in sample.fine)  # (k k, H, W, C)
+    errors = np.where(valid[..., 0] > 0, end_point_error(flow, labels), np.inf)
+    best = errors.argmin(axis=0)[None, ..., None]  # a prediction that is no number stays one
+    return sample._replace(flow=np.take_along_axis(labels, best, 0)[0], mask=valid.max(axis=0), fine=None)
 
 
 def means(measures: Measures) -> dict[str, float]:

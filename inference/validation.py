@@ -18,21 +18,25 @@ from maskflownet.inference.metrics import (
     Labelled,
     Measured,
     append_log,
+    best_fitting,
     log_line,
     measure,
     summarise,
     write_csv,
     write_json,
 )
+from maskflownet.reader.dataset import FlowDataset
 from maskflownet.reader.files import atomic_path
-from maskflownet.reader.formats import write_flo, write_kitti_png
+from maskflownet.reader.formats import write_flo, write_flo5, write_kitti_png
 from maskflownet.reader.kitti import IMAGES, Kitti, held_years
 from maskflownet.reader.loader import ordered
 from maskflownet.reader.sintel import Sintel
+from maskflownet.reader.spring import Spring
 from tqdm import tqdm
 
 SINTEL_SIZE = (448, 1024)  # (H, W) of the network's input for 436x1024
 KITTI_SIZE = (512, 1152)  # (H, W) of the network's input for about 375x1242
+SPRING_SIZE = (1088, 1920)  # (H, W) of the network's input for 1080x1920
 ZIP_FOLDERS = {2012: "", 2015: "flow/"}  # where KITTI's servers look inside the zip
 
 
@@ -164,9 +168,13 @@ def _measured(engine: Engine, samples, options: ValidationOptions, mask: bool) -
             prediction = submit_both_ways(engine, *images, options.sizing, warped=False)()
         else:
             prediction = engine.predict(*images, options.sizing, mask=mask, warped=False)
-        for pair, single in zip(batch, singles(prediction)):
+        for labelled, single in zip(batch, singles(prediction)):
+            pair = labelled._replace(sample=best_fitting(single.flow, labelled.sample))
             truth = pair.sample.flow, pair.sample.mask, pair.occlusion, pair.noc
             measures = measure(single.flow, *truth)
+            if labelled.sample.fine is not None:
+                below, count = measures["1px"]
+                measures["1px_outliers"] = count - below, count
             if options.confidence:
                 measures.update(measure_confidence(single, *truth))
             yield pair, Measured(measures, single)
@@ -176,7 +184,7 @@ class Part(NamedTuple):
     """Test images whose predictions make one zip."""
 
     name: str  # such as kitti.2012
-    dataset: Sintel | Kitti
+    dataset: FlowDataset
     size: tuple[int, int]  # (H, W) px of the network's input, unless the user wants another
     suffix: str  # appended to a pair's name, gives the file's
     write: Callable[[Path, np.ndarray], None]
@@ -214,11 +222,24 @@ def kitti_parts(root: Path) -> Iterator[Part]:
         )
 
 
-BENCHMARKS = {"sintel": sintel_parts, "kitti": kitti_parts}
+def spring_parts(root: Path) -> Iterator[Part]:
+    """Both directions of both cameras, as far as the root holds them: files SEQ/flow_FW_left/flow_FW_left_%04d.flo5.
+
+    In the zip they lie below `test`, as in the data set.
+    """
+    lost = {version: Spring.lacks(root, "test", version) for version in Spring.versions}
+    for reason in dict.fromkeys(filter(None, lost.values())):
+        print(f"skipped: {reason}", file=sys.stderr)
+    versions = [version for version, reason in lost.items() if reason is None]
+    if versions:
+        yield Part("spring", Spring(root, "test", versions), SPRING_SIZE, ".flo5", write_flo5, "test/".__add__)
+
+
+BENCHMARKS = {"sintel": sintel_parts, "kitti": kitti_parts, "spring": spring_parts}
 
 
 def write_submissions(predictor, roots, checkpoint: str, flows: Path, workers: int = 0) -> list[Submission]:
-    """Predict the test images of Sintel and KITTI; a benchmark without a root is named as skipped on stderr.
+    """Predict the test images of Sintel, KITTI and Spring; a benchmark without a root is named as skipped on stderr.
 
     Writes `FLOWS/CHECKPOINT_BENCHMARK/...` and `FLOWS/CHECKPOINT_BENCHMARK[_YEAR].zip`. Every prediction has its
     image's own size. Earlier outputs of the same name are replaced; a zip appears only when it is complete.

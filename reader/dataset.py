@@ -55,6 +55,7 @@ class FlowDataset:
     default_versions: ClassVar[tuple | None] = None
     validation: ClassVar[str | None] = "val"  # split unless a config says otherwise; None = none
     measured: ClassVar[tuple[str, ...]] = ()  # splits of a validation without a config, disjoint
+    label_scale: ClassVar[int] = 1  # values of a label along each side of a pixel
     unit: ClassVar[str] = "pairs"  # what `counts` counts
     # {(split, version): how many the published set has, (least, most), or None = any number}
     counts: ClassVar[dict[tuple, int | tuple[int, int] | None]] = {}
@@ -118,13 +119,16 @@ class FlowDataset:
         pair = self.pairs[index]
         img1, img2 = read_images((pair.img1, pair.img2), trusted=True)  # (H, W, 3)
         _same_size(img2, img1, pair.img2, pair)
-        flow = valid = None
+        flow = valid = fine = None
         if pair.flow is not None:
-            flow, valid = read_flow(pair.flow)  # (H, W, 2) px (u, v), (H, W, 1)
-            _same_size(flow, img1, pair.flow, pair)
+            flow, valid = read_flow(pair.flow)  # (kH, kW, 2) px (u, v), (kH, kW, 1)
+            _same_size(flow, img1, pair.flow, pair, self.label_scale)
+            if self.label_scale > 1:
+                fine = flow, valid
+                flow, valid = (np.ascontiguousarray(a[:: self.label_scale, :: self.label_scale]) for a in fine)
             if pair.invalid is not None:
                 valid = np.minimum(valid, 255 - _same_size(_binary(pair.invalid), img1, pair.invalid, pair))
-        return Sample(img1, img2, flow, valid, pair.name)
+        return Sample(img1, img2, flow, valid, pair.name, fine)
 
     def occlusion(self, index: int) -> np.ndarray | None:
         """Return where image 1 is not visible in image 2: (H, W, 1) uint8, 255 = occluded; None = not known."""
@@ -142,10 +146,11 @@ def _binary(path: str) -> np.ndarray:
     return np.where(read_mask(path) > 0, 255, 0).astype(np.uint8)
 
 
-def _same_size(array: np.ndarray, img1: np.ndarray, path: str, pair: Pair) -> np.ndarray:
-    if array.shape[:2] != img1.shape[:2]:
+def _same_size(array: np.ndarray, img1: np.ndarray, path: str, pair: Pair, scale: int = 1) -> np.ndarray:
+    if array.shape[:2] != (scale * img1.shape[0], scale * img1.shape[1]):
         size, wanted = ("x".join(map(str, a.shape[:2])) for a in (array, img1))
-        raise UserError(f"{path} is {size} (HxW) where {pair.img1} is {wanted}")
+        times = f", not {scale} times the size" if scale > 1 else ""
+        raise UserError(f"{path} is {size} (HxW) where {pair.img1} is {wanted}{times}")
     return array
 
 

@@ -318,7 +318,7 @@ def write_flow(path: PathLike, flow: np.ndarray, valid: np.ndarray | None = None
         (H, W, 2), px, (u, v).
     valid : np.ndarray, optional
         (H, W) or (H, W, 1), nonzero = valid; default: valid everywhere. Other pixels become 1e10 in
-        ``.flo`` and ``.pfm``, not a number in ``.npy``, and 0 with a mask in ``.png`` and ``.npz``.
+        ``.flo`` and ``.pfm``, not a number in ``.flo5`` and ``.npy``, and 0 with a mask in ``.png`` and ``.npz``.
 
     Raises
     ------
@@ -394,6 +394,45 @@ def write_pfm(path: PathLike, flow: np.ndarray, valid: np.ndarray | None = None)
     flow, known = _checked(flow, valid)
     flow[~known] = _UNKNOWN
     _write_pfm(path, b"PF", np.dstack([flow, np.zeros(known.shape, np.float32)]))
+
+
+def read_flo5(path: PathLike) -> tuple[np.ndarray, np.ndarray]:
+    """Read the data set ``flow`` of an HDF5 file (Spring), not valid where it is no number; as `read_flow`."""
+    data, h5py = read_bytes(path), _h5py(f"read {path}")
+    try:
+        with h5py.File(io.BytesIO(data), "r") as file:
+            # Links, external and virtual data would read other files.
+            hard = isinstance(file.get("flow", getlink=True), h5py.HardLink)
+            flow = file["flow"] if hard else None
+            if not isinstance(flow, h5py.Dataset) or flow.external or flow.is_virtual or flow.dtype.kind != "f":
+                raise UserError(f"cannot read {path}: it holds no numbers named flow")
+            if flow.ndim != 3 or flow.shape[2] != 2 or not flow.size:
+                raise UserError(f"cannot read {path}: a flow is (H, W, 2), not {flow.shape}")
+            check_pixels(path, flow.size // 2)
+            return _known(flow[()])
+    except UserError:
+        raise
+    except Exception as error:  # h5py has many kinds
+        raise UserError(f"cannot read {path}: it is damaged or no HDF5 file") from error
+
+
+def write_flo5(path: PathLike, flow: np.ndarray, valid: np.ndarray | None = None) -> None:
+    """Write a flow as Spring's servers want it; parameters and errors as `write_flow`."""
+    h5py = _h5py(f"write {path}")
+    flow, known = _checked(flow, valid)
+    flow[~known] = np.nan
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        file.create_dataset("flow", data=flow, compression="gzip", compression_opts=5)
+    write_bytes(path, buffer.getvalue())
+
+
+def _h5py(what: str):
+    try:
+        import h5py  # noqa: PLC0415 - an optional requirement
+    except ImportError as error:
+        raise UserError(f"cannot {what}: .flo5 needs h5py, which is not installed: pip install h5py") from error
+    return h5py
 
 
 def write_float_map(path: PathLike, values: np.ndarray) -> None:
@@ -538,6 +577,7 @@ _FORMATS = {
     ".flo": (read_flo, write_flo),
     ".pfm": (_read_pfm_flow, write_pfm),
     ".png": (read_kitti_png, write_kitti_png),
+    ".flo5": (read_flo5, write_flo5),
     ".npy": (_read_numpy, _write_numpy),
     ".npz": (_read_numpy, _write_numpy),
 }

@@ -19,6 +19,9 @@ class Sample(NamedTuple):
     flow: np.ndarray | None  # (H, W, 2) float32, px, (u, v) from img1 to img2; None = no label
     mask: np.ndarray | None  # (H, W, 1) uint8, 255 = the flow is valid; None = valid everywhere
     name: str  # for instance clean/alley_1/frame_0001
+    # A label with k x k values in each pixel (Spring), (kH, kW, 2) px of img1, and its mask (kH, kW, 1); flow has the
+    # upper left of them. It does not outlast a crop, a flip or a change of size.
+    fine: tuple[np.ndarray, np.ndarray] | None = None
 
 
 def random_crop(sample: Sample, height: int, width: int, rng: np.random.Generator) -> Sample:
@@ -89,7 +92,7 @@ def resize_sample(sample: Sample, height: int, width: int) -> Sample:
     flow, mask = sample.flow, sample.mask
     if flow is not None:
         flow, mask = resize_flow(flow, mask, height, width)
-    return sample._replace(img1=img1, img2=img2, flow=flow, mask=mask)
+    return Sample(img1, img2, flow, mask, sample.name)
 
 
 def _linear(array: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -100,6 +100,7 @@ MEASURES = {
     "1px": Measure("< 1 px", "%", "Share of the pixels whose error is below 1 px.", low_is_worse=True),
     "3px": Measure("< 3 px", "%", "Share of the pixels whose error is below 3 px.", low_is_worse=True),
     "5px": Measure("< 5 px", "%", "Share of the pixels whose error is below 5 px.", low_is_worse=True),
+    "1px_outliers": Measure("1 px", "%", "Spring's share of outliers: error of 1 px or more."),
     "s0-10": Measure("s0–10", "px", "Mean end-point error of the pixels whose true motion is below 10 px."),
     "s10-40": Measure("s10–40", "px", "Mean end-point error of the pixels whose true motion is 10 to 40 px."),
     "s40+": Measure("s40+", "px", "Mean end-point error of the pixels whose true motion is 40 or more px."),

@@ -184,7 +184,7 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     scale = "factor of all numbers of steps, such as 0.001 for a rehearsal"
     add("--scale", type=factor, default=1.0, metavar="X", help=scale)
     root = (
-        "root of a data set (chairs, things3d, sintel, kitti, hd1k, pairs), or textures=DIR for the pictures of "
+        "root of a data set, such as chairs=DIR (docs/datasets.md has all names), or textures=DIR for the pictures of "
         "synthetic scenes; may be repeated; without it MASKFLOWNET_NAME in the environment or NAME in paths.yaml"
     )
     add("--data_root", action="append", default=[], metavar="NAME=DIR", help=root)

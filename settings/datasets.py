@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 from maskflownet.errors import UserError, nearest, shown
 from maskflownet.reader.dataset import FlowDataset, View
-from maskflownet.reader.flying import Chairs, Things3D
+from maskflownet.reader.flying import Chairs, Chairs2, ChairsSDHom, Driving, Monkaa, Things3D
 from maskflownet.reader.kitti import HD1K, Kitti, Kitti2012, Kitti2015
 from maskflownet.reader.pairs import Pairs
 from maskflownet.reader.sintel import Sintel
+from maskflownet.reader.spring import Spring
 from maskflownet.scenes.synthetic import Synthetic
 from maskflownet.settings.configs import DataConfig, read_data_config
 from maskflownet.settings.folders import ROOT
@@ -43,7 +44,11 @@ class SyntheticScenes(FlowDataset):
 
 # A new data set is a class like these, in a file of its own, and one entry here.
 SETS: dict[str, type[FlowDataset]] = {
-    cls.name: cls for cls in (Chairs, Things3D, Sintel, Kitti, Kitti2012, Kitti2015, HD1K, SyntheticScenes, Pairs)
+    cls.name: cls
+    for cls in (
+        *(Chairs, ChairsSDHom, Chairs2, Things3D, Monkaa, Driving, Sintel, Kitti, Kitti2012, Kitti2015, HD1K, Spring),
+        *(SyntheticScenes, Pairs),
+    )
 }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from maskflownet.reader.formats import write_flo, write_image, write_kitti_png, write_pfm
+from maskflownet.reader.formats import write_flo, write_flo5, write_image, write_kitti_png, write_pfm
 
 SIZE = (64, 128)
 _OF_50 = "alley_1 alley_2 ambush_7 bamboo_1 bamboo_2 bandage_1 bandage_2 cave_2 cave_4 market_2 market_5"
@@ -115,7 +115,13 @@ def make_things3d_subset(
 
 
 def make_things3d_full(
-    root: Path, sequences: int = 2, frames: int = 3, size: tuple[int, int] = SIZE, final: bool = False
+    root: Path,
+    sequences: int = 2,
+    frames: int = 3,
+    size: tuple[int, int] = SIZE,
+    final: bool = False,
+    name: str = "TRAIN/{letter}/{number:04d}",
+    webp: bool = False,
 ) -> Path:
     """The full FlyingThings3D, frames from 6 on, with labels at the sequences' ends too.
 
@@ -123,15 +129,76 @@ def make_things3d_full(
     """
     writer = Writer(size)
     for s in range(sequences):
-        sequence = f"TRAIN/{'ABC'[s % 3]}/{s:04d}"
+        sequence = name.format(letter="ABC"[s % 3], number=s)
         for v, view in enumerate(VIEWS):
             for n in range(6, 6 + frames):
                 for p, render in enumerate(PASSES[: 1 + final]):
-                    path = root / f"frames_{render}pass" / sequence / view / f"{n:04d}.png"
+                    folder = f"frames_{render}pass" + "_webp" * webp
+                    path = root / folder / sequence / view / f"{n:04d}.{'webp' if webp else 'png'}"
                     writer.picture(path, n + 100 * v + 200 * p)
                 for d, direction in enumerate(("Future", "Past")):
                     labels = root / "optical_flow" / sequence / f"into_{direction.lower()}" / view
                     writer.label(labels / f"OpticalFlowInto{direction}_{n:04d}_{'LR'[v]}.pfm", n + 10 * d)
+    return root
+
+
+def make_monkaa(root: Path, *arguments, **options) -> Path:
+    """Monkaa, as `make_things3d_full`."""
+    return make_things3d_full(root, *arguments, **options, name="scene_{number}_x2")
+
+
+def make_driving(root: Path, *arguments, **options) -> Path:
+    """Driving, as `make_things3d_full`."""
+    return make_things3d_full(root, *arguments, **options, name="15mm_focallength/scene_forwards/speed_{number}")
+
+
+def make_chairs2(root: Path, train: int = 4, val: int = 2, size: tuple[int, int] = SIZE) -> Path:
+    """FlyingChairs2: pair k has the pictures 2 k and 2 k + 1, the label k, backward 10 + k; pair 0 occlusions."""
+    writer = Writer(size)
+    for part, numbers in (("train", range(train)), ("val", range(train, train + val))):
+        for k in numbers:
+            stem = root / part / f"{k:07d}"
+            for i, way in enumerate(("01", "10")):
+                writer.picture(Path(f"{stem}-img_{i}.png"), 2 * k + i)
+                writer.label(Path(f"{stem}-flow_{way}.flo"), k + 10 * i)
+                if k == 0:
+                    writer.mask(Path(f"{stem}-occ_{way}.png"), holes(size, 2 + i))
+    return root
+
+
+def make_chairs_sdhom(root: Path, train: int = 4, val: int = 2, size: tuple[int, int] = SIZE) -> Path:
+    """ChairsSDHom: pair k has the pictures 2 k and 2 k + 1 and the label k."""
+    writer = Writer(size)
+    for part, numbers in (("train", range(train)), ("test", range(train, train + val))):
+        for k in numbers:
+            for i in (0, 1):
+                writer.picture(root / "data" / part / f"t{i}" / f"{k:05d}.png", 2 * k + i)
+            writer.label(root / "data" / part / "flow" / f"{k:05d}.pfm", k)
+    return root
+
+
+def make_spring(root: Path, train: int = 2, test: int = 1, frames: int = 3, size: tuple[int, int] = SIZE) -> Path:
+    """Spring, sequences numbered on, frames from 1; frame n has picture 10 s + n (left) or 100 more (right).
+
+    Of the four values in each pixel of label n (FW) or 10 + n (BW) the upper left is `label`, its neighbours are 1 px
+    more in u and in v, the fourth is none; the upper third has none at all.
+    """
+    writer = Writer(size)
+    for s in range(1, train + test + 1):
+        top = root / ("train" if s <= train else "test") / f"{s:04d}"
+        for v, view in enumerate(VIEWS):
+            for n in range(1, frames + 1):
+                writer.picture(top / f"frame_{view}" / f"frame_{view}_{n:04d}.png", 10 * s + n + 100 * v)
+                for way, number, end in (("FW", n, frames), ("BW", 10 + n, 1)):
+                    if s <= train and n != end:
+                        fine = flow(number, (2 * size[0], 2 * size[1]))
+                        fine[::2, 1::2, 0] += 1
+                        fine[1::2, ::2, 1] += 1
+                        mask = np.repeat(np.repeat(holes(size), 2, axis=0), 2, axis=1)
+                        mask[1::2, 1::2] = 0
+                        path = top / f"flow_{way}_{view}" / f"flow_{way}_{view}_{n:04d}.flo5"
+                        path.parent.mkdir(parents=True, exist_ok=True)
+                        write_flo5(path, fine, mask)
     return root
 
 

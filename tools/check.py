@@ -35,6 +35,8 @@ def check(
         cls = SETS[name]
         try:
             expected = cls.expected(root)
+            if not expected:
+                raise UserError(f"{root} holds no part of {name}")
         except UserError as error:
             reports.append(Report(name, "none", [str(error)]))
             continue

@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from maskflownet.inference.metrics import end_point_error, means, measure, summarise
+from maskflownet.inference.metrics import best_fitting, end_point_error, means, measure, summarise
+from maskflownet.reader.sample import Sample
 
 
 def field(*vectors):
@@ -78,6 +79,22 @@ def test_shares_below_1_3_and_5_px():
     flow = field((0.5, 0), (1, 0), (2.5, 0), (3, 0), (4.5, 0), (5, 0))
     result = measure(flow, np.zeros_like(flow))
     assert (result["1px"], result["3px"], result["5px"]) == ((1, 6), (3, 6), (5, 6))
+
+
+def test_of_a_finer_label_the_valid_value_that_fits_best_counts():
+    """Two pixels with four values each; the closest to the second one's flow is not valid."""
+    fine = np.array([[(0, 0), (3, 0), (0, 0), (9, 0)], [(0, 3), (8, 0), (0, 9), (7, 0)]], np.float32)
+    valid = np.array([[255, 255, 0, 255], [255, 255, 0, 0]], np.uint8)[..., None]
+    sample = Sample(np.zeros((1, 2, 3), np.uint8), None, fine[::2, ::2], valid[::2, ::2], "a", (fine, valid))
+    flow = field((5, 0), (7.5, 0))
+    chosen = best_fitting(flow, sample)
+    np.testing.assert_array_equal(chosen.flow, field((3, 0), (9, 0)))
+    assert (chosen.mask == 255).all() and chosen.fine is None
+    assert measure(flow, chosen.flow, chosen.mask)["epe"] == (2 + 1.5, 2)
+    hidden = sample._replace(fine=(fine, valid * 0))
+    assert not best_fitting(flow, hidden).mask.any()
+    assert measure(flow * np.nan, *best_fitting(flow * np.nan, sample)[2:4])["fl"] == (2, 2)
+    assert best_fitting(flow, chosen) is chosen
 
 
 def test_speeds_are_of_the_label():

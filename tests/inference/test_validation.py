@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import re
+import shutil
 import zipfile
 
 import cv2
@@ -16,14 +17,15 @@ from maskflownet.inference.confidence import describe_confidence
 from maskflownet.inference.predictor import Predictor
 from maskflownet.inference.validation import write_submissions
 from maskflownet.reader.dataset import View
-from maskflownet.reader.formats import read_flo, read_kitti_png
+from maskflownet.reader.formats import read_flo, read_flow, read_kitti_png
 from maskflownet.reader.kitti import Kitti
 from maskflownet.reader.pairs import Pairs
 from maskflownet.reader.sintel import Sintel
+from maskflownet.reader.spring import Spring
 from maskflownet.settings.datasets import Roots
 
 from tests.known_engine import KnownEngine, make, validated
-from tests.trees import make_kitti, make_pairs, make_sintel, picture
+from tests.trees import make_kitti, make_pairs, make_sintel, make_spring, picture
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +74,25 @@ def test_a_known_offset_is_exactly_the_epe(sintel, kitti, pairs):
         if name == "sintel":
             assert totals["matched"] == totals["unmatched"] == 5
             assert "epe_noc" not in totals
+
+
+def test_spring_counts_the_best_of_four_values_and_outliers_of_1_px(tmp_path):
+    """Values lie 0, (1, 0) and (0, 1) px from the first; half of the picture is predicted 3 px beside the second."""
+    dataset = Spring(make_spring(tmp_path, frames=2), "all", ("FW_left",))
+    exact = KnownEngine.of_labels(dataset, offset=(1, 0.25)).rule
+
+    def rule(image_1, image_2):
+        flow = exact(image_1, image_2)
+        flow[:, ::2, 0] += 3
+        return flow
+
+    results = validated(KnownEngine(rule), {"spring.FW_left.all": dataset})
+    total = results.totals["spring.FW_left.all"]
+    assert total["epe"] == pytest.approx((np.hypot(3, 0.25) + 0.25) / 2)
+    assert (total["1px_outliers"], total["1px_outliers.pooled"], total["1px"]) == (0.5, 0.5, 0.5)
+    assert total["pixels"] == 2 * 43 * 128
+    results.write(tmp_path, "a", 0)
+    assert "spring.FW_left.all:1px_outliers=0.5000" in (tmp_path / "a.val.log").read_text()
 
 
 def test_invalid_and_occluded_pixels_are_told_apart(sintel):
@@ -288,7 +309,7 @@ def submitted(engine, flows, sizing=None, batch=1, name="8ca", **roots):
 
 @pytest.fixture(autouse=True)
 def no_other_roots(monkeypatch):
-    for name in ("SINTEL", "KITTI"):
+    for name in ("SINTEL", "KITTI", "SPRING"):
         monkeypatch.delenv(f"MASKFLOWNET_{name}", raising=False)
 
 
@@ -338,6 +359,25 @@ def test_kitti_has_its_test_images_zipped_as_each_server_wants_them(kitti_root, 
                 seed = k + 200 + 400 * (year == 2015)  # of the pictures in testing/
                 flow, _ = read_kitti_png(file)
                 np.testing.assert_array_equal(flow[0, 0], expected(seed, seed + 100, flow.shape[:2]))
+
+
+def test_spring_has_both_directions_of_the_cameras_that_are_there(tmp_path, capsys):
+    root = make_spring(tmp_path / "spring")
+    shutil.rmtree(root / "test" / "0003" / "frame_right")
+    engine = KnownEngine(corner)
+    (done,) = submitted(engine, tmp_path, spring=root)
+    files = [f"0003/flow_{v}_left/flow_{v}_left_{n:04d}.flo5" for v, n in (("FW", 1), ("FW", 2), ("BW", 2), ("BW", 3))]
+    with zipfile.ZipFile(done.archive) as archive:
+        assert archive.namelist() == [f"test/{name}" for name in files]
+    for name, seeds in zip(files, ((31, 32), (32, 33), (32, 31), (33, 32))):
+        flow, mask = read_flow(done.folder / name)
+        np.testing.assert_array_equal(flow, np.broadcast_to(np.float32(expected(*seeds)), (*SIZE, 2)))
+        assert (mask == 255).all()
+    assert engine.calls[0][1] == Sizing((1088, 1920))
+    assert "test holds no frame_right" in capsys.readouterr().err
+    shutil.rmtree(root / "test")
+    with pytest.raises(UserError, match="there is nothing to predict"):
+        submitted(engine, tmp_path, spring=root)
 
 
 def test_sizes_are_kept_and_values_rounded_and_clipped(kitti_root, tmp_path):

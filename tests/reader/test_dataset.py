@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from maskflownet.errors import UserError
 from maskflownet.reader.dataset import FlowDataset, MissingFiles, Pair, View, list_numbers, read_split
-from maskflownet.reader.flying import Chairs, Things3D
+from maskflownet.reader.flying import Chairs, Chairs2, ChairsSDHom, Things3D
 from maskflownet.reader.formats import write_flo, write_image
 from maskflownet.reader.kitti import HD1K, Kitti2015
 from maskflownet.reader.sintel import Sintel
+from maskflownet.reader.spring import Spring
 
 from tests import trees
 
@@ -43,6 +44,10 @@ def make_short_sintel(root):
 
 LOST = [  # what a set needs wherever it is missing
     *((Chairs, trees.make_chairs, f"data/00003_{name}") for name in ("img1.ppm", "img2.ppm", "flow.flo")),
+    *((Chairs2, trees.make_chairs2, f"train/0000002-{name}") for name in ("img_0.png", "img_1.png", "flow_10.flo")),
+    *((ChairsSDHom, trees.make_chairs_sdhom, f"data/test/{n}") for n in ("t0/00004.png", "flow/00005.pfm")),
+    *((Spring, trees.make_spring, f"train/0001/frame_left/frame_left_{n:04d}.png") for n in (1, 2, 3)),
+    (Spring, trees.make_spring, "train/0002/flow_BW_right/flow_BW_right_0003.flo5"),
     *((HD1K, trees.make_hd1k, f"hd1k_{name}/000000_0001.png") for name in ("input/image_2", "flow_gt/flow_occ")),
     *((Kitti2015, trees.make_kitti, f"2015/training/image_2/000003_{number}.png") for number in (10, 11)),
     (Kitti2015, trees.make_kitti, "2015/training/flow_occ/000003_10.png"),

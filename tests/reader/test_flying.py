@@ -1,16 +1,23 @@
-"""FlyingChairs, and FlyingThings3D in both layouts."""
+"""FlyingChairs and its successors; FlyingThings3D in every layout, Monkaa and Driving."""
 
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
 from maskflownet.errors import UserError
 from maskflownet.reader.dataset import MissingFiles
-from maskflownet.reader.flying import Chairs, Things3D
+from maskflownet.reader.flying import Chairs, Chairs2, ChairsSDHom, Driving, Monkaa, Things3D
 
 from tests import trees
 
-MAKE = {"subset": trees.make_things3d_subset, "full": trees.make_things3d_full}
+LAYOUTS = [
+    (Things3D, trees.make_things3d_subset),
+    (Things3D, trees.make_things3d_full),
+    (Things3D, partial(trees.make_things3d_full, webp=True)),
+    (Monkaa, trees.make_monkaa),
+    (Driving, trees.make_driving),
+]
 
 
 @pytest.fixture
@@ -62,10 +69,36 @@ def test_a_part_without_a_pair_is_an_error(root):
         Chairs(root, "val")
 
 
-@pytest.mark.parametrize("layout", MAKE)
-def test_partner_and_label_follow_view_direction_and_pass(tmp_path, layout):
-    MAKE[layout](tmp_path, sequences=2, frames=3, final=True)
-    dataset = Things3D(tmp_path, "all", ("clean", "final"))
+def test_chairs2_has_both_directions(tmp_path):
+    trees.make_chairs2(tmp_path)
+    dataset = Chairs2(tmp_path, "all")
+    assert [len(Chairs2(tmp_path, split)) for split in ("train", "val")] == [8, 4]
+    assert len({pair.name for pair in dataset.pairs}) == len(dataset) == 12
+    for sample in dataset:
+        version, _, stem = sample.name.split("/")
+        k, i = int(stem), int(version == "backward")
+        np.testing.assert_array_equal(sample.img1, trees.picture(2 * k + i))
+        np.testing.assert_array_equal(sample.img2, trees.picture(2 * k + 1 - i))
+        np.testing.assert_array_equal(sample.flow, trees.flow(k + 10 * i))
+    forward, backward = (Chairs2(tmp_path, "train", (version,)) for version in Chairs2.versions)
+    np.testing.assert_array_equal(forward.occlusion(0), trees.holes(share=2))
+    np.testing.assert_array_equal(backward.occlusion(0), trees.holes(share=3))
+    assert forward.occlusion(1) is None
+
+
+def test_chairs_sdhom(tmp_path):
+    trees.make_chairs_sdhom(tmp_path)
+    assert [len(ChairsSDHom(tmp_path, split)) for split in ("train", "val")] == [4, 2]
+    for k, sample in enumerate(ChairsSDHom(tmp_path, "all")):
+        np.testing.assert_array_equal(sample.img1, trees.picture(2 * k))
+        np.testing.assert_array_equal(sample.img2, trees.picture(2 * k + 1))
+        np.testing.assert_array_equal(sample.flow, trees.flow(k))
+
+
+@pytest.mark.parametrize(("cls", "make"), LAYOUTS)
+def test_partner_and_label_follow_view_direction_and_pass(tmp_path, cls, make):
+    make(tmp_path, sequences=2, frames=3, final=True)
+    dataset = cls(tmp_path, "all", ("clean", "final"))
     assert len(dataset) == 2 * 2 * 2 * 2 * 2  # passes, sequences, views, directions, pairs
     assert len({pair.name for pair in dataset.pairs}) == len(dataset)
     for sample in dataset:
@@ -77,6 +110,29 @@ def test_partner_and_label_follow_view_direction_and_pass(tmp_path, layout):
         np.testing.assert_array_equal(sample.img2, trees.picture(seed + step))
         label = number + 10 * (direction == "into_past")
         np.testing.assert_array_equal(sample.flow, trees.flow(label))
+    assert {pair.name.split("/")[0] for pair in cls(tmp_path).pairs} == {"clean"}
+
+
+@pytest.mark.parametrize(("cls", "make"), LAYOUTS)
+@pytest.mark.parametrize("absent", ["right", "into_past"])
+def test_one_view_or_one_direction_alone(tmp_path, cls, make, absent, recwarn):
+    make(tmp_path)
+    for folder in tmp_path.rglob(absent):
+        shutil.rmtree(folder)
+    assert len(cls(tmp_path)) == 8
+    assert not any(absent in pair.name for pair in cls(tmp_path).pairs)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(("cls", "make"), LAYOUTS)
+@pytest.mark.parametrize("tops", [("frames", "image"), ("flow", "optical")])
+def test_a_view_with_frames_or_labels_alone_is_left_out_with_a_warning(tmp_path, cls, make, tops):
+    make(tmp_path)
+    for folder in tmp_path.rglob("right"):
+        if any(part.startswith(tops) for part in folder.relative_to(tmp_path).parts):
+            shutil.rmtree(folder)
+    with pytest.warns(UserWarning, match=r"right \(frames or labels alone\)"):
+        assert len(cls(tmp_path)) == 8
 
 
 def test_labels_at_a_sequences_end_are_left_out_and_counted(tmp_path):
@@ -86,18 +142,13 @@ def test_labels_at_a_sequences_end_are_left_out_and_counted(tmp_path):
     assert (len(subset), subset.left_out) == (3 * 4 * 3, 0)
 
 
-def test_the_default_pass_is_clean(tmp_path):
-    trees.make_things3d_full(tmp_path, final=True)
-    assert {pair.name.split("/")[0] for pair in Things3D(tmp_path).pairs} == {"clean"}
-
-
-@pytest.mark.parametrize("layout", MAKE)
-def test_a_missing_last_picture_is_a_missing_file(tmp_path, layout):
-    MAKE[layout](tmp_path, sequences=1, frames=3)
-    picture = sorted(tmp_path.rglob("right/*.png"))[-1]
+@pytest.mark.parametrize(("cls", "make"), LAYOUTS)
+def test_a_missing_last_picture_is_a_missing_file(tmp_path, cls, make):
+    make(tmp_path, sequences=1, frames=3)
+    picture = sorted((*tmp_path.rglob("right/*.png"), *tmp_path.rglob("right/*.webp")))[-1]
     picture.unlink()
     with pytest.raises(MissingFiles) as caught:
-        Things3D(tmp_path)
+        cls(tmp_path)
     assert str(picture) in caught.value.paths
 
 

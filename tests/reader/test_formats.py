@@ -205,7 +205,7 @@ def test_float64_beyond_float32_is_unknown(tmp_path):
         ("a.npz", numpy_file(flow=np.zeros((2, 0, 2))), r"not \(2, 0, 2\)"),
         ("a.npz", numpy_file(flow=np.zeros((2, 3, 2), complex)), "complex"),
         ("a.npz", numpy_file(flow=np.zeros((2, 3, 2)), mask=np.zeros((3, 2))), "does not fit"),
-        ("a.txt", b"1 2 3", "suffix is one of .flo, .pfm, .png, .npy, .npz"),
+        ("a.txt", b"1 2 3", "suffix is one of .flo, .pfm, .png, .flo5, .npy, .npz"),
     ],
 )
 def test_unreadable(tmp_path, capfd, name, data, reason):

@@ -21,9 +21,20 @@ from maskflownet.settings.datasets import (
 )
 from maskflownet.tools.check import check
 
-from tests.trees import Writer, make_chairs, make_hd1k, make_kitti, make_pairs, make_sintel, make_things3d_subset
+from tests.trees import (
+    Writer,
+    make_chairs,
+    make_chairs2,
+    make_chairs_sdhom,
+    make_hd1k,
+    make_kitti,
+    make_pairs,
+    make_sintel,
+    make_spring,
+    make_things3d_subset,
+)
 
-NAMES = ("chairs", "things3d", "sintel", "kitti", "hd1k", "pairs")
+NAMES = ("chairs", "things3d", "sintel", "kitti", "hd1k", "pairs", "chairs2", "chairs_sdhom", "spring")
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +48,9 @@ def folders(tmp_path_factory):
     make_kitti(root / "kitti", {2012: 194, 2015: 200}, size=size)
     make_hd1k(root / "hd1k", size=size)
     make_pairs(root / "pairs", size=size, unlabelled=False)
+    make_chairs2(root / "chairs2", size=size)
+    make_chairs_sdhom(root / "chairs_sdhom", size=size)
+    make_spring(root / "spring", size=size)
     return {name: str(root / name) for name in NAMES}
 
 
@@ -153,6 +167,10 @@ def test_every_labelled_set(roots):
     found = validation_sets(None, roots, "MaskFlownet")
     assert {title: len(dataset) for title, dataset in found.sets.items()} == {
         "chairs.val": 40,
+        "chairs_sdhom.val": 2,
+        "chairs2.forward.val": 2,
+        "chairs2.backward.val": 2,
+        **{f"spring.{way}_{view}.all": 4 for way in ("FW", "BW") for view in ("left", "right")},
         "sintel.training1.clean": 816,
         "sintel.training1.final": 816,
         "sintel.training2.clean": 225,
@@ -313,10 +331,6 @@ def three(tmp_path, monkeypatch):
 
 def find(name, given, paths_file):
     return Roots(given, paths_file).look_up(name)
-
-
-def test_names():
-    assert root_names() == ["chairs", "things3d", "sintel", "kitti", "hd1k", "textures", "pairs"]
 
 
 def test_command_line_before_environment_before_file(three, monkeypatch):
