@@ -180,5 +180,5 @@ def test_the_program_writes_it_beside_the_log(random_checkpoints, tmp_path, caps
     assert f"wrote {path}" in capsys.readouterr().out
     page = Page(path)
     assert len(page.ids()) == 5
-    assert {"MaskFlownet_S.params", "mxnet, float32"} <= set(page.text)
+    assert {"MaskFlownet_S.params", "torch on the CPU (no -g), float32"} <= set(page.text)
     assert '"width":64,' in path.read_text(encoding="utf-8")

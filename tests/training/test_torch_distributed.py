@@ -21,6 +21,7 @@ from tests.known_engine import on_gpu
 from tests.torch_runs import SIZES, start, train_torch_in, training_differences
 from tests.training_runs import RUN, arrays_of, largest_difference, write_configs
 
+ENGINE = "engine: torch on the CPU (no -g), float32\n"
 LONG = 10_000  # steps, more than a test waits for
 KINDS = ["cpu", on_gpu("gpu", gpus=2)]
 
@@ -123,7 +124,7 @@ def test_a_process_that_is_killed_ends_the_run_with_a_checkpoint(tmp_path, kind)
     os.kill(second, signal.SIGKILL)
     code, _, errors = end_of(program)
     assert code == 2
-    (sentence,) = errors.strip().splitlines()
+    _, sentence = errors.strip().splitlines()  # behind the engine's line
     said = re.search(rf"number 1\) was ended by SIGKILL: .*-c {RUN} goes on from step (\d+)$", sentence)
     assert said, sentence
     step = int(said[1])
@@ -155,7 +156,7 @@ def test_ctrl_c_saves_and_ends_all(tmp_path):
     os.killpg(program.pid, signal.SIGINT)  # as a terminal does
     code, _, errors = end_of(program)
     (step,) = re.findall(r"interrupted at step (\d+)", log_of(tmp_path))
-    assert (code, errors) == (130, f"interrupted at step {step}: -c {RUN} goes on from step {step}\n")
+    assert (code, errors) == (130, f"{ENGINE}interrupted at step {step}: -c {RUN} goes on from step {step}\n")
     assert read_checkpoint("abc", tmp_path / "weights").record.step == int(step) >= 2
 
 
