@@ -20,7 +20,7 @@ TILE = 16  # px
 NODES = 7  # along a side of a tile, Chebyshev; with the bounds in draw.py the interpolation errs by at most 1e-2 px
 STEPS = 8  # of the fixed-point iteration, each of which leaves at most 0.4 of the error
 SMEARS = (-0.375, -0.125, 0.125, 0.375)  # of the exposure, where motion blur is sampled
-BLOCK = 4  # steps whose batches are made at once, to launch fewer kernels on a GPU
+BLOCK = 4  # batches that are made at once, to launch fewer kernels on a GPU
 CHUNK = {"cpu": 256, "cuda": 1 << 17}  # tiles shaded at a time: what fits the cache, what fits the memory
 
 
@@ -36,9 +36,9 @@ class Scenes(NamedTuple):
 class SceneBatches:
     """Endless training batches of a `Synthetic` set on a device, in place of a loader: nothing is copied from the host.
 
-    The scenes from number `start` on follow each other, each used once, at the positions that `order` gives this
-    process. The batches of `BLOCK` steps are made at once, and the next block ahead, by a thread and on a CUDA stream
-    of its own.
+    The scenes from number `start` on follow each other, at the positions that `order` gives this process. Each batch
+    is used in `order.echo` steps, one after the other. `BLOCK` batches are made at once, and the next block ahead, by
+    a thread and on a CUDA stream of its own.
     """
 
     def __init__(self, dataset, batch: int, device="cpu", order: Order | None = None, start: int = 0) -> None:
@@ -50,8 +50,9 @@ class SceneBatches:
 
     def batches(self, step: int = 0) -> Iterator[Batch]:
         """Yield the batches of the steps that follow `step` steps, ready for use on the current stream."""
+        echo = self.order.echo
         with ThreadPoolExecutor(1, "scenes") as worker:
-            block, first = divmod(step, BLOCK)
+            block, first = divmod(step, BLOCK * echo)
             ahead = worker.submit(self._make, block)
             while True:
                 made, done = ahead.result()
@@ -62,12 +63,13 @@ class SceneBatches:
                     current.wait_event(done)
                     for values in made[0][:4]:  # views of what the whole block shares
                         values.record_stream(current)
-                yield from made[first:]
+                for place in range(first, BLOCK * echo):
+                    yield made[place // echo]
                 first = 0
 
     def _make(self, block: int) -> tuple[list[Batch], torch.cuda.Event | None]:
-        dataset, steps = self.dataset, range(block * BLOCK, (block + 1) * BLOCK)
-        numbers = [self.start + place for step in steps for _, place in self.order.positions(step, [self.batch])]
+        dataset, batches = self.dataset, range(block * BLOCK, (block + 1) * BLOCK)
+        numbers = [self.start + place for batch in batches for _, place in self.order.positions(batch, [self.batch])]
         names = [f"synthetic_{dataset.seed}/{number:05d}" for number in numbers]
         with torch.cuda.stream(self.stream):
             draws = draw(self.bank, dataset.seed, numbers, dataset.size, dataset.options)

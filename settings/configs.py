@@ -66,6 +66,7 @@ class Network:
 @checked
 class Optimizer:
     learning_rate: _Rates
+    schedule: Literal["constant", "linear"] = "constant"  # between two entries: a rate holds, or comes near steadily
     q: Positive | None = None  # exponent of the robust loss of fine-tuning; None = the end-point error (EPE)
     wd: NotNegative = 0.0  # decay of the weights, not of the biases
     # Adam's. The gradients of masks and of the coarsest level are as small as 1e-9 to 1e-7, above all with q: at the

@@ -67,7 +67,7 @@ def train(
                 batch = next(batches)
                 if processes.any(ctrl_c.pressed) and step > run.start.step:
                     break
-                rate = rate_at(config.optimizer.learning_rate, step, options.scale)
+                rate = rate_at(config.optimizer, step, options.scale)
                 losses = run.training.train_batch(batch, step, rate)
                 step += 1
                 log.step(step, losses, rate, run.loader.skipped)

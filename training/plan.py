@@ -1,12 +1,14 @@
 """What a run is: its options, where it begins and ends, and under which settings it may go on."""
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from maskflownet.checkpoints.checkpoint import Checkpoint
 from maskflownet.engine.contract import Processes
 from maskflownet.errors import UserError
-from maskflownet.settings.configs import DataConfig, NetworkConfig
+from maskflownet.settings.configs import DataConfig, NetworkConfig, Optimizer
 from maskflownet.settings.datasets import Roots, parse_roots
 from maskflownet.settings.folders import LOGS, WEIGHTS
 from maskflownet.training.snapshots import Snapshots, reserve_run
@@ -52,12 +54,13 @@ def scaled(steps: int, scale: float) -> int:
     return max(1, round(steps * scale))
 
 
-def rate_at(schedule, step: int, scale: float = 1.0) -> float:
-    """Learning rate of the step that follows `step` steps."""
-    for last, rate in schedule:
-        if step < scaled(last, scale):
-            return rate
-    return schedule[-1][1]
+def rate_at(optimizer: Optimizer, step: int, scale: float = 1.0) -> float:
+    """Learning rate of the step that follows `step` steps; a linear schedule begins near 0."""
+    ends = [scaled(last, scale) for last, _ in optimizer.learning_rate]
+    rates = [rate for _, rate in optimizer.learning_rate]
+    if optimizer.schedule == "linear":
+        return float(np.interp(step + 1, [0, *ends], [0.0, *rates]))
+    return rates[min(bisect_right(ends, step), len(rates) - 1)]
 
 
 def end_of(config: NetworkConfig, options: Options) -> int:

@@ -279,7 +279,7 @@ def test_another_number_of_objects_leaves_the_layers_as_they_are(bundled):
 @pytest.mark.parametrize("device", DEVICES)
 def test_batches_are_a_function_of_the_step(device):
     dataset = Synthetic(100, *SIZE, seed=3)
-    order = Order(machine=(1, 2), process=(1, 2))
+    order = Order(echo=2, machine=(1, 2), process=(1, 2))
     with (
         closing(SceneBatches(dataset, 4, device, order, start=5).batches()) as straight,
         closing(SceneBatches(dataset, 4, device, order, start=5).batches(3)) as resumed,
@@ -287,8 +287,8 @@ def test_batches_are_a_function_of_the_step(device):
         batches = list(islice(straight, 5))
         for before, after in zip(batches[3:], resumed):
             assert before.names == after.names and all(map(torch.equal, before[:4], after[:4]))
-    # Of every 8 scenes machine 1 has the last 4, of which process 1 has 2.
-    assert [batch.names[0] for batch in batches] == [f"synthetic_3/{5 + 6 + 8 * step:05d}" for step in range(5)]
+    # Of every 8 scenes machine 1 has the last 4, of which process 1 has 2; each batch is used twice.
+    assert [batch.names[0] for batch in batches] == [f"synthetic_3/{5 + 6 + 8 * (step // 2):05d}" for step in range(5)]
     img1, _, flow, mask = (values[1].cpu().numpy() for values in batches[0][:4])
     assert np.abs(img1.astype(int) - dataset[12].img1).max() <= 2 and (mask == 255).all()
     np.testing.assert_allclose(flow, dataset[12].flow, atol=1e-3)

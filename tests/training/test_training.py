@@ -18,8 +18,9 @@ from maskflownet.engine.contract import NotFinite
 from maskflownet.errors import UserError
 from maskflownet.reader.formats import write_flo
 from maskflownet.scenes.synthetic import Synthetic
-from maskflownet.settings.configs import load_network_config
+from maskflownet.settings.configs import Optimizer, load_network_config
 from maskflownet.settings.datasets import Roots, load_data_config
+from maskflownet.settings.schema import parse
 from maskflownet.training.launch import EngineChoice, train_on
 from maskflownet.training.plan import Options, rate_at, scaled
 from maskflownet.training.snapshots import Snapshots, state_path
@@ -223,9 +224,15 @@ def test_the_head_stays_frozen_and_comes_from_its_own_checkpoint(tmp_path, rando
     ("step", "rate"), [(0, 1e-4), (399_999, 1e-4), (400_000, 5e-5), (1_199_999, 6.25e-6), (1_200_000, 6.25e-6)]
 )
 def test_rates_follow_the_schedule(step, rate):
-    schedule = load_network_config("MaskFlownet_S").optimizer.learning_rate
-    assert rate_at(schedule, step) == rate
-    assert rate_at(schedule, step // 1000, scale=0.001) == rate
+    optimizer = load_network_config("MaskFlownet_S").optimizer
+    assert rate_at(optimizer, step) == rate
+    assert rate_at(optimizer, step // 1000, scale=0.001) == rate
+
+
+@pytest.mark.parametrize(("step", "rate"), [(0, 1e-5), (9, 1e-4), (19, 9e-5), (109, 1e-7), (500, 1e-7)])
+def test_a_linear_schedule_warms_up_and_falls(step, rate):
+    optimizer = parse(Optimizer, {"learning_rate": [[10, 1e-4], [110, 1e-7]], "schedule": "linear"}, "x.yaml")
+    assert rate_at(optimizer, step) == pytest.approx(rate, rel=0.01)
 
 
 def test_scaled_steps_are_at_least_one():
