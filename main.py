@@ -15,6 +15,7 @@ from maskflownet.settings.cli import (
     Parser,
     add_batch,
     add_checkpoint,
+    add_colour,
     add_config,
     add_devices,
     add_sizing,
@@ -49,6 +50,7 @@ def parse(arguments):
     add("--dataset_cfg", metavar="DATASET_CONFIG", help=data)
     add_devices(parser)
     add_checkpoint(parser, "; training goes on where it stopped")
+    add_colour(parser)
     clear = "count from step 0 in a new run that starts from the checkpoint's parameters"
     add("--clear_steps", action="store_true", help=clear)
     add("--valid", action="store_true", help="validate the checkpoint, do not train")
@@ -105,7 +107,7 @@ def main(arguments):
 
 
 def read(args):
-    return read_checkpoint(args.checkpoint, args.output_root / "weights")
+    return read_checkpoint(args.checkpoint, args.output_root / "weights", args.colour)
 
 
 def run_training(args, config):

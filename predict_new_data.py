@@ -11,6 +11,7 @@ from maskflownet.settings.cli import (
     Parser,
     add_batch,
     add_checkpoint,
+    add_colour,
     add_config,
     add_devices,
     add_sizing,
@@ -37,6 +38,7 @@ def parse(arguments):
     add("--video_filepath", metavar="V", help="video or GIF; each frame is paired with the next")
     add("--folder", metavar="D", help="folder of frames, paired in natural order of their names")
     add_checkpoint(parser, required=True)
+    add_colour(parser)
     add_devices(parser)
     add_sizing(parser)
     add_batch(parser)
@@ -99,6 +101,7 @@ def main(arguments):
         batch=args.batch or 1,
         engine=args.engine,
         precision=args.precision,
+        colour=args.colour,
     )
     done = predict_files(predictor, source, outputs, args.max_flow, rate)
     pairs = "1 pair" if done.pairs == 1 else f"{done.pairs} pairs"

@@ -2,23 +2,32 @@
 
 A checkpoint is `weights/RUN_STEPS.params` (MXNet's NDArray dictionary, float32 or float16) and a
 record, the YAML file of the same name. `RUN` is three hex digits and the date: `8caNov12-1532`.
+Files of other programs are read, too (`params.read_parameters`).
 """
 
 import re
+import sys
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from maskflownet.checkpoints.params import check_finite, params_bytes, read_params
-from maskflownet.checkpoints.records import Record, read_record, sha256, write_record
+from maskflownet.checkpoints.params import SUFFIXES, Parameters, check_finite, file_bytes, read_parameters
+from maskflownet.checkpoints.records import (
+    Record,
+    parse_record,
+    read_record,
+    record_text,
+    released_record,
+    sha256,
+    write_record,
+)
 from maskflownet.errors import UserError
 from maskflownet.network.architecture import HEAD
 from maskflownet.reader.files import atomic_path
 from maskflownet.settings.configs import NetworkConfig
 from maskflownet.settings.folders import SHIPPED, WEIGHTS
 
-SUFFIX = ".params"
 _MARKS = {  # parameters that only one of the two networks has
     "MaskFlownet": "conv6x.0.weight",
     "MaskFlownet_S": "conv6a.0.weight",
@@ -32,6 +41,7 @@ class Checkpoint:
     path: Path
     parameters: dict[str, np.ndarray]
     record: Record
+    note: str = ""  # what the user should know of a file without record
 
     def head(self) -> "Checkpoint":
         """The MaskFlownet_S checkpoint inside a MaskFlownet checkpoint."""
@@ -39,17 +49,17 @@ class Checkpoint:
         return replace(self, parameters=parameters, record=replace(self.record, network="MaskFlownet_S"))
 
 
-def as_path(name, suffix: str, what: str) -> Path | None:
-    """Path of a file that ends in `suffix`, or None if the name is a run id.
+def as_path(name, what: str) -> Path | None:
+    """Path of a file, or None if the name is a run id, which has neither a dot nor a slash.
 
     Raises
     ------
     UserError
-        The name is empty, or a path (with the suffix or a slash) of which there is no file.
+        The name is empty, or a path of which there is no file.
     """
     if not str(name):
         raise UserError(f"the {what}'s name is empty: give a path or a run id")
-    if not str(name).endswith(suffix) and "/" not in str(name):
+    if not {".", "/"} & set(str(name)):
         return None
     if not Path(name).is_file():
         raise UserError(f"no {what} {name}: there is no such file")
@@ -84,16 +94,16 @@ def find_checkpoint(name, folder: Path = WEIGHTS) -> Path:
     """
     if name is None:
         return SHIPPED
-    path = as_path(name, SUFFIX, "checkpoint")
+    path = as_path(name, "checkpoint")
     if path is not None:
         return path
     prefix, _, steps = str(name).partition(":")
     if steps and not re.fullmatch("[0-9]{1,15}", steps):
         raise UserError(f"checkpoint {name}: what follows the colon must be a number of steps")
     runs: dict[str, dict[int, Path]] = {}
-    for path in sorted(Path(folder).glob(f"[!.]*{SUFFIX}")):
+    for path in sorted(path for suffix in SUFFIXES for path in Path(folder).glob(f"[!.]*{suffix}")):
         run, step = split_name(path)
-        runs.setdefault(run, {})[step] = path
+        runs.setdefault(run, {}).setdefault(step, path)
     if not any(run.startswith(prefix) for run in runs):
         run, step = split_name(SHIPPED)
         runs[run] = {step: SHIPPED}
@@ -105,15 +115,19 @@ def find_checkpoint(name, folder: Path = WEIGHTS) -> Path:
     return files[int(steps) if steps else max(files)]
 
 
-def read_checkpoint(name=None, folder: Path = WEIGHTS) -> Checkpoint:
-    """Find (`find_checkpoint`) and read a checkpoint."""
-    return load_checkpoint(find_checkpoint(name, folder))
+def read_checkpoint(name=None, folder: Path = WEIGHTS, colour: str | None = None) -> Checkpoint:
+    """Find (`find_checkpoint`) and read (`load_checkpoint`) a checkpoint; stderr gets its note."""
+    checkpoint = load_checkpoint(find_checkpoint(name, folder), colour)
+    if checkpoint.note:
+        print(f"note: {checkpoint.note}", file=sys.stderr)
+    return checkpoint
 
 
-def load_checkpoint(path) -> Checkpoint:
-    """Read a checkpoint and find out which network it is of.
+def load_checkpoint(path, colour: str | None = None) -> Checkpoint:
+    """Read a checkpoint of any program that `read_parameters` knows, and find out which network it is of.
 
-    A record that does not say run and step gets them from the file's name.
+    `colour`, "RGB" or "BGR", stands above what its record or the released files' table says. A record that does not say
+    run and step gets them from the file's name.
 
     Raises
     ------
@@ -121,28 +135,44 @@ def load_checkpoint(path) -> Checkpoint:
         The file is missing, damaged, foreign, or disagrees with its record.
     """
     path = Path(path)
-    arrays, record = read_params(path), read_record(path)
-    # Files that were exported with a symbol carry these marks before the names.
-    arrays = {re.sub(r"^(arg|aux):", "", name): array for name, array in arrays.items()}
+    found, note = read_parameters(path), ""
+    arrays = found.arrays
     network = next((net for net, mark in _MARKS.items() if mark in arrays), None)
     if network is None:
         raise UserError(
             f"{path} is no checkpoint of MaskFlownet_S or MaskFlownet: "
             f"none of its {len(arrays)} arrays has a name that they know"
         )
+    record = read_record(path) if found.record is None else parse_record(found.record, path)
     if record is None:
-        record = Record(network, pyramid="released", found=False)
+        record, note = _without_record(path, network, found, colour)
     elif record.network != network:
         raise UserError(f"{path} is a {network} checkpoint, but its record says {record.network}")
     run, step = split_name(path)
-    record = replace(record, run=record.run or run, step=step if record.step is None else record.step)
+    run = re.sub("[^A-Za-z0-9_-]", "-", run)[:100]  # a stranger's file may have any name
+    step = step if record.step is None else record.step
+    record = replace(record, run=record.run or run, step=step, colour=colour or record.colour)
     for name, array in arrays.items():
         if array.dtype.kind != "f":
             raise UserError(f"{path} is no checkpoint: {name} holds {array.dtype}, not floats")
     with np.errstate(over="ignore"):  # of float64
         parameters = {name: array.astype(np.float32) for name, array in arrays.items()}
     check_finite(parameters, f"{path} is no checkpoint")
-    return Checkpoint(path, parameters, record)
+    return Checkpoint(path, parameters, record, note)
+
+
+def _without_record(path: Path, network: str, found: Parameters, colour: str | None) -> tuple[Record, str]:
+    """What a file without record is taken for, and what the user should know of that."""
+    record, facts = released_record(path, network), [found.note] if found.note else []
+    if record is not None:
+        facts.append(
+            "by its name it was trained on {trained on}, published end-point error: {published}".format(**record.data)
+        )
+    elif network == "MaskFlownet":
+        facts.append("it is taken for one of the authors' (pyramid: released)")
+    record = record or Record(network, "released", found.colour, found=False)
+    facts.append(f"its colours are {colour or record.colour} (--rgb or --bgr says otherwise)")
+    return record, f"there is no record beside {path}; {'; '.join(facts)}" if len(facts) > 1 else ""
 
 
 def match_network(checkpoint: Checkpoint, network: str, shapes: dict[str, tuple]) -> Checkpoint:
@@ -184,13 +214,17 @@ def check_multiplier(checkpoint: Checkpoint, config: NetworkConfig) -> None:
 
 
 def save_checkpoint(path, parameters: dict, record: Record, dtype="float32") -> None:
-    """Write parameters and their record; the record first, so that none is ever missed."""
+    """Write parameters, in the format of the path's suffix (`SUFFIXES`), and their record.
+
+    The record comes first, so that none is ever missed.
+    """
     with np.errstate(over="ignore"):  # what is too large for float16 is not written
         arrays = {name: np.asarray(array).astype(dtype) for name, array in parameters.items()}
-    data = params_bytes(arrays, path)
+    data = file_bytes(path, arrays, record_text(record))
     with atomic_path(path, durable=True) as temporary:
         temporary.write_bytes(data)
         # An older file of this name would for a moment lie beside the new record.
         if Path(path).exists():
             Path(path).unlink()
-        write_record(path, replace(record, sha256=sha256(data)))
+        if Path(path).suffix != ".safetensors":  # which holds its record
+            write_record(path, replace(record, sha256=sha256(data)))

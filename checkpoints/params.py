@@ -1,17 +1,24 @@
-"""MXNet's `.params` files without MXNet: a dictionary of arrays, little-endian.
+"""Files of parameters: MXNet's `.params` without MXNet, safetensors, and PyTorch's; other programs' names and scales.
 
-u64 0x112, u64 0, u64 count; per array u32 0xF993FAC9, i32 storage type 0, u32 dimensions, i64 each,
-i32 device type, i32 device id, i32 data type, the data; then u64 count and per name u64 length and
-the bytes. Arrays come back in the type that they are stored in.
+A `.params` file is little-endian: u64 0x112, u64 0, u64 count; per array u32 0xF993FAC9, i32 storage type 0, u32
+dimensions, i64 each, i32 device type, i32 device id, i32 data type, the data; then u64 count and per name u64 length
+and the bytes. Arrays come back in the type that they are stored in.
 """
 
+import io
 import math
+import re
 import struct
+import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from maskflownet.errors import UserError
+from maskflownet.network.architecture import DENSE_CHANNELS, LEVELS, PYRAMID_CHANNELS
 from maskflownet.reader.files import write_bytes
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 LIST_MAGIC = 0x112
 ARRAY_MAGIC = 0xF993FAC9  # of MXNet 1.x
@@ -19,6 +26,7 @@ OLD_MAGIC, NUMPY_MAGIC = 0xF993FAC8, 0xF993FACA  # of MXNet 0.11 and 2; before t
 DTYPES = {0: "<f4", 1: "<f8", 2: "<f2", 3: "u1", 4: "<i4", 5: "i1", 6: "<i8"}
 CODES = {np.dtype(dtype): code for code, dtype in DTYPES.items()}
 MAX_DIMENSIONS = 32
+MATCHES = 81  # channels of MaskFlownet_S's cost volumes
 CPU = 1
 
 
@@ -55,7 +63,10 @@ def read_params(path) -> dict[str, np.ndarray]:
     if len(cursor.data) == 0:
         raise UserError(f"{path} is empty, so it is no checkpoint")
     if len(cursor.data) < 8 or cursor.unpack("Q") != LIST_MAGIC:
-        raise UserError(f"{path} is no MXNet .params file: it does not begin with its magic number")
+        raise UserError(
+            f"{path} is no MXNet .params file: it does not begin with its magic number, nor with that of PyTorch or "
+            "safetensors"
+        )
     cursor.unpack("Q")
     arrays = [_read_array(cursor) for _ in range(cursor.unpack("Q"))]
     names = [_read_name(cursor) for _ in range(cursor.unpack("Q"))]
@@ -133,3 +144,155 @@ def params_bytes(arrays: dict[str, np.ndarray], path) -> bytes:
 def write_params(path, arrays: dict[str, np.ndarray]) -> None:
     """Write arrays by name; errors as in `params_bytes`."""
     write_bytes(path, params_bytes(arrays, path))
+
+
+SUFFIXES = (".params", ".safetensors", ".pth", ".ckpt")  # that `file_bytes` writes
+_METADATA = "maskflownet"  # key of the record
+_MMFLOW_HEAD = "maskflownetS."
+_PORTS, _GLUONS = re.compile(r"(\bupfeat\d)\.(weight|bias)$"), re.compile(r"(\bupfeat\d)\.0\.(weight|bias)$")
+
+
+class Parameters(NamedTuple):
+    """What a checkpoint file of any program holds."""
+
+    arrays: dict[str, np.ndarray]  # by structural name
+    record: str | None = None  # JSON: safetensors' metadata, as `file_bytes` writes it
+    colour: str = "RGB"  # order of the channels that the program feeds
+    note: str = ""  # what the user should know of the program's files
+
+
+def read_parameters(path) -> Parameters:
+    """Read a checkpoint: its content, not its suffix, tells MXNet's, PyTorch's and safetensors' files apart.
+
+    It may be cattaneod's and ptlflow's MaskFlownet or mmflow's MaskFlowNetS: names and scales become those of MXNet.
+
+    Raises
+    ------
+    UserError
+        The file is missing, foreign or damaged, needs code to be read, or is PyTorch's and PyTorch is not installed.
+    """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(9)
+    except OSError:
+        head = b""  # read_params says why
+    record = None
+    if head[8:] == b"{":
+        arrays, record = _read_safetensors(path)
+    elif head[:2] == b"PK" or head[:1] == b"\x80":  # since PyTorch 1.6, and before: pickles
+        arrays = _read_torch(path)
+    else:
+        arrays = read_params(path)
+        # Files that were exported with a symbol carry these marks before the names.
+        arrays = {re.sub("^(arg|aux):", "", name): array for name, array in arrays.items()}
+    head = {name[len(_MMFLOW_HEAD) :]: array for name, array in arrays.items() if name.startswith(_MMFLOW_HEAD)}
+    if head:
+        note = (
+            "mmflow's full network swaps the axes of the flow and the mask's scale before its second stage: only its "
+        )
+        return Parameters(_of_mmflow(head), None, "BGR", f"{note}{_MMFLOW_HEAD} part, a MaskFlownet_S, is taken")
+    if any(name.startswith("encoder.layers.") for name in arrays):
+        return Parameters(_of_mmflow(arrays), None, "BGR", "it is mmflow's MaskFlowNetS")
+    return Parameters({_PORTS.sub(r"\1.0.\2", name): array for name, array in arrays.items()}, record)
+
+
+def _read_safetensors(path) -> tuple[dict[str, np.ndarray], str | None]:
+    try:
+        with safe_open(path, framework="np") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, (file.metadata() or {}).get(_METADATA)  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is a damaged safetensors file: {error}") from error
+    except TypeError as error:
+        raise UserError(f"{path} holds arrays that NumPy cannot read: {error}") from error
+
+
+def _import_torch(path):
+    try:
+        import torch  # noqa: PLC0415
+    except (ImportError, OSError) as error:
+        raise UserError(
+            f"{path} is a file for PyTorch, which cannot be imported ({error}): pip install torch, or convert it "
+            "elsewhere to .safetensors with python -m maskflownet.tools.convert"
+        ) from error
+    return torch
+
+
+def _read_torch(path) -> dict[str, np.ndarray]:
+    torch = _import_torch(path)
+    if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6):
+        raise UserError(
+            f"{path} could run code in PyTorch before 2.6 (CVE-2025-32434), and this is {torch.__version__}"
+        )
+    try:
+        with warnings.catch_warnings():  # of pickles that are refused anyway
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        tensors = content.get("state_dict", content)
+        for name, tensor in tensors.items():
+            if not isinstance(name, str) or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+                raise ValueError(f"{name} is larger than its values")
+        return {name: (t.float() if t.is_floating_point() else t).numpy() for name, t in tensors.items()}
+    except MemoryError:
+        raise
+    except Exception as error:  # PyTorch and what it calls have no one class
+        code = re.search(r"GLOBAL ([\w.]+)", str(error))
+        why = f"it needs {code[1]}, and no code of a file is run" if code else "it is damaged or holds no state_dict"
+        raise UserError(f"{path} is not read by PyTorch: {why}; save the state_dict alone") from error
+
+
+# Names of arrays in mmflow, up to "weight" or "bias", and in MXNet.
+_LEVEL, _WARP = (rf"decoder\.{block}\.level(\d)\." for block in ("decoders", "corr_block"))
+_MMFLOW = {
+    r"encoder\.layers\.(\d)\.layers\.([012])\.conv": lambda m: f"conv{int(m[1]) + 1}{'abc'[int(m[2])]}.0",
+    _LEVEL + r"dense_net\.layers\.(\d)\.layers\.conv": r"conv\1_\2.0",
+    _LEVEL + r"predict_(flow|mask)": r"pred_\2\1",
+    _LEVEL + r"upfeat_layer\.0": lambda m: f"upfeat{int(m[1]) - 1}.0",
+    _WARP + r"warp\.deconv": r"deform\1",
+    _WARP + r"warp\.deconv_bias": r"deform\1.bias",
+    _WARP + r"warp\.tradeoff_conv": r"conv\1f.0",
+    r"decoder\.post_processor\.layers\.([0-5])\.conv": lambda m: f"dc_conv{int(m[1]) + 1}.0",
+    r"decoder\.post_processor\.layers\.6": "dc_conv7",
+}
+
+
+def _of_mmflow(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays of mmflow's MaskFlowNetS by MXNet's names and in its scale; unknown ones keep their names.
+
+    mmflow's cost volume is a sum over the C channels of a level, MXNet's the mean: the weights that read it are
+    multiplied by C. That is exact, as LeakyReLU is positively homogeneous.
+    """
+    found = {}
+    for theirs, array in arrays.items():
+        fitting = (re.sub(f"^{old}(?=\\.|$)", new, theirs) for old, new in _MMFLOW.items())
+        name = next((name for name in fitting if name != theirs), theirs)
+        found[name] = array.reshape(-1) if name.startswith("deform") and name.endswith("bias") else array
+    *starts, end = np.cumsum([0, *DENSE_CHANNELS])  # where the cost volume begins in the inputs of a dense block
+    for level in LEVELS:
+        readers = [(f"conv{level}_{i}.0", start, 1) for i, start in enumerate(starts)]
+        readers += [(f"pred_flow{level}", end, 1), (f"pred_mask{level}", end, 1), (f"upfeat{level - 1}.0", end, 0)]
+        readers += [("dc_conv1.0", end, 1)] if level == min(LEVELS) else []
+        for stem, start, axis in readers:
+            array = found.get(f"{stem}.weight", np.empty(0))
+            if array.ndim == 4:
+                found[f"{stem}.weight"] = array = array.astype(np.float32)
+                np.moveaxis(array, axis, 0)[start : start + MATCHES] *= PYRAMID_CHANNELS[level]
+    return found
+
+
+def file_bytes(path, arrays: dict[str, np.ndarray], record: str) -> bytes:
+    """The content of a checkpoint file, whose suffix chooses its program; `record` is for safetensors' metadata.
+
+    `.params`: MXNet. `.safetensors`: any. `.pth`, `.ckpt`: PyTorch, with the names of cattaneod's and ptlflow's ports,
+    the latter as ptlflow loads it.
+    """
+    suffix = Path(path).suffix
+    if suffix == ".params":
+        return params_bytes(arrays, path)
+    check_finite(arrays, f"{path} is not written")
+    if suffix == ".safetensors":
+        return save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, {_METADATA: record})
+    torch = _import_torch(path)
+    tensors = {_GLUONS.sub(r"\1.\2", name): torch.tensor(array) for name, array in arrays.items()}
+    stream = io.BytesIO()
+    torch.save({"state_dict": tensors} if suffix == ".ckpt" else tensors, stream)
+    return stream.getvalue()

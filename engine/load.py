@@ -96,13 +96,6 @@ def load_engine(
     made = make_engine(config, gpus, engine=engine, precision=precision)
     load_into(made, checkpoint)
     print(f"engine: {made}", file=sys.stderr)
-    if config.network.class_ == "MaskFlownet" and not checkpoint.record.found:
-        # Weights of another pyramid would give a somewhat worse flow and no error.
-        print(
-            f"note: there is no record beside {checkpoint.path}, so it is taken for one of the "
-            f"authors' (pyramid: {made.record.pyramid}); shipped files come with theirs, a .yaml",
-            file=sys.stderr,
-        )
     return made
 
 

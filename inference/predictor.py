@@ -94,6 +94,7 @@ def load(
     engine: str = ENGINES[0],
     precision: str | None = None,
     folder: Path = WEIGHTS,
+    colour: str | None = None,
 ) -> Predictor:
     """Make a predictor from a network config and a checkpoint.
 
@@ -102,8 +103,8 @@ def load(
     config : str
         Name in `config_folder/` or path.
     checkpoint : str, optional
-        Path, run id, unique prefix of one, or `prefix:steps`. Without it the weights that come with the package; for
-        MaskFlownet_S the first stage inside them.
+        File (docs/models.md says of which programs), run id, unique prefix of one, or `prefix:steps`. Without it the
+        weights that come with the package; for MaskFlownet_S the first stage inside them.
     gpus : str
         Comma-separated device ids; the CPU without any.
     resize : (int, int), optional
@@ -118,6 +119,8 @@ def load(
         Of the torch engine's networks; by default float32 on the CPU, tf32 on GPUs.
     folder : Path
         Where run ids are looked for.
+    colour : {"RGB", "BGR"}, optional
+        Order in which the network takes the channels, if not as the checkpoint's record says. Images are RGB always.
 
     Raises
     ------
@@ -126,7 +129,7 @@ def load(
     """
     sizing = Sizing(resize, pad)
     settings = load_network_config(config)
-    found = read_checkpoint(checkpoint, folder)
+    found = read_checkpoint(checkpoint, folder, colour)
     return Predictor(load_engine(settings, found, gpus, engine, precision), sizing, batch)
 
 

@@ -64,7 +64,7 @@ class Curves:
 
 def find_log(name, folder: Path = LOGS) -> Path:
     """Path of a log given as path, run id or unique prefix of one. UserError: there is none, or there are several."""
-    path = as_path(name, ".log", "log")
+    path = as_path(name, "log")
     if path is not None:
         return path
     runs = {path.stem: path for path in sorted(Path(folder).glob("[!.]*.log"))}

@@ -143,8 +143,15 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def add_checkpoint(parser: argparse.ArgumentParser, more: str = "", required: bool = False) -> None:
-    name = "path of a .params file, run id, unique prefix of one, or prefix:steps; d43 are the shipped weights" + more
+    name = "file, run id, unique prefix of one, or prefix:steps; d43 are the shipped weights" + more
     parser.add_argument("-c", "--checkpoint", required=required, metavar="CHECKPOINT", help=name)
+
+
+def add_colour(parser: argparse.ArgumentParser) -> None:
+    order = parser.add_mutually_exclusive_group()
+    for colour in ("RGB", "BGR"):
+        text = f"the checkpoint's network takes {colour} images, whatever its record says; your images stay RGB"
+        order.add_argument(f"--{colour.lower()}", action="store_const", const=colour, dest="colour", help=text)
 
 
 def add_devices(parser: argparse.ArgumentParser) -> None:

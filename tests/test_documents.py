@@ -4,7 +4,7 @@ import math
 import re
 
 import pytest
-from maskflownet.checkpoints.records import read_record
+from maskflownet.checkpoints.records import RELEASED, read_record
 from maskflownet.engine.graphs import graph_of
 from maskflownet.settings.datasets import SETS
 from maskflownet.settings.folders import ROOT, WEIGHTS
@@ -46,6 +46,11 @@ def test_the_zoo_has_each_shipped_checkpoint_as_its_record_says():
         ):
             assert said in row, said
         assert record.sha256 in (WEIGHTS / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_zoo_has_each_released_file_as_the_table_says():
+    for names, facts in RELEASED.items():
+        assert f"| {', '.join(f'`{name}`' for name in names)} | {' | '.join(facts)} |" in ZOO
 
 
 @pytest.mark.parametrize("name", [name for name, cls in SETS.items() if cls.counts and name == cls.root_name])

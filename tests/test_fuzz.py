@@ -3,6 +3,7 @@
 MASKFLOWNET_FUZZ=100 tries 100 times as many, other ones at every call. `pytest -s` prints the counts of both outcomes.
 """
 
+import importlib.util
 import os
 import re
 import resource
@@ -21,7 +22,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from maskflownet.checkpoints.checkpoint import load_checkpoint
-from maskflownet.checkpoints.params import params_bytes, read_params
+from maskflownet.checkpoints.params import file_bytes, params_bytes, read_params
 from maskflownet.checkpoints.records import Record
 from maskflownet.engine.contract import TrainingSettings, check_state
 from maskflownet.engine.graphs import GRAPHS
@@ -208,6 +209,7 @@ class Loader(NamedTuple):
 
 
 PARAMETERS = {name.removeprefix("mean."): array for name, array in ARRAYS.items() if name.startswith("mean.")}
+FOREIGN = (".safetensors", ".pth") if importlib.util.find_spec("torch") else (".safetensors",)
 LOADERS = {
     "NetCfg": Loader(load_network_config, ".yaml", [(CONFIGS / "MaskFlownet_S_small.yaml").read_bytes()]),
     "DataCfg": Loader(use_data_config, ".yaml", [(CONFIGS / "synthetic_small.yaml").read_bytes()]),
@@ -220,6 +222,12 @@ LOADERS = {
         lambda path: parse_graph(path.read_bytes(), path), ".json", [(GRAPHS / "colour.json").read_bytes()]
     ),
     "Params": Loader(load_checkpoint, ".params", [params_bytes(PARAMETERS, ""), old_layout(PARAMETERS)], text=False),
+    "Foreign": Loader(
+        load_checkpoint,
+        ".bin",
+        [file_bytes(f"x{suffix}", PARAMETERS, '{"network": "MaskFlownet_S"}') for suffix in FOREIGN],
+        text=False,
+    ),
     "States": Loader(read_states, ".states", [params_bytes(ARRAYS, "")], text=False),
 }
 
