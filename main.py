@@ -82,6 +82,8 @@ def refuse(args, arguments) -> None:
         raise UserError("--confidence is for --valid; predict_new_data.py writes it as a picture")
     if tasks and args.checkpoint is None:
         raise UserError(f"{tasks[0]} needs a checkpoint: -c")
+    if args.colour and args.checkpoint is None:
+        raise UserError(f"--{args.colour.lower()} is about a checkpoint: it needs -c")
     if not tasks and (args.resize or args.pad or args.batch):
         raise UserError(
             "--resize, --pad and --batch are for --valid, --predict and --export_onnx; "

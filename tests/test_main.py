@@ -30,6 +30,7 @@ NOT_FOR_ONNX = [  # and values that are right elsewhere
         (["MaskFlownet_S", "-c", "x", "--valid", "--predict"], "exclude each other"),
         (["MaskFlownet_S", "--confidence"], "--confidence is for --valid"),
         (["MaskFlownet_S", "-c", "fff", "--valid"], "no checkpoint fff"),
+        (["MaskFlownet_S", "--bgr"], "--bgr is about a checkpoint: it needs -c"),
         (["MaskFlownet_S", "--resize", "64,64"], "target_shape and batch_size of the dataset"),
         (["MaskFlownet_S", "--batch", "4"], "batch_size of the dataset config"),
         (["MaskFlownet_S", "-c", ""], "name is empty"),
