@@ -94,7 +94,7 @@ def test_safetensors_are_read_with_mxnet_alone(tmp_path, golden, monkeypatch):
     torch.save(of_ports(golden.parameters(S)), tmp_path / "x.pth")
     monkeypatch.setitem(sys.modules, "torch", None)
     images = golden.pairs(100, 150, [20])
-    golden.check(S, "flow", maskflownet.load(S, tmp_path / "x.safetensors")(*images).flow[0])
+    golden.check(S, "flow", maskflownet.load(S, tmp_path / "x.safetensors", engine="mxnet")(*images).flow[0])
     with pytest.raises(
         UserError, match=r"x.pth is a file for PyTorch, which cannot be imported .* to .safetensors with"
     ):
