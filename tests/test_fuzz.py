@@ -31,7 +31,7 @@ from maskflownet.errors import UserError
 from maskflownet.network.draws import draw_step
 from maskflownet.reader.formats import FLOW_SUFFIXES, WRITABLE_SUFFIXES, read_flow, read_image, read_images, write_flow
 from maskflownet.reader.video import VIDEO_SUFFIXES, VideoReader
-from maskflownet.report.curves import draw_terminal, make_panels, read_curves
+from maskflownet.report.curves import with_parents
 from maskflownet.scenes.synthetic import Textures
 from maskflownet.settings.configs import load_network_config, load_schedule
 from maskflownet.settings.datasets import Roots, load_data_config
@@ -184,10 +184,6 @@ def use_data_config(path):
         draw_step(chosen, min(config.batch_size, 4), 0, 0, 1)
 
 
-def read_log(path):
-    draw_terminal(make_panels([read_curves(path)]), 80, 30, colour=False)
-
-
 def read_states(path):
     check_state(read_params(path), PARAMETERS)
 
@@ -217,7 +213,7 @@ LOADERS = {
     "Rec": Loader(read_record, ".yaml", [SHIPPED.with_suffix(".yaml").read_bytes()]),
     "Paths": Loader(lambda path: Roots({}, path).look_up("chairs"), ".yaml", [b"chairs: .\nsintel: ~/data\n"]),
     "StateF": Loader(lambda path: parse(Reached, read_yaml(path), path), ".yaml", [STATE.encode()]),
-    "LogT": Loader(read_log, ".log", [LOG.encode()]),
+    "LogT": Loader(with_parents, ".log", [LOG.encode()]),
     "GraphT": Loader(
         lambda path: parse_graph(path.read_bytes(), path), ".json", [(GRAPHS / "colour.json").read_bytes()]
     ),
