@@ -1,11 +1,22 @@
 """Flow fields as pictures, in the colour code of Baker et al. (IJCV 2011, figure 1)."""
 
 import math
+from functools import cache
+from types import ModuleType
+from typing import Any
 
-import flow_vis
+import cv2
 import numpy as np
+from flow_vis.flow_vis import make_colorwheel
 
 _EPSILON = 1e-5  # px; what flow_vis adds to a scale
+# Colours change by at most 550 levels along the circle and 255 along the radius per unit of a scaled vector, so that
+# the middle of a cell is less than one level from all of it.
+_CELLS = 512  # of the table per unit
+_LAST = _CELLS + 2  # the outermost one, to which all moves that lies farther out
+_ROW = 2 * _LAST + 2
+_ORIGIN = 1 + (_LAST + 1) * (_ROW + 1)  # the cell whose corner is rest; cell 0 is for what is unknown
+_BLOCK = 32  # rows that NumPy draws at a time, so that what it makes of them stays in the cache
 
 
 def colour_scale(largest: float, height: int, width: int) -> float:
@@ -50,19 +61,66 @@ def flow_to_colour(flow: np.ndarray, max_flow: float | None = None, valid: np.nd
     if max_flow is not None and not 0 < max_flow < np.inf:
         raise ValueError(f"the largest flow drawn is a number of px above 0, not {max_flow}")
     flow = flow.astype(np.float32, copy=False)
-    known = np.isfinite(flow).all(axis=2)  # (H, W)
     if valid is not None:
-        if valid.shape not in (known.shape, (*known.shape, 1)):
+        if valid.shape not in (flow.shape[:2], (*flow.shape[:2], 1)):
             raise ValueError(f"the mask {valid.shape} does not fit the flow {flow.shape}")
-        known &= valid.reshape(known.shape) != 0
-    flow = np.where(known[:, :, None], flow, 0)
+        flow = np.where(valid.reshape(*flow.shape[:2], 1) != 0, flow, np.float32(np.nan))
     if max_flow is None:
-        max_flow = colour_scale(np.hypot(flow[:, :, 0], flow[:, :, 1]).max(initial=0), *known.shape)
-    # Not flow_vis.flow_to_color: its clip_flow cuts negative components to 0.
-    scale = np.float32(max_flow + _EPSILON)
-    colour = flow_vis.flow_uv_to_colors(flow[:, :, 0] / scale, flow[:, :, 1] / scale)
-    colour[~known] = 0
+        lengths = np.hypot(flow[:, :, 0], flow[:, :, 1])
+        max_flow = colour_scale(lengths.max(where=np.isfinite(lengths), initial=0), *flow.shape[:2])
+    colour = np.empty((*flow.shape[:2], 3), np.uint8)
+    for top in range(0, len(flow), _BLOCK):
+        rows = slice(top, top + _BLOCK)
+        with np.errstate(all="ignore"):
+            packed = packed_colours(flow[rows], scale_of_flow_vis(max_flow), colour_table(), np)
+        cv2.cvtColor(packed.view(np.uint8).reshape(*packed.shape, 4), cv2.COLOR_RGBA2RGB, dst=colour[rows])
     return colour
+
+
+def scale_of_flow_vis(max_flow: float) -> np.float32:
+    """What flow_vis divides a flow by whose greatest length is `max_flow`."""
+    return np.float32(max_flow + _EPSILON)
+
+
+def packed_colours(flow: Any, scale: Any, table: Any, xp: ModuleType) -> Any:
+    """The drawing of flows (..., 2) float32 wherever they are: (...) int32, bytes R, G, B, 0.
+
+    `xp` is the module of the arrays: numpy, or torch with the `colour_table` as a tensor on the flow's device and a
+    scale that is a tensor there, too: division by a number is not exact on GPUs.
+    """
+    u, v = flow[..., 0] / scale, flow[..., 1] / scale
+    larger = xp.maximum(abs(u), abs(v))
+    # The colour jumps where the length is 1, so this is decided to the last bit as flow_vis does: of the squares below
+    # 1 + 2^-23 the root is at most 1. What is beyond moves outwards, so that no cell has some of both.
+    outwards = xp.clip((u * u + v * v - (1 + 2**-23)) * 2**24, 0, 1.5)
+    factor = xp.minimum((_LAST + 0.5) / larger, outwards + _CELLS)
+    row, column = _floor(v * factor, xp), _floor(u * factor, xp)
+    cell = (row * _ROW + column + _ORIGIN) * xp.isfinite(larger)
+    return xp.take(table, xp.asarray(cell, dtype=xp.int64))
+
+
+def _floor(x: Any, xp: ModuleType) -> Any:
+    """The next integer below; -1 of -0.0, since the colour jumps between 0.0 and -0.0 px."""
+    return xp.asarray(x, dtype=xp.int32) + (x.view(xp.int32) >> 31)
+
+
+@cache
+def colour_table() -> np.ndarray:
+    """The colours in the middle of each cell of (v, u) over the scale: int32, bytes R, G, B, 0; the first is black."""
+    middle = (np.arange(-_LAST - 1, _LAST + 1, dtype=np.float32) + 0.5) / _CELLS
+    u, v = middle[None, :], middle[:, None]
+    wheel = make_colorwheel().astype(np.float32)  # (55, 3)
+    turn = (np.arctan2(-v, -u) / np.float32(np.pi) + 1) / 2 * (len(wheel) - 1)
+    first = turn.astype(np.int32)
+    hue = wheel[first]
+    hue += (turn - first)[..., None] * (np.roll(wheel, -1, 0) - wheel)[first]  # (_ROW, _ROW, 3)
+    length = np.hypot(u, v)[..., None]
+    within = length < 1 + 0.75 / _CELLS  # half a diagonal, 0.71 cells, is to both sides of it
+    colours = np.where(within, 255 - np.minimum(length, 1) * (255 - hue), 0.75 * hue)
+    colours[_LAST : _LAST + 2, _LAST : _LAST + 2] = 255  # rest is white
+    packed = np.zeros((1 + _ROW * _ROW, 4), np.uint8)
+    packed[1:, :3] = colours.reshape(-1, 3)
+    return packed.view(np.int32)[:, 0]
 
 
 def colour_wheel(size: int) -> np.ndarray:

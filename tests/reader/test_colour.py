@@ -1,7 +1,16 @@
 import flow_vis
 import numpy as np
 import pytest
-from maskflownet.reader.colour import colour_scale, colour_wheel, flow_to_colour, usual_motion
+from maskflownet.reader.colour import (
+    colour_scale,
+    colour_table,
+    colour_wheel,
+    flow_to_colour,
+    packed_colours,
+    usual_motion,
+)
+
+from tests.known_engine import on_gpu
 
 
 @pytest.fixture
@@ -9,16 +18,45 @@ def flow():
     return np.random.RandomState(0).standard_normal((40, 50, 2)).astype(np.float32) * 20
 
 
-def test_agrees_with_flow_vis(flow):
-    colour = flow_to_colour(flow, max_flow=np.hypot(flow[..., 0], flow[..., 1]).max())
-    assert colour.shape == (40, 50, 3) and colour.dtype == np.uint8
-    np.testing.assert_array_equal(colour, flow_vis.flow_to_color(flow))
+def hostile(kind):
+    """(300, 400, 2) float32 in units of the scale."""
+    random = np.random.default_rng(0)
+    normal = random.standard_normal((300, 400, 2)).astype(np.float32)
+    match kind:
+        case "extreme":
+            return (normal * 10.0 ** random.uniform(-37, 36, (300, 400, 1))).astype(np.float32)
+        case "at the scale":
+            return normal / np.hypot(normal[..., :1], normal[..., 1:])
+        case "along the axes":  # the colour jumps at u > 0 between v = 0.0 and v = -0.0
+            normal[..., 1] = random.choice([0, -0.0, 1e-30, -1e-30, 1e-8, -1e-8, 1e-45, -1e-45], (300, 400))
+    return normal
 
 
-def test_a_scale_agrees_with_flow_vis_on_scaled_flow(flow):
-    scaled = flow / np.float32(30 + 1e-5)
-    expected = flow_vis.flow_uv_to_colors(scaled[..., 0], scaled[..., 1])
-    np.testing.assert_array_equal(flow_to_colour(flow, max_flow=30), expected)
+@pytest.mark.parametrize("kind", ["random", "extreme", "at the scale", "along the axes"])
+@pytest.mark.parametrize("where", ["numpy", "cpu", on_gpu("cuda")])
+def test_agrees_with_flow_vis(kind, where):
+    """By one level at most, wherever it is drawn: the flow and a tenth of it."""
+    flow = hostile(kind)
+    for scale in (np.float32(1), np.float32(10)):
+        with np.errstate(all="ignore"):
+            expected = flow_vis.flow_uv_to_colors(flow[..., 0] / scale, flow[..., 1] / scale)
+            if where == "numpy":
+                packed = packed_colours(flow, scale, colour_table(), np)
+            else:
+                torch = pytest.importorskip("torch")
+                tensors = (torch.from_numpy(np.asarray(a)).to(where) for a in (flow, scale, colour_table()))
+                packed = packed_colours(*tensors, torch).cpu().numpy()
+        drawn = packed.view(np.uint8).reshape(300, 400, 4)[..., :3]
+        assert np.abs(drawn.astype(int) - expected).max() <= 1
+
+
+def test_the_scale_is_that_of_flow_vis(flow):
+    expected = flow_vis.flow_to_color(flow).astype(int)
+    largest = np.hypot(flow[..., 0], flow[..., 1]).max()
+    for scale in (largest, None):
+        colour = flow_to_colour(flow, max_flow=scale)
+        assert colour.shape == (40, 50, 3) and colour.dtype == np.uint8
+        assert np.abs(colour - expected).max() <= 1
 
 
 @pytest.mark.parametrize(
