@@ -5,12 +5,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby, islice
+from itertools import groupby, islice, repeat
 from typing import Any, NamedTuple
 
 import numpy as np
 from maskflownet.errors import UserError
 from maskflownet.network.architecture import MULTIPLE
+from maskflownet.reader.colour import flow_to_colour, largest_motion
 
 
 class Prediction(NamedTuple):
@@ -30,6 +31,37 @@ class ConfidentPrediction(NamedTuple):
     confidence: np.ndarray  # (N, H, W, 1) float32 in [0, 1], above 1/2 = consistent
 
 
+class Drawing(NamedTuple):
+    """What a program that writes files asks of a flow."""
+
+    max_flow: float | None  # px, drawn in full colour; None = no colours
+    vectors: bool  # whether the flow itself is asked for
+
+
+class Drawn(NamedTuple):
+    """As a Prediction, of whose flow is told what a `Drawing` asks for; None where it was not asked for."""
+
+    flow: np.ndarray | None
+    mask: np.ndarray | None
+    warped: np.ndarray | None
+    confidence: np.ndarray | None
+    largest: np.ndarray  # (N,) float32, px, the largest motion; not finite if a value of the flow is not
+    colours: np.ndarray | None  # (N, H, W, 3) uint8 RGB
+
+
+def draw(prediction: Prediction | ConfidentPrediction, drawing: Drawing) -> Drawn:
+    """Draw flows that are on the host."""
+    flow, mask, warped, *confidence = prediction
+    return Drawn(
+        flow if drawing.vectors else None,
+        mask,
+        warped,
+        confidence[0] if confidence else None,
+        np.stack([largest_motion(each, np) for each in flow]),
+        None if drawing.max_flow is None else np.stack([flow_to_colour(each, drawing.max_flow) for each in flow]),
+    )
+
+
 def equal_sizes(items: Iterable, most: int, shape: Callable) -> Iterator[list]:
     """Consecutive items of equal shape, at most `most` at a time: what an engine takes as one batch."""
     for _, group in groupby(items, shape):
@@ -37,10 +69,10 @@ def equal_sizes(items: Iterable, most: int, shape: Callable) -> Iterator[list]:
             yield batch
 
 
-def singles(prediction: Prediction) -> Iterator[Prediction]:
+def singles(prediction: Prediction | ConfidentPrediction | Drawn) -> Iterator:
     """The predictions of N pairs one by one, without batch axis."""
-    for i in range(len(prediction.flow)):
-        yield type(prediction)(*(None if array is None else array[i] for array in prediction))
+    for arrays in zip(*(repeat(None) if array is None else array for array in prediction)):
+        yield type(prediction)(*arrays)
 
 
 def shares(count: int, devices: int) -> list[slice]:
@@ -199,6 +231,10 @@ class NotFinite(UserError):
     """The loss became NaN or infinite."""
 
 
+class OutOfMemory(UserError):
+    """The memory of a device, or the host's, does not suffice; less at a time may fit."""
+
+
 class PeerLost(UserError):
     """Another process of this training ended before its time; the parameters are still good.
 
@@ -287,6 +323,7 @@ class Engine(ABC):
     record: Any  # checkpoints.records.Record, of the checkpoint that was loaded last
     precision = "float32"  # of the network's matrix products: float32, tf32 or bf16
     ahead = 0  # batches worth submitting before the first one's result is asked for
+    batch_pixels = 0  # of the pairs of a batch that pays; 0 = one pair at a time is fastest
     processes = ALONE  # that train together
 
     def __str__(self) -> str:
@@ -318,6 +355,11 @@ class Engine(ABC):
     def predict(self, image_1, image_2, sizing: Sizing | None = None, mask=True, warped=True) -> Prediction:
         """As `submit`, at once."""
         return self.submit(image_1, image_2, sizing, mask, warped)()
+
+    def submit_drawn(self, image_1, image_2, sizing, mask: bool, warped: bool, drawing: Drawing) -> Callable[[], Drawn]:
+        """As `submit`; only what is asked for leaves the device."""
+        prediction = self.submit(image_1, image_2, sizing, mask, warped)
+        return lambda: draw(prediction(), drawing)
 
     @abstractmethod
     def training(self, settings: TrainingSettings) -> Training:

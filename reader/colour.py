@@ -38,6 +38,15 @@ def usual_motion(flow: np.ndarray) -> float:
     return float(np.percentile(lengths, 99)) if lengths.size else 0.0
 
 
+def largest_motion(flow: Any, xp: ModuleType) -> Any:
+    """Length of the longest vector of a flow (..., H, W, 2), px: (...), not finite if a value is not.
+
+    `xp` is the module of the array, numpy or torch.
+    """
+    u, v = flow[..., 0], flow[..., 1]
+    return xp.sqrt(xp.amax(u * u + v * v, (-2, -1)))
+
+
 def flow_to_colour(flow: np.ndarray, max_flow: float | None = None, valid: np.ndarray | None = None) -> np.ndarray:
     """Draw a flow field: hue is the direction, saturation the magnitude, white is rest.
 

@@ -30,13 +30,14 @@ _METADATA = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) 
 class VideoReader:
     """The first video stream of any file that FFmpeg decodes, read anew by every iteration.
 
-    All frames are decoded once when it is opened, which finds damage. Frames stand upright: an
-    orientation that the file states (phones do) is applied, mirrored ones, too.
+    When it is opened its packets are counted and the first frame is decoded; all frames are where they have 16 bit, for
+    one scale of their values. Frames stand upright: an orientation that the file states (phones do) is applied,
+    mirrored ones, too.
 
     Attributes
     ----------
     height, width, count : int
-        Size of every frame, px, and their number.
+        Size of every frame, px, and their number; a codec with hidden frames (VP8) has fewer.
     rate : fractions.Fraction
         Frames per second by their time stamps; the average where their distance varies.
     pixel_aspect : fractions.Fraction
@@ -45,8 +46,8 @@ class VideoReader:
     Raises
     ------
     UserError
-        The file is missing, empty, too large, no video, or has no frame or no frame rate; a frame
-        is damaged, the file ends before its header says, or the frames change their size.
+        When it is opened: the file is missing, empty, too large, no video, has no frame or no frame rate, or ends
+        before its header says. In an iteration: a frame is damaged, or the frames change their size.
     """
 
     height: int
@@ -57,13 +58,16 @@ class VideoReader:
         self.path = Path(path)
         check_file(self.path)
         self.count = 0
-        self._size: tuple[int, int] | None = None  # as stored
         with self._opened() as (container, stream):
             if container.format.name == "gif":
                 _check_gif(self.path)
-            self._range = sample_range(self._measured(container, stream))
+            deep = self._measure(container, stream)
             aspect = Fraction(stream.sample_aspect_ratio or 1)
             self.pixel_aspect = 1 / aspect if self._turned else aspect
+        self._range = 0, 65535
+        if deep:
+            with self._opened() as opened:
+                self._range = sample_range(map(_samples, self._decoded(*opened)))
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Yield the frames, (H, W, 3) uint8 RGB, from the first one."""
@@ -73,23 +77,26 @@ class VideoReader:
                 picture = picture.swapaxes(0, 1) if self._turned else picture
                 yield np.ascontiguousarray(picture[:: self._steps[0], :: self._steps[1]])
 
-    def _measured(self, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[np.ndarray]:
-        """Decode all frames for what they tell together; yield the samples of those of 16 bit."""
-        start = end = length = Fraction(0)  # s, of the first frame, of the last one, and how long that stays
-        for frame in self._decoded(container, stream):
-            if self._size is None:
-                self._size = frame.height, frame.width
-                self._turned, self._steps = _orientation(frame)
-                self.height, self.width = self._size[::-1] if self._turned else self._size
-                start = _seconds(frame.pts, frame)
-            end, length = _seconds(frame.pts, frame), _seconds(frame.duration, frame)
-            self.count += 1
-            if _is_deep(frame):
-                yield _samples(frame)
-        if self._size is None:
+    def _measure(self, container: av.container.InputContainer, stream: av.VideoStream) -> bool:
+        """Read all packets for what they tell together, and the first frame; whether that has 16 bit."""
+        first = None
+        stamps = []  # s, when a frame is shown, and how long
+        for packet in self._packets(container, stream):
+            if first is None:
+                first = next(iter(packet.decode()), None)
+            if packet.size:
+                self.count += 1
+                if packet.pts is not None:
+                    stamps.append((_seconds(packet.pts, packet), _seconds(packet.duration, packet)))
+        if first is None:
             raise UserError(f"cannot read {self.path}: it holds no frame")
+        self._size = first.height, first.width
+        self._turned, self._steps = _orientation(first)
+        self.height, self.width = self._size[::-1] if self._turned else self._size
+        (start, _), (end, length) = min(stamps, default=(0, 0)), max(stamps, default=(0, 0))
         self.rate = self._rate(container.format.name, stream, end - start, length)
         self._check_end(container, stream)
+        return _is_deep(first)
 
     def _rate(self, kind: str, stream: av.VideoStream, span: Fraction, length: Fraction) -> Fraction:
         """Return the frames per second; headers claim anything, and AVI and GIF have gaps."""
@@ -107,7 +114,7 @@ class VideoReader:
             raise UserError(f"cannot read {self.path}: no frame rate can be determined")
         return Fraction(rate)
 
-    def _decoded(self, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+    def _packets(self, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = _THREADS
         stream.codec_context.options = {"err_detect": "explode", **_limit()}
@@ -122,10 +129,14 @@ class VideoReader:
                 raise UserError(f"cannot read {self.path}: the video is damaged or cut short")
             if is_jpeg and packet.size:
                 check_jpeg(self.path, bytes(packet))
+            yield packet
+
+    def _decoded(self, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+        for packet in self._packets(container, stream):
             for frame in packet.decode():
                 if frame.is_corrupt:
                     raise UserError(f"cannot read {self.path}: a frame is damaged")
-                if self._size not in (None, (frame.height, frame.width)):
+                if self._size != (frame.height, frame.width):
                     raise UserError(f"cannot read {self.path}: its frames change their size")
                 yield frame
 
@@ -175,8 +186,8 @@ def _limit() -> dict[str, str]:
     return {"max_pixels": str(min(max_pixels(), 2**31 - 1))}
 
 
-def _seconds(ticks: int | None, frame: av.VideoFrame) -> Fraction:
-    return Fraction((ticks or 0) * (frame.time_base or 0))
+def _seconds(ticks: int | None, packet: av.Packet) -> Fraction:
+    return Fraction((ticks or 0) * (packet.time_base or 0))
 
 
 def _is_deep(frame: av.VideoFrame) -> bool:

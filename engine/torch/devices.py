@@ -1,13 +1,13 @@
 """The devices of `-g` for PyTorch: what they compute, copies that overlap it, CUDA graphs, memory."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from maskflownet.engine.contract import device_ids
+from maskflownet.engine.contract import OutOfMemory, device_ids
 from maskflownet.errors import UserError
 
 CPU = torch.device("cpu")
@@ -61,7 +61,7 @@ def enough_memory(what: str, advice: str) -> Iterator[None]:
         text = str(error)
         if not isinstance(error, MemoryError) and "out of memory" not in text and "can't allocate memory" not in text:
             raise
-        raise UserError(f"PyTorch cannot {what}: the memory does not suffice; {advice}") from error
+        raise OutOfMemory(f"PyTorch cannot {what}: the memory does not suffice; {advice}") from error
 
 
 class Streams:
@@ -102,7 +102,7 @@ class Streams:
             tensor.record_stream(self.computing)  # its memory is not given away before it is read
         return sent
 
-    def download(self, tensors: Sequence[torch.Tensor]) -> "Download":
+    def download(self, tensors: Iterable[torch.Tensor]) -> "Download":
         """Send tensors that `computing` makes to the host, without waiting."""
         self._downloads.wait_stream(self.computing)
         hosts = []

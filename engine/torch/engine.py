@@ -7,18 +7,30 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from maskflownet.checkpoints.records import Record
-from maskflownet.engine.contract import ALONE, Engine, Prediction, Processes, Sizing, TrainingSettings, shares
+from maskflownet.engine.contract import (
+    ALONE,
+    Drawing,
+    Drawn,
+    Engine,
+    Prediction,
+    Processes,
+    Sizing,
+    TrainingSettings,
+    shares,
+)
 from maskflownet.engine.graphs import graph_of
 from maskflownet.engine.torch.devices import Streams, enough_memory
 from maskflownet.engine.torch.fused import executor
 from maskflownet.engine.torch.module import computing, module_of
 from maskflownet.engine.torch.training import TorchTraining, centred, to_float
 from maskflownet.errors import UserError
+from maskflownet.reader.colour import colour_table, largest_motion, packed_colours, scale_of_flow_vis
 from maskflownet.settings.configs import NetworkConfig
 
 GRAPHS = 4  # sizes that are kept as CUDA graphs; each holds the memory of one forward pass
 SEEN = 16 * GRAPHS  # sizes that are remembered
-Arrays = Callable[[], "list[np.ndarray]"]
+BATCH_PIXELS = 8 * 720 * 1280  # of a batch for each GPU; larger ones gain nothing
+Arrays = Callable[[], dict[str, np.ndarray]]  # waits for what is predicted: by the names of `Drawn`, what is asked for
 
 
 class TorchEngine(Engine):
@@ -51,7 +63,8 @@ class TorchEngine(Engine):
         self.config, self.precision, self.processes = config, precision, processes
         self.torch_devices = [torch.device(device) for device in devices]
         self.devices = len(self.torch_devices)
-        self.ahead = 1 if self.torch_devices[0].type == "cuda" else 0
+        if self.torch_devices[0].type == "cuda":
+            self.ahead, self.batch_pixels = 1, BATCH_PIXELS * self.devices
         self._seed = seed
         settings = config.network
         self.rebuild(Record(settings.class_, settings.pyramid, flow_multiplier=settings.flow_multiplier))
@@ -85,11 +98,19 @@ class TorchEngine(Engine):
         }
 
     def submit(self, image_1, image_2, sizing=None, mask=True, warped=True) -> Callable[[], Prediction]:
+        arrays = self._submit(image_1, image_2, sizing, mask, warped, None)
+        return lambda: Prediction(**dict.fromkeys(Prediction._fields) | arrays())
+
+    def submit_drawn(self, image_1, image_2, sizing, mask, warped, drawing) -> Callable[[], Drawn]:
+        arrays = self._submit(image_1, image_2, sizing, mask, warped, drawing)
+        return lambda: Drawn(**dict.fromkeys(Drawn._fields) | arrays())
+
+    def _submit(self, image_1, image_2, sizing, *wanted) -> Arrays:
         if not self._runners:
             self._runners = [self._runner(network) for network in self.networks]
         if self._changed:
             self._tell_networks()
-        wanted = (sizing or Sizing(), mask, warped)
+        wanted = (sizing or Sizing(), *wanted)
         parts = shares(len(image_1), self.devices)
 
         def submit_parts() -> list[Arrays]:
@@ -97,11 +118,11 @@ class TorchEngine(Engine):
 
         submitted = self._with_memory(image_1.shape, submit_parts)
 
-        def result() -> Prediction:
-            outputs = self._with_memory(image_1.shape, lambda: [arrays() for arrays in submitted])
-            flow, *others = (part[0] if len(part) == 1 else np.concatenate(part) for part in zip(*outputs))
-            others = iter(others)
-            return Prediction(flow, next(others) if mask else None, next(others) if warped else None)
+        def result() -> dict[str, np.ndarray]:
+            first, *others = self._with_memory(image_1.shape, lambda: [arrays() for arrays in submitted])
+            if not others:
+                return first
+            return {name: np.concatenate([first[name], *(other[name] for other in others)]) for name in first}
 
         return result
 
@@ -155,6 +176,7 @@ class FlowComputation:
     def __init__(self, network: torch.nn.Module, precision: str, colour: str):
         device = next(network.parameters()).device
         self.network, self.precision, self.colour = network, precision, colour
+        self._colours: torch.Tensor | None = None  # made in the first drawing, which is not captured
         self.upsample_flow, self.upsample_mask, self.warp = (
             module_of(graph, device)
             for graph in (
@@ -165,8 +187,10 @@ class FlowComputation:
         )
 
     @torch.no_grad()
-    def __call__(self, images, sizing: Sizing, mask: bool, warped: bool, search: bool = False) -> list[torch.Tensor]:
-        """Two (N, H, W, 3) uint8 on the device -> flow (N, H, W, 2), then what is asked for."""
+    def __call__(
+        self, images, sizing: Sizing, mask: bool, warped: bool, drawing: Drawing | None, search: bool = False
+    ) -> dict[str, torch.Tensor]:
+        """Two (N, H, W, 3) uint8 on the device -> what is asked for, by the names of `Drawn`."""
         with computing("float32"):
             image_1, image_2 = (to_float(image) for image in images)
             fit, unfit = sizing.fitting(*image_1.shape[2:], pad, resize)
@@ -176,12 +200,24 @@ class FlowComputation:
             flow, factors = unfit(self.upsample_flow(flow.float())[0])  # (N, 2, H, W), (y, x)
             # Not as a tensor of factors, which would have to be sent to the device.
             flow = torch.cat([flow[:, i : i + 1] * factors[i] for i in range(2)], dim=1)
-            outputs = [flow.flip(1)]
+            outputs = {"flow": flow.flip(1)}
             if mask:
-                outputs.append(unfit(self.upsample_mask(visible.float())[0])[0])
+                outputs["mask"] = unfit(self.upsample_mask(visible.float())[0])[0]
             if warped:
-                outputs.append(self.warp(image_2, flow)[0])
-            return [output.permute(0, 2, 3, 1).contiguous() for output in outputs]
+                outputs["warped"] = self.warp(image_2, flow)[0]
+            outputs = {name: output.permute(0, 2, 3, 1).contiguous() for name, output in outputs.items()}
+            return outputs if drawing is None else self._drawn(outputs, drawing)
+
+    def _drawn(self, outputs: dict[str, torch.Tensor], drawing: Drawing) -> dict[str, torch.Tensor]:
+        flow = outputs["flow"] if drawing.vectors else outputs.pop("flow")
+        outputs["largest"] = largest_motion(flow, torch)
+        if drawing.max_flow is not None:
+            if self._colours is None:
+                self._colours = torch.from_numpy(colour_table()).to(flow.device)
+            scale = torch.full((), float(scale_of_flow_vis(drawing.max_flow)), device=flow.device)
+            packed = packed_colours(flow, scale, self._colours, torch)
+            outputs["colours"] = packed.view(torch.uint8).reshape(*packed.shape, 4)[..., :3].contiguous()
+        return outputs
 
 
 def pad(x: torch.Tensor, top: int, bottom: int, left: int, right: int) -> torch.Tensor:
@@ -204,7 +240,7 @@ class CPURunner:
     def __call__(self, images, *wanted) -> Arrays:
         """Two (N, H, W, 3) uint8 arrays -> function that gives the outputs of `FlowComputation`."""
         images = [torch.from_numpy(np.array(image, order="C")) for image in images]
-        outputs = [output.numpy() for output in self.compute(images, *wanted)]
+        outputs = {name: output.numpy() for name, output in self.compute(images, *wanted).items()}
         return lambda: outputs
 
 
@@ -225,9 +261,11 @@ class CUDARunner:
     def __call__(self, images, *wanted) -> Arrays:
         inputs = self.streams.upload(images)
         with self.streams():
-            return self.streams.download(self._compute(inputs, wanted)).arrays
+            outputs = self._compute(inputs, wanted)
+            download = self.streams.download(outputs.values())
+        return lambda: dict(zip(outputs, download.arrays()))
 
-    def _compute(self, inputs: list[torch.Tensor], wanted: tuple) -> list[torch.Tensor]:
+    def _compute(self, inputs: list[torch.Tensor], wanted: tuple) -> dict[str, torch.Tensor]:
         key = (inputs[0].shape, *wanted)
         if key not in self.graphs:
             if key not in self._seen:
@@ -244,7 +282,7 @@ class CUDARunner:
         for place, given in zip(static, inputs):
             place.copy_(given)
         graph.replay()
-        return [output.clone() for output in outputs]
+        return {name: output.clone() for name, output in outputs.items()}
 
     def _capture(self, inputs: list[torch.Tensor], wanted: tuple):
         static = [given.clone() for given in inputs]

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from maskflownet.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from maskflownet.checkpoints.records import Record
-from maskflownet.engine.contract import Sizing, shares
+from maskflownet.engine.contract import Drawing, Sizing, shares
 from maskflownet.errors import UserError
 from maskflownet.inference.metrics import measure, summarise
 from maskflownet.inference.predictor import Predictor
+from maskflownet.reader.colour import flow_to_colour
 from numpy.testing import assert_allclose
 
 from tests.known_engine import make, on_gpu
@@ -126,6 +127,23 @@ def test_outputs_that_are_not_asked_for_are_absent(engine_of, kind):
         assert (some.warped is None) == with_mask
         given = (some.mask, mask) if with_mask else (some.warped, warped)
         assert_allclose(*given, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("drawing", [Drawing(2.5, False), Drawing(2.5, True), Drawing(None, True)])
+def test_a_flow_is_drawn_where_it_is(engine_of, kind, drawing):
+    engine, images = engine_of(kind), images_of(2, 70, 100)
+    for _ in range(REPEATS):
+        drawn = engine.submit_drawn(*images, None, True, False, drawing)()
+        flow, mask, _ = engine.predict(*images, warped=False)
+        assert_allclose(drawn.mask, mask, rtol=0, atol=1e-4)
+        assert_allclose(drawn.largest, np.hypot(flow[..., 0], flow[..., 1]).max((1, 2)), rtol=0, atol=1e-4)
+        assert (drawn.flow is not None) == drawing.vectors and drawn.warped is None
+        if drawing.max_flow:
+            expected = np.stack([flow_to_colour(each, 2.5) for each in flow]).astype(int)
+            assert np.mean(np.abs(drawn.colours - expected) > 1) < 1e-3  # one that the jump at the scale parts
+        else:
+            assert drawn.colours is None
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -23,7 +23,7 @@ CLIPS = {  # name: (H, W), frames, rate
 def fails(path):
     """Return the one sentence with which a file is refused."""
     with pytest.raises(UserError) as caught:
-        VideoReader(path)
+        list(VideoReader(path))
     sentence = str(caught.value)
     assert sentence.startswith(f"cannot read {path}") and "\n" not in sentence
     return sentence
@@ -229,7 +229,7 @@ def test_most_damage_is_found(tmp_path, capfd, suffix, found):
     for data in damaged(video.path.read_bytes(), 40):
         (tmp_path / f"y{suffix}").write_bytes(data)
         try:
-            VideoReader(tmp_path / f"y{suffix}")
+            list(VideoReader(tmp_path / f"y{suffix}"))
         except UserError:
             refused += 1
     assert refused >= 40 * found
