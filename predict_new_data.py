@@ -1,6 +1,7 @@
 """Optical flow for your own images and videos; `--help` explains the arguments."""
 
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -63,6 +64,8 @@ def parse(arguments):
         "the pair; in a folder or video one scale for all frames, found in a first pass at low resolution)"
     )
     add("--max_flow", type=pixels, metavar="PX", help=scale)
+    codec = "encoder of a written .mp4 or .avi, of PyAV's FFmpeg, such as h264_nvenc (default: libx264, mjpeg)"
+    add("--codec", metavar="NAME", help=codec)
     rate = "frames per second of written videos (default: the video's own, 25 for a folder)"
     add("--fps", type=frame_rate, metavar="N", help=rate)
     return parser.parse_args(arguments)
@@ -87,6 +90,10 @@ def main(arguments):
     outputs = [Output(Path(args.output), "flow", args.kitti)]
     roles = {"flow": args.flow, "mask": args.mask, "warped": args.warped, "confidence": args.confidence}
     outputs += [Output(Path(path), role) for role, path in roles.items() if path is not None]
+    if args.codec:
+        outputs = [replace(o, codec=args.codec) if o.suffix in (".mp4", ".avi") else o for o in outputs]
+        if not any(output.codec for output in outputs):
+            raise UserError("--codec is for an .mp4 or .avi")
     check_outputs(source, outputs)
     if args.fps and not source.is_sequence:
         raise UserError("--fps is for folders and videos; a pair gives one picture")
@@ -98,7 +105,7 @@ def main(arguments):
         args.gpus,
         resize=args.resize,
         pad=args.pad,
-        batch=args.batch or 1,
+        batch=args.batch,
         engine=args.engine,
         precision=args.precision,
         colour=args.colour,

@@ -13,10 +13,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
-from itertools import islice
+from contextlib import closing, contextmanager, suppress
+from functools import partial
+from itertools import islice, repeat, takewhile
 from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any
@@ -228,6 +229,32 @@ class Pool:
         """End the workers once the tasks in their hands are done."""
         if self._executor:
             self._executor.shutdown(cancel_futures=True)
+
+
+def in_threads(calls: Iterable[Callable], threads: int, most: int) -> Iterator[Any]:
+    """Yield what calls return, in their order; at most `most` of them are begun and not yet yielded.
+
+    When this generator is closed, or a call raised an error, which is raised here, none is at work any more.
+    """
+    pending: deque = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for call in calls:
+                pending.append(pool.submit(call))
+                if len(pending) == most:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def ahead(items: Iterable, most: int) -> Iterator[Any]:
+    """Yield items that a thread makes, at most `most` before they are asked for; see `in_threads`."""
+    end = object()
+    made = in_threads(repeat(partial(next, iter(items), end)), 1, most)
+    with closing(made):
+        yield from takewhile(lambda item: item is not end, made)
 
 
 _work: Callable | None = None  # of this process, where it is a worker

@@ -62,10 +62,10 @@ def draw(prediction: Prediction | ConfidentPrediction, drawing: Drawing) -> Draw
     )
 
 
-def equal_sizes(items: Iterable, most: int, shape: Callable) -> Iterator[list]:
-    """Consecutive items of equal shape, at most `most` at a time: what an engine takes as one batch."""
-    for _, group in groupby(items, shape):
-        while batch := list(islice(group, most)):
+def equal_sizes(items: Iterable, most: Callable, shape: Callable) -> Iterator[list]:
+    """Consecutive items of equal shape, at most `most(shape)` at a time: what an engine takes as one batch."""
+    for equal, group in groupby(items, shape):
+        while batch := list(islice(group, most(equal))):
             yield batch
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
-from maskflownet.engine.contract import ConfidentPrediction, Engine, Sizing
+from maskflownet.engine.contract import ConfidentPrediction, Drawing, Drawn, Engine, Sizing, draw
 from maskflownet.inference.metrics import COUNTED, Measures, end_point_error, plane, sum_and_count, valid_pixels
 
 # Sundaram, Brox and Keutzer (ECCV 2010), equation 5: consistent where |f + b|^2 < SHARE (|f|^2 + |b|^2) + SLACK.
@@ -41,9 +41,15 @@ class Consistency(NamedTuple):
 
 
 def submit_both_ways(
-    engine: Engine, image_1: np.ndarray, image_2: np.ndarray, sizing: Sizing, mask: bool = True, warped: bool = True
-) -> Callable[[], ConfidentPrediction]:
-    """As `Engine.submit`, with the confidence beside the prediction.
+    engine: Engine,
+    image_1: np.ndarray,
+    image_2: np.ndarray,
+    sizing: Sizing,
+    mask: bool = True,
+    warped: bool = True,
+    drawing: Drawing | None = None,
+) -> Callable[[], ConfidentPrediction | Drawn]:
+    """As `Engine.submit`, with the confidence beside the prediction; drawn where a drawing is asked for.
 
     The N pairs and their swaps go to the engine as one batch of 2N.
     """
@@ -51,11 +57,12 @@ def submit_both_ways(
     there_and_back = np.concatenate([image_1, image_2]), np.concatenate([image_2, image_1])
     prediction = engine.submit(*there_and_back, sizing, mask, warped)
 
-    def result() -> ConfidentPrediction:
+    def result() -> ConfidentPrediction | Drawn:
         arrays = prediction()
         flow, *others = (None if array is None else array[:count] for array in arrays)
         confidences = [consistency(*flows).confidence for flows in zip(flow, arrays.flow[count:])]
-        return ConfidentPrediction(flow, *others, np.stack(confidences)[..., None])
+        confident = ConfidentPrediction(flow, *others, np.stack(confidences)[..., None])
+        return confident if drawing is None else draw(confident, drawing)
 
     return result
 

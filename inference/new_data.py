@@ -4,23 +4,26 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import islice, pairwise
+from functools import partial
+from itertools import chain, count, islice, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-from maskflownet.engine.contract import ConfidentPrediction, Prediction, Sizing
+from maskflownet.engine.contract import Drawing, Drawn, Sizing
 from maskflownet.errors import UserError
 from maskflownet.inference.predictor import Predictor
+from maskflownet.processes import ahead, in_threads
 from maskflownet.reader.colour import colour_scale, flow_to_colour, usual_motion
 from maskflownet.reader.files import atomic_path, natural
 from maskflownet.reader.formats import (
     PICTURE_SUFFIXES,
+    VIDEO_SUFFIXES,
     WRITABLE_SUFFIXES,
     read_images,
     read_samples,
@@ -30,12 +33,12 @@ from maskflownet.reader.formats import (
     write_flow,
     write_image,
 )
-from maskflownet.reader.video import VIDEO_SUFFIXES, VideoReader, VideoWriter
 from tqdm import tqdm
 
 ARRAYS = (".npy", ".npz")
 RAW = {"flow": (".flo", ".pfm", *ARRAYS), "mask": (".pfm", *ARRAYS), "warped": ARRAYS, "confidence": (".pfm", *ARRAYS)}
 GREY = ("mask", "confidence")  # roles of one channel
+THREADS = min(4, os.cpu_count() or 1)  # that read or write the files of a folder; each holds a picture or two
 NUMBERED = re.compile(r"%0?\d{0,2}d")
 # A first pass over a sequence finds one colour scale for all its frames.
 SCALE_SIDE = 256  # px, the longer side of its frames
@@ -89,7 +92,7 @@ class Frames:
 class Folder(Frames):
     """The pictures of a folder in natural order: frame_2 comes before frame_10.
 
-    All are decoded once when the folder is opened, so that a broken one is known at once.
+    All are decoded once when the folder is opened, so that a broken one is known at once; several at a time.
     """
 
     def __init__(self, path):
@@ -107,8 +110,8 @@ class Folder(Frames):
 
     def _samples(self):
         first = None
-        for path in self.paths:
-            samples = read_samples(path)
+        calls = (partial(read_samples, path) for path in self.paths)
+        for path, samples in zip(self.paths, in_threads(calls, THREADS, 2 * THREADS)):
             first = samples if first is None else first
             _check_same_size((self.paths[0], path), (first, samples))
             yield samples
@@ -128,9 +131,11 @@ class Folder(Frames):
 
 
 class Video(Frames):
-    """A video or GIF, decoded once when it is opened to count its frames and find damage."""
+    """A video or GIF."""
 
     def __init__(self, path):
+        from maskflownet.reader.video import VideoReader  # noqa: PLC0415 - folders do without PyAV
+
         self.paths = [Path(path)]
         self.reader = VideoReader(path)
         self.height, self.width = self.reader.height, self.reader.width
@@ -173,6 +178,7 @@ class Output:
     path: Path
     role: str  # the field: "flow", "mask", "warped" or "confidence"
     kitti: bool = False  # a .png in KITTI's 16-bit format instead of colours
+    codec: str | None = None  # the encoder of a video
 
     @property
     def suffix(self) -> str:
@@ -264,29 +270,46 @@ def predict_files(
     started = time.perf_counter()
     roles = {output.role for output in outputs}
     drawn = any(output.role == "flow" and output.is_drawn for output in outputs)
-    if drawn and max_flow is None and source.is_sequence:
-        max_flow = _scale_of(predictor, source)
-    stream = predictor.stream(source.pairs(), **{role: role in roles for role in ("mask", "warped", "confidence")})
-    largest = 0.0
+    vectors = any(output.role == "flow" and not output.is_drawn for output in outputs)
+    largest, pairs = 0.0, 0
     with ExitStack() as stack:
-        writers = [stack.enter_context(_writing(output, source, rate, max_flow)) for output in outputs]
-        bar = stack.enter_context(_bar(source, "flow"))
-        for prediction in stream:
-            if not np.isfinite(prediction.flow).all():
-                raise UserError("the network predicts values that are no numbers")
-            largest = max(largest, float(np.hypot(prediction.flow[..., 0], prediction.flow[..., 1]).max()))
-            for write in writers:
-                write(prediction)
-            bar.update()
+        # Opened before the first pass: what cannot be written is known at once.
+        writers = [stack.enter_context(_writer(output, source, rate)) for output in outputs]
+        if drawn and max_flow is None:
+            if source.is_sequence:
+                max_flow = _scale_of(predictor, source)
+            else:
+                vectors = True  # drawn when its largest motion is known
+        drawing = Drawing(max_flow if drawn else None, vectors)
+        asked = {role: role in roles for role in ("mask", "warped", "confidence")}
+
+        def stage(items: Generator) -> Generator:
+            return stack.enter_context(closing(items))  # ended with its thread when something fails
+
+        most = 2 * predictor.most(source.height, source.width)
+        images = stage(ahead(source.pairs(), most))
+        results = stage(ahead(predictor.stream(images, **asked, drawing=drawing), most))
+        results = _finite(results)
+        for writer, threads in writers:
+            results = stage(in_threads(map(writer, results), threads, 2 * threads))
+        for drawn_pair in _bar(source, "flow", results):
+            largest, pairs = max(largest, float(drawn_pair.largest)), pairs + 1
     seconds = time.perf_counter() - started
     if drawn and max_flow is None:
         max_flow = colour_scale(largest, source.height, source.width)
-    return Summary(source.count, source.height, source.width, seconds, largest, max_flow if drawn else None)
+    return Summary(pairs, source.height, source.width, seconds, largest, max_flow if drawn else None)
 
 
-def _bar(source: Pair | Frames, what: str) -> tqdm:
-    """A progress bar for a sequence on a terminal."""
-    return tqdm(desc=what, total=source.count, unit="pair", disable=None if source.is_sequence else True)
+def _finite(results: Iterable[Drawn]) -> Iterator[Drawn]:
+    for result in results:
+        if not np.isfinite(result.largest):
+            raise UserError("the network predicts values that are no numbers")
+        yield result
+
+
+def _bar(source: Pair | Frames, what: str, results: Iterable) -> tqdm:
+    """Show progress of a sequence on a terminal."""
+    return tqdm(results, what, source.count, unit="pair", disable=None if source.is_sequence else True)
 
 
 def _scale_of(predictor: Predictor, source: Frames) -> float:
@@ -297,13 +320,12 @@ def _scale_of(predictor: Predictor, source: Frames) -> float:
     reduced = min(1, SCALE_SIDE / max(source.height, source.width))
     height, width = Sizing().network_size(math.ceil(source.height * reduced), math.ceil(source.width * reduced))
     frames = (cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA) for frame in source.frames())
-    stream = replace(predictor, sizing=Sizing()).stream(pairwise(frames), mask=False, warped=False)
+    predictor = replace(predictor, sizing=Sizing())
     factors = np.float32([source.width / width, source.height / height])
-    motions = []
-    with _bar(source, "colour scale") as bar:
-        for prediction in stream:
-            motions.append(usual_motion(prediction.flow * factors))
-            bar.update()
+    with closing(ahead(pairwise(frames), 2 * predictor.most(height, width))) as pairs:
+        stream = predictor.stream(pairs, mask=False, warped=False)
+        bar = _bar(source, "first pass, for the colour scale (--max_flow does without)", stream)
+        motions = [usual_motion(prediction.flow * factors) for prediction in bar]
     at_rest = colour_scale(0, source.height, source.width)
     moving = [motion for motion in motions if motion > at_rest]
     usual = np.percentile(moving, SCALE_PERCENTILE, method="higher") if moving else 0
@@ -311,21 +333,34 @@ def _scale_of(predictor: Predictor, source: Frames) -> float:
 
 
 @contextmanager
-def _writing(
-    output: Output, source: Pair | Frames, rate: Fraction | None, max_flow: float | None
-) -> Iterator[Callable[[Prediction | ConfidentPrediction], None]]:
-    """Open an output; the result writes one prediction per call. A video appears when complete."""
+def _writer(
+    output: Output, source: Pair | Frames, rate: Fraction | None
+) -> Iterator[tuple[Callable[[Drawn], Callable[[], Drawn]], int]]:
+    """Open an output: a function that makes of a result the call that writes it, and how many threads may call.
+
+    A video appears when it is complete.
+    """
     if output.is_video:
-        with VideoWriter(output.path, rate or source.rate, source.height, source.width, source.pixel_aspect) as video:
-            yield lambda prediction: video.write(to_picture(output.role, getattr(prediction, output.role), max_flow))
-        return
-    paths = (output.path_of(number, source.is_sequence) for number in source.numbers)
-    yield lambda prediction: _write_file(output, next(paths), getattr(prediction, output.role), max_flow)
+        from maskflownet.reader.video import VideoWriter  # noqa: PLC0415
+
+        size = source.height, source.width
+        with VideoWriter(output.path, rate or source.rate, *size, source.pixel_aspect, output.codec) as video:
+            yield (lambda result: partial(_write_frame, video, output.role, result)), 1
+    else:
+        numbers = chain(source.numbers, count(source.count + 1))
+        paths = (output.path_of(number, source.is_sequence) for number in numbers)
+        yield (lambda result: partial(_write_file, output, next(paths), result)), THREADS
 
 
-def _write_file(output: Output, path: Path, values: np.ndarray, max_flow: float | None) -> None:
+def _write_frame(video, role: str, result: Drawn) -> Drawn:
+    video.write(_picture(role, result))
+    return result
+
+
+def _write_file(output: Output, path: Path, result: Drawn) -> Drawn:
+    values = getattr(result, output.role)
     if output.is_drawn:
-        picture = to_picture(output.role, values, max_flow)
+        picture = _picture(output.role, result)
         write_image(path, picture[..., :1] if output.role in GREY else picture)
     elif output.role == "flow":
         write_flow(path, values)
@@ -337,6 +372,13 @@ def _write_file(output: Output, path: Path, values: np.ndarray, max_flow: float 
                 np.savez_compressed(temporary, **{output.role: values})
             else:
                 np.save(temporary, values)
+    return result
+
+
+def _picture(role: str, result: Drawn) -> np.ndarray:
+    if role == "flow" and result.colours is not None:
+        return result.colours
+    return to_picture(role, getattr(result, role), None)
 
 
 def to_picture(role: str, values: np.ndarray, max_flow: float | None) -> np.ndarray:

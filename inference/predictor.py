@@ -9,13 +9,25 @@ from typing import Any
 
 import numpy as np
 from maskflownet.checkpoints.checkpoint import read_checkpoint
-from maskflownet.engine.contract import ConfidentPrediction, Engine, Prediction, Sizing, equal_sizes, singles
+from maskflownet.engine.contract import (
+    ConfidentPrediction,
+    Drawing,
+    Drawn,
+    Engine,
+    OutOfMemory,
+    Prediction,
+    Sizing,
+    equal_sizes,
+    singles,
+)
 from maskflownet.engine.load import load_engine
 from maskflownet.errors import UserError
 from maskflownet.inference.confidence import submit_both_ways
 from maskflownet.reader.formats import read_images
 from maskflownet.settings.configs import ENGINES, load_network_config
 from maskflownet.settings.folders import WEIGHTS
+
+MOST = 32  # pairs of a batch, however small; more gain nothing
 
 
 @dataclass(frozen=True)
@@ -28,10 +40,10 @@ class Predictor:
 
     engine: Engine  # with a loaded checkpoint
     sizing: Sizing = field(default_factory=Sizing)  # at which the network sees the images
-    batch: int = 1  # pairs of equal size that `stream` computes at a time
+    batch: int | None = None  # pairs of equal size that `stream` computes at a time; None: what pays and fits
 
     def __post_init__(self):
-        if self.batch < 1:
+        if self.batch is not None and self.batch < 1:
             raise UserError(f"a batch needs at least one pair, not {self.batch}")
 
     def __call__(self, image_1: Any, image_2: Any, confidence: bool = False) -> Prediction | ConfidentPrediction:
@@ -63,24 +75,48 @@ class Predictor:
         return next(singles(submit(image_1[None], image_2[None], self.sizing)()))
 
     def stream(
-        self, pairs: Iterable[tuple[Any, Any]], mask: bool = True, warped: bool = True, confidence: bool = False
-    ) -> Iterator[Prediction | ConfidentPrediction]:
+        self,
+        pairs: Iterable[tuple[Any, Any]],
+        mask: bool = True,
+        warped: bool = True,
+        confidence: bool = False,
+        drawing: Drawing | None = None,
+    ) -> Iterator[Prediction | ConfidentPrediction | Drawn]:
         """Predict pairs of single pictures one after the other, `batch` at a time where their sizes agree.
 
-        Yields one prediction without batch axis for each pair, in order. Holds at most one batch of pairs, or two
-        where the engine computes one while the other is on its way.
+        Yields one prediction without batch axis for each pair, in order; with a drawing it is a Drawn. Holds at most
+        one batch of pairs, or two where the engine computes one while the other is on its way. A batch that was not
+        asked for is halved where the memory does not suffice.
         """
-        submit = self._submit(confidence)
-        waiting: deque = deque()
-        for batch in equal_sizes(_read_pairs(pairs), self.batch, lambda pair: pair[0].shape):
-            waiting.append(submit(*map(np.stack, zip(*batch)), self.sizing, mask, warped))
-            if len(waiting) > self.engine.ahead:
-                yield from singles(waiting.popleft()())
+        submit, waiting, limit = self._submit(confidence, drawing), deque(), self.batch or MOST
+
+        def most(shape: tuple) -> int:
+            return min(limit, self.most(*shape[:2]))
+
+        for batch in equal_sizes(_read_pairs(pairs), most, lambda pair: pair[0].shape):
+            parts = [batch]
+            while parts:
+                try:
+                    waiting.append(submit(*map(np.stack, zip(*parts[0])), self.sizing, mask, warped))
+                    del parts[0]
+                except OutOfMemory:
+                    if self.batch or len(parts[0]) == 1:
+                        raise
+                    limit = (len(parts[0]) + 1) // 2
+                    parts[:1] = parts[0][:limit], parts[0][limit:]
+                if len(waiting) > self.engine.ahead:
+                    yield from singles(waiting.popleft()())
         while waiting:
             yield from singles(waiting.popleft()())
 
-    def _submit(self, confidence: bool):
-        return partial(submit_both_ways, self.engine) if confidence else self.engine.submit
+    def most(self, height: int, width: int) -> int:
+        """Pairs of a size that are computed at a time."""
+        return self.batch or min(MOST, max(1, self.engine.batch_pixels // (height * width)))
+
+    def _submit(self, confidence: bool, drawing: Drawing | None = None):
+        if confidence:
+            return partial(submit_both_ways, self.engine, drawing=drawing)
+        return partial(self.engine.submit_drawn, drawing=drawing) if drawing else self.engine.submit
 
 
 def load(
@@ -90,7 +126,7 @@ def load(
     *,
     resize: tuple[int, int] | None = None,
     pad: bool = False,
-    batch: int = 1,
+    batch: int | None = None,
     engine: str = ENGINES[0],
     precision: str | None = None,
     folder: Path = WEIGHTS,
@@ -111,8 +147,9 @@ def load(
         Height and width of the network's input, multiples of 64.
     pad : bool
         Repeat the edges instead of scaling the images.
-    batch : int
-        Pairs that `stream` computes at a time.
+    batch : int, optional
+        Pairs that `stream` computes at a time. Without it as many as pay and fit: one on a CPU, on a GPU eight of
+        720x1280.
     engine : {"auto", "torch", "mxnet"}
         "auto" is PyTorch where it is installed, else MXNet.
     precision : {"float32", "tf32", "bf16"}, optional

@@ -162,7 +162,7 @@ class _LabelledPairs:
 def _measured(engine: Engine, samples, options: ValidationOptions, mask: bool) -> Iterator[tuple[Labelled, Measured]]:
     """Predict labelled pairs in batches, and measure them one by one."""
     pairs = (pair for _, pair in samples)
-    for batch in equal_sizes(pairs, options.batch, lambda pair: pair.sample.img1.shape):
+    for batch in equal_sizes(pairs, lambda _: options.batch, lambda pair: pair.sample.img1.shape):
         images = (np.stack([getattr(pair.sample, name) for pair in batch]) for name in ("img1", "img2"))
         if options.confidence:
             prediction = submit_both_ways(engine, *images, options.sizing, warped=False)()

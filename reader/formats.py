@@ -30,6 +30,7 @@ from maskflownet.reader.files import PathLike, check_file, check_pixels, read_by
 from PIL import Image, ImageOps
 
 WRITABLE_SUFFIXES = (".png", ".jpg", ".jpeg", ".ppm", ".bmp", ".tif", ".tiff", ".webp")
+VIDEO_SUFFIXES = (".mp4", ".avi", ".gif")  # here, as reader/video.py needs PyAV
 PICTURE_SUFFIXES = (*WRITABLE_SUFFIXES, ".pgm", ".pbm")
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"

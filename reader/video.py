@@ -11,10 +11,8 @@ import av
 import numpy as np
 from maskflownet.errors import UserError
 from maskflownet.reader.files import PathLike, atomic_path, check_file, check_pixels, max_pixels
-from maskflownet.reader.formats import check_jpeg, sample_range, to_8bit
+from maskflownet.reader.formats import VIDEO_SUFFIXES, check_jpeg, sample_range, to_8bit
 from PIL import Image, ImageSequence
-
-VIDEO_SUFFIXES = (".mp4", ".avi", ".gif")
 
 _THREADS = min(4, os.cpu_count() or 1)  # each holds frames of its own, so this bounds the memory
 # A GIF counts hundredths of a second, and viewers slow a frame of fewer than two down to ten.
@@ -257,6 +255,27 @@ def _check_gif(path: Path) -> None:
         raise UserError(f"cannot read {path}: the GIF is damaged") from error
 
 
+_CRF = "18"  # quality of x264 and encoders that measure it alike; at this one hardly anything is seen to be lost
+_CODECS = {  # encoder, pixel format, options
+    # The encoder looks 40 frames ahead unless told; ten keep its memory small.
+    ".mp4": ("libx264", "yuv420p", {"crf": _CRF, "x264-params": "rc-lookahead=10"}),
+    ".avi": ("mjpeg", "yuvj444p", {"qmin": "1", "qmax": "2"}),
+    ".gif": ("gif", "pal8", {}),
+}
+
+
+def _pixel_format(codec: str) -> str:
+    """The pixel format in which a named encoder gets its frames; a UserError if FFmpeg has no such encoder."""
+    try:
+        found = av.codec.Codec(codec, "w")
+    except (av.codec.codec.UnknownCodecError, ValueError):
+        found = None
+    if found is None or not found.video_formats:
+        raise UserError(f"--codec {codec}: PyAV's FFmpeg has no encoder of videos of this name; libx264 is the default")
+    names = [pixels.name for pixels in found.video_formats]
+    return "yuv420p" if "yuv420p" in names else names[0]
+
+
 class VideoWriter:
     """Write a video frame by frame; a context manager.
 
@@ -269,16 +288,26 @@ class VideoWriter:
       keep the rate on average (30 per second is 3, 4, 3, 3, 4, ...); above 50 frames per second,
       which viewers do not play, 50 is written.
 
+    In an .mp4 or .avi `codec` replaces the encoder: one of PyAV's FFmpeg, such as h264_nvenc.
+
     Raises
     ------
     UserError
-        The suffix is unknown, or the file cannot be written.
+        The suffix or the encoder is unknown, or does not start here, or the file cannot be written.
     ValueError
         The rate or the size is not above 0, a frame has another shape or type, or the block ends
         without a frame.
     """
 
-    def __init__(self, path: PathLike, rate: Fraction, height: int, width: int, pixel_aspect: Fraction = _SQUARE):
+    def __init__(
+        self,
+        path: PathLike,
+        rate: Fraction,
+        height: int,
+        width: int,
+        pixel_aspect: Fraction = _SQUARE,
+        codec: str | None = None,
+    ):
         self.path = Path(path)
         self._suffix = self.path.suffix.lower()
         if self._suffix not in VIDEO_SUFFIXES:
@@ -289,6 +318,9 @@ class VideoWriter:
         self.rate = Fraction(rate).limit_denominator(100_000)
         if self._suffix == ".gif":
             self.rate = min(self.rate, Fraction(_GIF_MAX_RATE))
+        self._codec = _CODECS[self._suffix]
+        if codec is not None:
+            self._codec = codec, _pixel_format(codec), {"crf": _CRF, "cq": _CRF}
         self._written = 0
 
     def __enter__(self):
@@ -325,12 +357,7 @@ class VideoWriter:
             raise UserError(f"cannot write {self.path}: {error.strerror or error}") from error
 
     def _add_stream(self) -> av.VideoStream:
-        codec, pixels, options = {
-            # The encoder looks 40 frames ahead unless told; ten keep its memory small.
-            ".mp4": ("libx264", "yuv420p", {"crf": "18", "x264-params": "rc-lookahead=10"}),
-            ".avi": ("mjpeg", "yuvj444p", {"qmin": "1", "qmax": "2"}),
-            ".gif": ("gif", "pal8", {}),
-        }[self._suffix]
+        codec, pixels, options = self._codec
         if pixels == "yuv420p" and (self.height % 2 or self.width % 2):
             pixels = "yuv444p"
         stream = self._container.add_stream(codec, rate=self.rate)
@@ -339,10 +366,15 @@ class VideoWriter:
         stream.codec_context.sample_aspect_ratio = self.pixel_aspect
         stream.codec_context.thread_count = _THREADS
         stream.options = options
-        if codec == "libx264":
+        if pixels.startswith("yuv4"):
             # Stated, because players take an unmarked large video for BT.709 and shift its reds.
             stream.codec_context.colorspace = _BT601
             stream.codec_context.color_range = _STUDIO_RANGE
+        try:
+            stream.codec_context.open()
+        except av.error.FFmpegError as error:
+            reason = error.strerror or error
+            raise UserError(f"cannot write {self.path}: the encoder {codec} does not start here: {reason}") from error
         return stream
 
     def _palette_graph(self) -> av.filter.Graph:
