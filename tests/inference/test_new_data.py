@@ -1,5 +1,6 @@
 """A user's own images: what is read, what an output's suffix means, what is refused, how motion is coloured."""
 
+import threading
 import tracemalloc
 from fractions import Fraction
 from pathlib import Path
@@ -187,6 +188,35 @@ def test_memory_does_not_grow_with_a_videos_length(tmp_path):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[2] < 1.1 * peaks[1]
+
+
+def test_a_video_is_decoded_once_where_its_scale_is_given(tmp_path):
+    for options, passes in (({"max_flow": 5}, 1), ({}, 2)):
+        source, decoded = Video(make(tmp_path / "x.mp4", 5)), []
+        source.frames = lambda source=source, decoded=decoded: (decoded.append(1) or f for f in source.reader)
+        predict(source, (tmp_path / "y.mp4", "flow"), (tmp_path / "%d.flo", "flow"), **options)
+        assert len(decoded) == 5 * passes
+
+
+@pytest.mark.parametrize("where", ["frames", "network", "writing"])
+def test_an_error_anywhere_ends_all_threads_and_leaves_no_half_file(folder, tmp_path, where):
+    """Threads read, compute and write when one of them fails at the third pair."""
+
+    def rule(image_1, image_2):
+        if where == "network" and image_2[0, 0, 0] == 20:
+            raise UserError("lost the network")
+        return brightness(image_1, image_2)
+
+    if where == "frames":
+        (tmp_path / "frames/4.png").write_bytes(b"no picture")
+    if where == "writing":
+        (tmp_path / "3.flo").mkdir()
+    before = threading.active_count()
+    message = {"frames": "4.png", "network": "lost the network", "writing": "3.flo: it is a folder"}[where]
+    with pytest.raises(UserError, match=message):
+        predict(folder, (tmp_path / "x.mp4", "flow"), (tmp_path / "%d.flo", "flow"), rule=rule, max_flow=5, rate=25)
+    assert threading.active_count() == before
+    assert {path.name for path in tmp_path.iterdir()} <= {"frames", "1.flo", "2.flo", "3.flo"}
 
 
 def test_values_that_are_no_numbers_leave_no_file(folder, tmp_path):

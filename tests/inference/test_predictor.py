@@ -4,6 +4,7 @@ import importlib.util
 
 import numpy as np
 import pytest
+from maskflownet.engine.contract import OutOfMemory
 from maskflownet.errors import UserError
 from maskflownet.inference.confidence import consistency
 from maskflownet.inference.metrics import means, measure
@@ -64,6 +65,28 @@ def test_a_stream_mixes_no_sizes_and_holds_no_more_than_its_batch():
         assert len(taken) <= number + 2
     # Each batch holds its pairs and their swaps.
     assert [shape[:2] for shape, _ in engine.calls] == [(4, 64), (2, 64), (2, 65), (2, 64)]
+
+
+@pytest.mark.parametrize("asked", [None, 4])
+def test_a_batch_that_nobody_asked_for_is_halved_until_it_fits(asked):
+    class Small(KnownEngine):
+        batch_pixels = 8 * 64 * 80
+
+        def submit(self, image_1, *others):
+            result = super().submit(image_1, *others)
+            if len(image_1) > 2:
+                raise OutOfMemory("too little memory")
+            return result
+
+    engine = Small(lambda image_1, _: image_1[..., :2])
+    stream = Predictor(engine, batch=asked).stream((image(i), image(i)) for i in range(10))
+    if asked:
+        with pytest.raises(UserError, match="too little"):
+            list(stream)
+        return
+    for i, prediction in enumerate(stream):
+        assert (prediction.flow == image(i)[..., :2]).all()
+    assert [shape[0] for shape, _ in engine.calls] == [8, 4, 2, 2, 4, 2, 2, 2]
 
 
 @pytest.mark.parametrize(

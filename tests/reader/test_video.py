@@ -351,7 +351,23 @@ def test_a_wrong_frame(tmp_path, frame):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("codec", "suffix"), [("mpeg4", ".avi"), ("libx265", ".mp4"), ("png", ".avi")])
+def test_an_encoder_by_name(tmp_path, codec, suffix):
+    with VideoWriter(tmp_path / f"x{suffix}", Fraction(25), 48, 64, codec=codec) as video:
+        for picture in frames(5, 48, 64):
+            video.write(picture)
+    with av.open(str(video.path)) as container:
+        assert container.streams.video[0].codec_context.codec.canonical_name in {codec, "hevc"}
+    for read, picture in zip(VideoReader(video.path), frames(5, 48, 64), strict=True):
+        assert np.abs(read.astype(int) - picture).mean() < 8
+
+
 def test_what_cannot_be_written(tmp_path):
+    for codec in ("h265_nvenk", "aac"):
+        with pytest.raises(UserError, match=f"--codec {codec}: .* no encoder of videos"):
+            VideoWriter(tmp_path / "x.mp4", NTSC, 48, 64, codec=codec)
+    with pytest.raises(UserError, match="the encoder mpeg4 does not start here"):
+        make(tmp_path / "x.mp4", height=47, codec="mpeg4")  # it has no 4:4:4
     with pytest.raises(UserError, match="suffix is one of .mp4, .avi, .gif"):
         VideoWriter(tmp_path / "x.png", NTSC, 48, 64)
     with pytest.raises(UserError, match="does not exist"):
