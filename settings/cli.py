@@ -171,7 +171,8 @@ def add_sizing(parser: argparse.ArgumentParser) -> None:
 
 
 def add_batch(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--batch", type=count, metavar="N", help="pairs predicted at a time (default 1)")
+    batch = "pairs predicted at a time (default: 1 to validate; new data on GPUs: as many as pay and fit)"
+    parser.add_argument("--batch", type=count, metavar="N", help=batch)
 
 
 def add_output_root(parser: argparse.ArgumentParser) -> None:
