@@ -21,6 +21,7 @@ from maskflownet.settings.cli import (
     add_sizing,
     add_training,
     count,
+    readers_of,
     run,
 )
 from maskflownet.settings.configs import load_network_config
@@ -132,7 +133,7 @@ def run_export(args, config):
 def run_validation(args, config):
     refuse_torchrun("--valid")
     data_config = load_data_config(args.dataset_cfg) if args.dataset_cfg else None
-    options = ValidationOptions(Sizing(args.resize, args.pad), args.batch or 1, args.workers, args.confidence)
+    options = ValidationOptions(Sizing(args.resize, args.pad), args.batch or 1, readers_of(args), args.confidence)
     roots, checkpoint = Roots(parse_roots(args.data_root)), read(args)
     found = validation_sets(data_config, roots, config.network.class_, args.debug)
     engine = load_engine(config, checkpoint, args.gpus, args.engine, args.precision)
@@ -165,7 +166,7 @@ def run_submission(args, config):
     sizing, roots, checkpoint = Sizing(args.resize, args.pad), Roots(parse_roots(args.data_root)), read(args)
     engine = load_engine(config, checkpoint, args.gpus, args.engine, args.precision)
     predictor, flows = Predictor(engine, sizing, args.batch or 1), args.output_root / "flows"
-    for submission in write_submissions(predictor, roots, checkpoint.path.stem, flows, args.workers):
+    for submission in write_submissions(predictor, roots, checkpoint.path.stem, flows, readers_of(args)):
         print(f"{submission.name}: {submission.count} files in {submission.folder}, {submission.archive}")
 
 

@@ -16,6 +16,7 @@ from maskflownet.settings.configs import ENGINES, PRECISIONS
 from maskflownet.settings.folders import ROOT
 
 UNEXPECTED, FAILED, INTERRUPTED = 1, 2, 130
+READERS = 6  # processes per GPU: more slowed four GPUs of one host down (docs/speed.md)
 
 
 class Parser(argparse.ArgumentParser):
@@ -154,6 +155,14 @@ def add_colour(parser: argparse.ArgumentParser) -> None:
         order.add_argument(f"--{colour.lower()}", action="store_const", const=colour, dest="colour", help=text)
 
 
+def readers_of(args) -> int:
+    """Processes that read data ahead: those of `--workers`, by default some per GPU, each on a core of its own."""
+    if args.workers is not None:
+        return args.workers
+    gpus = sum(1 for gpu in args.gpus.split(",") if gpu)
+    return max(0, min(READERS * gpus, (os.cpu_count() or 1) - gpus))
+
+
 def add_devices(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-g", "--gpus", default="", metavar="IDS", help="GPU ids such as 0,1; default: the CPU")
     engine = "what executes the networks (default auto: PyTorch where it is installed, else MXNet, the reference)"
@@ -196,6 +205,8 @@ def add_training(parser: argparse.ArgumentParser) -> None:
         "synthetic scenes; may be repeated; without it MASKFLOWNET_NAME in the environment or NAME in paths.yaml"
     )
     add("--data_root", action="append", default=[], metavar="NAME=DIR", help=root)
-    workers = "processes that read data ahead (default 0: the program itself reads)"
-    add("--workers", type=whole_number, default=0, metavar="N", help=workers)
+    workers = (
+        f"processes that read data ahead, 0: the program itself reads (default: {READERS} per GPU, as cores allow)"
+    )
+    add("--workers", type=whole_number, metavar="N", help=workers)
     add_output_root(parser)

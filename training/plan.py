@@ -8,6 +8,7 @@ import numpy as np
 from maskflownet.checkpoints.checkpoint import Checkpoint
 from maskflownet.engine.contract import Processes
 from maskflownet.errors import UserError
+from maskflownet.settings.cli import readers_of
 from maskflownet.settings.configs import DataConfig, NetworkConfig, Optimizer
 from maskflownet.settings.datasets import Roots, parse_roots
 from maskflownet.settings.folders import LOGS, WEIGHTS
@@ -40,7 +41,7 @@ class Options:
             seed=args.seed,
             debug=args.debug,
             shard=args.shard,
-            readers=args.workers,
+            readers=readers_of(args),
             skip_damaged=args.skip_damaged,
             scale=args.scale,
             roots=Roots(parse_roots(args.data_root)),

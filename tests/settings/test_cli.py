@@ -1,6 +1,7 @@
 """What all programs share: how they end, and numbers of arguments."""
 
 import argparse
+import os
 import subprocess
 import sys
 from fractions import Fraction
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from maskflownet.errors import UserError
-from maskflownet.settings.cli import count, frame_rate, height_width, run, seed
+from maskflownet.settings.cli import count, frame_rate, height_width, readers_of, run, seed
 
 PROGRAM = """
 import sys
@@ -108,3 +109,19 @@ def test_numbers_of_arguments():
         Fraction(30000, 1001),
     ]
     assert height_width("64,128") == (64, 128)
+
+
+@pytest.mark.parametrize(
+    ("given", "gpus", "cores", "readers"),
+    [
+        (None, "", 8, 0),
+        (None, "0", 16, 6),
+        (None, "0,1,2,3", 64, 24),
+        (None, "0,1", 8, 6),
+        (None, "0", 1, 0),
+        (2, "0", 1, 2),
+    ],
+)
+def test_readers_suit_the_gpus_and_the_cores(given, gpus, cores, readers, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    assert readers_of(argparse.Namespace(workers=given, gpus=gpus)) == readers
