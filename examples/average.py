@@ -1,0 +1,40 @@
+"""One clean picture from a burst: python -m maskflownet.examples.average OUT.png FIRST.png OTHER.png ...
+
+Every picture is moved onto the first one along the flow; their mean has less noise. What the mask says is hidden, or
+what does not look like the first picture, counts little.
+"""
+
+import sys
+from pathlib import Path
+
+import cv2
+import maskflownet
+import numpy as np
+from maskflownet.reader.formats import read_images, write_image
+from maskflownet.settings.cli import Parser, add_devices, run
+
+
+def average(predictor, images):
+    """Return the mean (H, W, 3) uint8 of the first picture and of the others where they show the same."""
+    first = images[0] / np.float32(255)
+    total, weight = first, 1
+    for prediction in predictor.stream((images[0], other) for other in images[1:]):
+        difference = cv2.GaussianBlur(prediction.warped - first, (0, 0), 2)  # blurred: without the noise
+        seen = prediction.mask * np.exp(-np.square(difference / 0.08).mean(axis=2, keepdims=True))
+        total, weight = total + seen * prediction.warped, weight + seen
+    return np.clip(np.rint(255 * total / weight), 0, 255).astype(np.uint8)
+
+
+def main(arguments):
+    parser = Parser(description=__doc__.splitlines()[0])
+    for name, kind in (("out", None), ("first", None), ("other", "+")):
+        parser.add_argument(name, type=Path, nargs=kind, metavar=name.upper())
+    add_devices(parser)
+    args = parser.parse_args(arguments)
+    images = read_images([args.first, *args.other])
+    predictor = maskflownet.load(gpus=args.gpus, engine=args.engine, precision=args.precision)
+    write_image(args.out, average(predictor, images))
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
