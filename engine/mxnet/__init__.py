@@ -94,7 +94,7 @@ class MXNetEngine(Engine):
 
     name = "mxnet"
 
-    def __init__(self, config: NetworkConfig, contexts: list, seed: int = 0, processes: Processes = ALONE):
+    def __init__(self, config: NetworkConfig, contexts: list, seed: int | None = 0, processes: Processes = ALONE):
         self.config, self.processes = config, processes
         self.contexts, self.devices = contexts, len(contexts)
         self._seed = seed
@@ -108,7 +108,7 @@ class MXNetEngine(Engine):
     def rebuild(self, record: Record) -> None:
         self.record = record
         self.network = build_network(record.network, record.flow_multiplier, record.pyramid)
-        mx.random.seed(self._seed)
+        mx.random.seed(self._seed or 0)
         self.network.initialize(mx.init.MSRAPrelu(slope=SLOPE), ctx=self.contexts)
         self.network.hybridize(static_alloc=True)
 

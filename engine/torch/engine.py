@@ -42,8 +42,8 @@ class TorchEngine(Engine):
     ----------
     config : NetworkConfig
     devices : sequence of torch.device
-    seed : int
-        Of the initial parameters.
+    seed : int or None
+        Of the initial parameters; None leaves them 0: all are going to be assigned.
     precision : {"float32", "tf32", "bf16"}
         Of the network's matrix products on GPUs; everything else is float32.
     processes : Processes
@@ -56,7 +56,7 @@ class TorchEngine(Engine):
         self,
         config: NetworkConfig,
         devices: Sequence[torch.device],
-        seed: int = 0,
+        seed: int | None = 0,
         precision: str = "float32",
         processes: Processes = ALONE,
     ):
@@ -65,18 +65,20 @@ class TorchEngine(Engine):
         self.devices = len(self.torch_devices)
         if self.torch_devices[0].type == "cuda":
             self.ahead, self.batch_pixels = 1, BATCH_PIXELS * self.devices
-        self._seed = seed
+        self._seed, self._built = seed, None
         settings = config.network
         self.rebuild(Record(settings.class_, settings.pyramid, flow_multiplier=settings.flow_multiplier))
 
     def rebuild(self, record: Record) -> None:
         self.record = record
-        graph = graph_of(
-            "network", network=record.network, flow_multiplier=record.flow_multiplier, pyramid=record.pyramid
-        )
-        self.networks = [executor(graph, device, self.precision) for device in self.torch_devices]
-        for network in self.networks:
-            network.initialise(self._seed)
+        settings = {name: getattr(record, name) for name in ("network", "flow_multiplier", "pyramid")}
+        if settings != self._built:
+            graph = graph_of("network", **settings)
+            self.networks = [executor(graph, device, self.precision) for device in self.torch_devices]
+            self._built = settings
+        if self._seed is not None:
+            for network in self.networks:
+                network.initialise(self._seed)
         self._runners: list = []
         self.parameters_changed()
 

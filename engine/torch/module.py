@@ -25,16 +25,17 @@ class GraphModule(torch.nn.Module):
     """Executes a graph node by node, for any batch and image size.
 
     Nodes that depend on neither an input nor a parameter are computed once, at construction; their
-    values move with the module but are no part of its state. Raises UserError if the graph has an operator, or an
-    attribute of one, that the table lacks.
+    values move with the module but are no part of its state. With `owner` it computes with the parameters of that
+    module. Raises UserError if the graph has an operator, or an attribute of one, that the table lacks.
     """
 
-    def __init__(self, graph: Graph, operators: Mapping[str, Operator] = OPERATORS):
+    def __init__(self, graph: Graph, operators: Mapping[str, Operator] = OPERATORS, owner: "GraphModule | None" = None):
         super().__init__()
         self.graph = graph
         for node in graph.nodes:
             _check(node, operators)
-        self._leaves = {name: self._add(name, shape) for name, shape in graph.parameters.items()}
+        shapes = graph.parameters.items()
+        self._leaves = owner._leaves if owner else {name: self._add(name, shape) for name, shape in shapes}
         computed, constants = _fold(graph, operators)
         self._steps = _plan(graph, computed, operators)
         used = {ref for step in self._steps for ref in step.inputs} | set(graph.outputs)

@@ -59,10 +59,7 @@ class CPUNetwork(GraphModule):
         super().__init__(fused_graph(graph), {**OPERATORS, **kinds})
         self._threads, self._lock = Threads(), threading.Lock()
         self._packed: dict[str, tuple[list, object]] = {}
-        self.plain = GraphModule(graph)
-        # It computes with the parameters of this module instead of its own.
-        self.plain._modules.clear()
-        self.plain._leaves = self._leaves
+        self.plain = GraphModule(graph, owner=self)
 
     def parameters_changed(self) -> None:
         """To be called after a change that PyTorch does not count, such as through ``.data``."""

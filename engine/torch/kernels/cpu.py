@@ -43,6 +43,7 @@ REACH = 6  # inputs of a tile along an axis
 POSITIONS = REACH * REACH  # of a transformed tile: 6 column + row
 POINTS = (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)
 BLOCK = 16  # columns of a block of the correlation
+FILTERS = 1 << 13  # filters that are transformed at once: what they need in float64 stays in the cache
 CHUNK = 1 << 22  # elements of gathered features that are held at once
 
 
@@ -259,6 +260,7 @@ def _polynomial(roots: Tensor) -> Tensor:
 
 _OUTPUTS, _INPUTS, _FILTERS = _matrices()
 _INPUT = _INPUTS.float()
+_FILTER = torch.kron(_FILTERS, _FILTERS)  # (36, 9) float64
 _OUTPUT = torch.kron(_OUTPUTS, _OUTPUTS).float()  # (16, 36)
 
 
@@ -266,9 +268,11 @@ def transform_filters(weight: Tensor) -> Tensor:
     """(outputs, inputs, 3, 3) -> (36, inputs, outputs) float32, computed in float64."""
     outputs, inputs = weight.shape[:2]
     # Columns before rows, as in the tiles.
-    taps = weight.detach().double().permute(3, 2, 1, 0).reshape(9, inputs * outputs)
-    result = torch.kron(_FILTERS, _FILTERS) @ taps
-    return result.float().view(POSITIONS, inputs, outputs)
+    taps = weight.detach().permute(3, 2, 1, 0).reshape(9, inputs * outputs)
+    result = torch.empty(POSITIONS, inputs * outputs)
+    for some, place in zip(taps.split(FILTERS, dim=1), result.split(FILTERS, dim=1)):
+        place.copy_(_FILTER @ some.double())
+    return result.view(POSITIONS, inputs, outputs)
 
 
 class Strip(NamedTuple):
