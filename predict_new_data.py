@@ -114,7 +114,7 @@ def main(arguments):
     pairs = "1 pair" if done.pairs == 1 else f"{done.pairs} pairs"
     colours = f"full colour is {done.max_flow} px (--max_flow {done.max_flow}); " if done.max_flow else ""
     print(
-        f"{pairs} of {done.height}x{done.width} in {done.seconds:.1f} s; "
+        f"{pairs} of {done.height}x{done.width} in {done.seconds:.2f} s; "
         f"largest motion {done.largest:.1f} px; {colours}wrote {', '.join(str(o.path) for o in outputs)}"
     )
 

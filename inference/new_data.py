@@ -274,7 +274,7 @@ def predict_files(
     largest, pairs = 0.0, 0
     with ExitStack() as stack:
         # Opened before the first pass: what cannot be written is known at once.
-        writers = [stack.enter_context(_writer(output, source, rate)) for output in outputs]
+        writers = [stack.enter_context(writing(output, source, rate)) for output in outputs]
         if drawn and max_flow is None:
             if source.is_sequence:
                 max_flow = _scale_of(predictor, source)
@@ -333,10 +333,10 @@ def _scale_of(predictor: Predictor, source: Frames) -> float:
 
 
 @contextmanager
-def _writer(
+def writing(
     output: Output, source: Pair | Frames, rate: Fraction | None
 ) -> Iterator[tuple[Callable[[Drawn], Callable[[], Drawn]], int]]:
-    """Open an output: a function that makes of a result the call that writes it, and how many threads may call.
+    """Open an output: a function that makes of a result the call that writes it, and how many threads may do that.
 
     A video appears when it is complete.
     """

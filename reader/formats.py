@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 import simplejpeg
 from maskflownet.errors import UserError
-from maskflownet.reader.files import PathLike, check_file, check_pixels, read_bytes, write_bytes
+from maskflownet.reader.files import PathLike, atomic_path, check_file, check_pixels, read_bytes, write_bytes
 from PIL import Image, ImageOps
 
 WRITABLE_SUFFIXES = (".png", ".jpg", ".jpeg", ".ppm", ".bmp", ".tif", ".tiff", ".webp")
@@ -358,8 +358,11 @@ def write_flo(path: PathLike, flow: np.ndarray, valid: np.ndarray | None = None)
     """Write a Middlebury ``.flo`` file; parameters and errors as `write_flow`."""
     flow, known = _checked(flow, valid)
     height, width = known.shape
-    flow[~known] = _UNKNOWN
-    write_bytes(path, _FLO_MAGIC + struct.pack("<ii", width, height) + flow.astype("<f4").tobytes())
+    if valid is not None:
+        flow[~known] = _UNKNOWN
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:  # a sum would copy it
+        file.write(_FLO_MAGIC + struct.pack("<ii", width, height))
+        file.write(flow.astype("<f4", copy=False))
 
 
 def read_pfm(path: PathLike) -> np.ndarray:

@@ -336,7 +336,7 @@ class VideoWriter:
         expected = (self.height, self.width, 3)
         if frame.shape != expected or frame.dtype != np.uint8:
             raise ValueError(f"a frame of this video is {expected} uint8, not {frame.shape} {frame.dtype}")
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+        picture = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(frame), format="rgb24")
         picture.pts = self._written
         picture.time_base = 1 / self.rate
         self._encode(picture)
