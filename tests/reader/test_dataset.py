@@ -86,20 +86,6 @@ def test_other_parts_other_folders_and_empty_sets_are_errors(tmp_path, cls, make
         cls(root, "all")
 
 
-def test_yields_the_documented_types(tmp_path):
-    sample = Listed(tmp_path, [make_pair(tmp_path)])[0]
-    assert sample.img1.shape == sample.img2.shape == (8, 12, 3)
-    assert sample.img1.dtype == sample.img2.dtype == np.uint8
-    assert sample.flow.shape == (8, 12, 2)
-    assert sample.flow.dtype == np.float32
-    assert sample.mask.shape == (8, 12, 1)
-    assert sample.mask.dtype == np.uint8
-    np.testing.assert_array_equal(sample.img1, trees.picture(1, (8, 12)))
-    np.testing.assert_array_equal(sample.img2, trees.picture(2, (8, 12)))
-    np.testing.assert_array_equal(sample.flow, trees.flow(3, (8, 12)))
-    assert sample.name == "one"
-
-
 def test_nothing_is_dropped_and_the_end_is_an_end(tmp_path):
     pair = make_pair(tmp_path)
     dataset = Listed(tmp_path, [pair._replace(name=str(k)) for k in range(7)])

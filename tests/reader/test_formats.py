@@ -51,29 +51,21 @@ def flow():
 
 
 @pytest.mark.parametrize("suffix", [*FLOW_SUFFIXES, ".FLO"])
-def test_round_trip(tmp_path, flow, suffix):
-    path = tmp_path / f"flow{suffix}"
-    write_flow(path, flow)
-    read, mask = read_flow(path)
-    np.testing.assert_array_equal(read, flow)
-    assert read.dtype == np.float32 and read.flags.writeable and read.flags.c_contiguous
-    assert mask.shape == (7, 5, 1) and mask.dtype == np.uint8
-    assert (mask == 255).all()
-    assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("suffix", FLOW_SUFFIXES)
-@pytest.mark.parametrize("shape", [(7, 5), (7, 5, 1)])
-def test_round_trip_with_a_mask(tmp_path, flow, suffix, shape):
-    known = np.random.RandomState(1).rand(7, 5) < 0.5
+@pytest.mark.parametrize("shape", [None, (7, 5), (7, 5, 1)])
+def test_round_trip(tmp_path, flow, suffix, shape):
+    path, valid, known = tmp_path / f"flow{suffix}", None, np.ones((7, 5), bool)
+    if shape:
+        known = np.random.RandomState(1).rand(7, 5) < 0.5
+        flow[0, 0], known[0, 0] = np.nan, False  # what an unknown pixel holds does not matter
+        valid = (known * np.uint8(255)).reshape(shape)
     before = flow.copy()
-    flow[0, 0], known[0, 0] = np.nan, False  # what an unknown pixel holds does not matter
-    before[0, 0] = np.nan
-    write_flow(tmp_path / f"flow{suffix}", flow, (known * np.uint8(255)).reshape(shape))
+    write_flow(path, flow, valid)
     np.testing.assert_array_equal(flow, before)  # the caller's array is untouched
-    read, mask = read_flow(tmp_path / f"flow{suffix}")
-    np.testing.assert_array_equal(mask[..., 0], known * 255)
+    read, mask = read_flow(path)
+    np.testing.assert_array_equal(mask, known[..., None] * np.uint8(255))
     np.testing.assert_array_equal(read, np.where(known[..., None], flow, 0))
+    assert read.dtype == np.float32 and read.flags.writeable and read.flags.c_contiguous and mask.dtype == np.uint8
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("suffix", [".flo", ".pfm", ".npy", ".npz"])
@@ -97,11 +89,6 @@ def test_flo_by_hand(tmp_path):
     assert (tmp_path / "y.flo").read_bytes() == path.read_bytes()
 
 
-def test_flo_is_what_opencv_reads(tmp_path, flow):
-    write_flo(tmp_path / "x.flo", flow)
-    np.testing.assert_array_equal(cv2.readOpticalFlow(str(tmp_path / "x.flo")), flow)
-
-
 @pytest.mark.parametrize(("order", "scale"), [("<", b"-1.0"), (">", b"1.0"), ("<", b"-1e0")])
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
 def test_pfm_byte_orders_and_rows(tmp_path, order, scale, end):
@@ -120,13 +107,6 @@ def test_pfm_of_one_channel(tmp_path):
     np.testing.assert_array_equal(read_pfm(path), [[1, 2, 3]])
     with pytest.raises(UserError, match="it has one channel"):
         read_flow(path)
-
-
-def test_pfm_is_what_opencv_reads(tmp_path, flow):
-    write_flow(tmp_path / "x.pfm", flow)
-    bgr = cv2.imread(str(tmp_path / "x.pfm"), cv2.IMREAD_UNCHANGED)
-    np.testing.assert_array_equal(bgr[..., 2:0:-1], flow)
-    assert (bgr[..., 0] == 0).all()
 
 
 def test_kitti_by_hand(tmp_path):
@@ -229,14 +209,6 @@ def test_a_cut_or_lying_npy(tmp_path):
             read_flow(put(tmp_path / "wrong.npy", wrong))
 
 
-def test_a_damaged_npz(tmp_path):
-    write_flow(tmp_path / "x.npz", np.zeros((99, 99, 2), np.float32))
-    data = bytearray((tmp_path / "x.npz").read_bytes())
-    data[60:90] = b"\xff" * 30
-    with pytest.raises(UserError, match="damaged"):
-        read_flow(put(tmp_path / "wrong.npz", bytes(data)))
-
-
 @pytest.mark.parametrize("suffix", FLOW_SUFFIXES)
 def test_missing(tmp_path, flow, suffix):
     with pytest.raises(UserError, match="there is no such file"):
@@ -264,19 +236,6 @@ def test_real_flo(shared):
         assert np.hypot(*flow[known].T).mean() == pytest.approx(mean, abs=1e-3)
     flow, mask = read_flow(folder / "RubberWhale" / "flow10.flo")
     assert 0 < (mask == 0).sum() < mask.size / 10
-
-
-def test_real_kitti(shared, tmp_path):
-    folder = shared / "data" / "pairs" / "kitti" / "flowpy_000010"
-    flow, mask = read_flow(folder / "flow_occ.png")
-    assert flow.shape == (375, 1242, 2)
-    noc, noc_mask = read_flow(folder / "flow_noc.png")
-    assert 0 < (noc_mask == 255).sum() < (mask == 255).sum() < mask.size
-    np.testing.assert_array_equal(flow[noc_mask[..., 0] == 255], noc[noc_mask[..., 0] == 255])
-    write_flow(tmp_path / "x.png", flow, mask)
-    again, again_mask = read_flow(tmp_path / "x.png")
-    np.testing.assert_array_equal(again, flow)
-    np.testing.assert_array_equal(again_mask, mask)
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (3, 5, 1)])
@@ -361,14 +320,6 @@ def test_any_netpbm_header(tmp_path, data, first):
     read = read_image(put(tmp_path / "x.ppm", data))
     assert read.shape == (1, 2, 3)
     assert tuple(read[0, 0]) == first
-
-
-def test_a_mask_of_three_channels_is_one_channel(tmp_path):
-    colour = np.zeros((4, 6, 3), np.uint8)
-    colour[:, 3:] = 255
-    mask = read_mask(put(tmp_path / "m.png", encode(".png", colour)))
-    assert mask.shape == (4, 6, 1)
-    assert (mask[:, :3] == 0).all() and (mask[:, 3:] == 255).all()
 
 
 def test_exif_orientation_is_applied(tmp_path):
@@ -474,24 +425,6 @@ def test_what_cannot_be_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_real_pictures(shared):
-    pairs = shared / "data" / "pairs"
-    sizes = {
-        "middlebury/RubberWhale/frame10.png": (388, 584),
-        "sintel/alley_1_0002_clean/frame_0002.png": (436, 1024),
-        "kitti/flowpy_000010/frame1.png": (375, 1242),
-        "flyingchairs/flownet2_0000000/img1.ppm": (384, 512),
-    }
-    for name, size in sizes.items():
-        image = read_image(pairs / name)
-        assert image.shape == (*size, 3)
-        assert image.dtype == np.uint8
-        np.testing.assert_array_equal(image, cv2.imread(str(pairs / name))[..., ::-1])
-    invalid = read_mask(pairs / "sintel" / "alley_1_0002_clean" / "invalid.png")
-    assert invalid.shape == (436, 1024, 1)
-    assert set(np.unique(invalid)) <= {0, 255}
-
-
 def test_arrays_become_what_files_become():
     colour = smooth()
     assert read_image(colour) is not None and (read_image(colour) == colour).all()
@@ -517,12 +450,6 @@ def test_pil_pictures_become_what_their_files_become(tmp_path, mode):
     picture.save(tmp_path / "x.tiff")
     atol = 1 if mode == "CMYK" else 0
     np.testing.assert_allclose(read_image(picture).astype(int), read_image(tmp_path / "x.tiff").astype(int), atol=atol)
-
-
-def test_tensors_become_what_arrays_become():
-    torch = pytest.importorskip("torch")
-    for colour in (smooth(), np.stack([smooth()] * 2)):
-        assert (read_image(torch.from_numpy(colour)) == colour).all()
 
 
 def test_the_bits_of_a_camera_do_not_matter(shared):

@@ -23,11 +23,6 @@ def test_every_kind_of_folder(tmp_path):
     np.testing.assert_array_equal(dataset.noc(2), trees.holes())
 
 
-def test_pictures_are_in_the_order_of_their_numbers(tmp_path):
-    pair = Pairs(trees.make_pairs(tmp_path), "test").pairs[-1]
-    assert (pair.img1[-9:], pair.img2[-10:]) == ("shot9.png", "shot10.png")
-
-
 def test_a_root_may_be_one_pair(tmp_path):
     folder = trees.make_pairs(tmp_path) / "middlebury" / "Venus"
     assert [pair.name for pair in Pairs(folder, "test").pairs] == ["Venus"]

@@ -1,6 +1,5 @@
 """From a dataset config and roots to readers, and where the roots come from."""
 
-from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -108,36 +107,15 @@ def test_passes(roots):
     assert list(validation_sets(clean, roots, "MaskFlownet").sets) == ["sintel.training2.final"]
 
 
-def test_pairs_of_the_users_own_with_labels(roots):
-    config = replace(load_data_config("chairs"), dataset={"pairs": 8}, validation=("pairs",))
-    assert lengths(training_parts(config, roots)) == [(5, 8)]
-    (title, dataset), *rest = validation_sets(config, roots, "MaskFlownet").sets.items()
-    assert (title, len(dataset), rest) == ("pairs.all", 5, [])
-
-
-def test_shard_thins_only_the_training_part(roots):
+def test_shard_and_debug_thin_the_parts(roots):
     config = replace(load_data_config("chairs"), validation=("chairs",))
     ((whole, _),) = training_parts(config, roots)
-    ((thin, samples),) = training_parts(config, roots, shard=3)
-    assert (len(thin), samples) == (24, 8)
-    assert listed(thin) == listed(whole)[::3]
-    val = validation_sets(config, roots, "MaskFlownet").sets["chairs.val"]
-    assert len(val) == 40 and not set(listed(val)) & set(listed(whole))
-
-
-def test_debug_shortens_every_part_and_keeps_the_split(roots):
-    config = load_data_config("chairs")
-    ((whole, _),) = training_parts(config, roots)
-    ((short, samples),) = training_parts(config, roots, debug=True)
-    assert samples == 8 and listed(short) == listed(whole)[:32]
-    ((both, _),) = training_parts(config, roots, shard=2, debug=True)
-    assert listed(both) == listed(whole)[::2][:32]
-    whole_sets = validation_sets(config, roots, "MaskFlownet").sets
-    short_sets = validation_sets(config, roots, "MaskFlownet", debug=True).sets
-    assert list(short_sets) == list(whole_sets)
-    for title, dataset in short_sets.items():
-        assert len(dataset) == 32
-        assert listed(dataset) == [whole_sets[title][i].name for i in range(32)]
+    for shard, debug, wanted in ((3, False, listed(whole)[::3]), (2, True, listed(whole)[::2][:32])):
+        ((thin, samples),) = training_parts(config, roots, shard, debug)
+        assert (listed(thin), samples) == (wanted, 8)
+    (val,) = validation_sets(config, roots, "MaskFlownet").sets.values()
+    (short,) = validation_sets(config, roots, "MaskFlownet", debug=True).sets.values()
+    assert len(val) == 40 and listed(short) == listed(val)[:32] and not set(listed(val)) & set(listed(whole))
 
 
 @pytest.mark.parametrize(
@@ -194,21 +172,17 @@ def test_every_labelled_set(roots):
     assert sequences <= {"ambush_2", "ambush_6", "bamboo_2", "cave_4", "market_6", "temple_2"}
 
 
-def test_missing_root_of_the_training_set(folders, monkeypatch, tmp_path):
+def test_a_missing_root_is_an_error_of_training_and_skipped_in_validation(folders, monkeypatch, tmp_path):
     roots = only(folders, monkeypatch, tmp_path, "sintel")
+    config = load_data_config("sintel_kitti2015_hd1k")
     with pytest.raises(UserError, match=r"kitti=DIR.* MASKFLOWNET_KITTI .*kitti: DIR .*paths.yaml"):
-        training_parts(load_data_config("sintel_kitti2015_hd1k"), roots)
+        training_parts(config, roots)
+    found = validation_sets(load_data_config("chairs"), roots, "MaskFlownet")
+    assert list(found.sets) == ["sintel.training2.clean", "sintel.training2.final"]
+    assert "--data_root chairs=DIR" in found.skipped["chairs.val"]
     monkeypatch.setenv("MASKFLOWNET_KITTI", folders["kitti"])
     (tmp_path / "paths.yaml").write_text(f"hd1k: {folders['hd1k']}\n")
-    assert len(training_parts(load_data_config("sintel_kitti2015_hd1k"), roots)) == 3
-
-
-def test_missing_roots_are_skipped_in_validation(folders, monkeypatch, tmp_path):
-    roots = only(folders, monkeypatch, tmp_path, "chairs")
-    found = validation_sets(load_data_config("chairs"), roots, "MaskFlownet")
-    assert list(found.sets) == ["chairs.val"]
-    assert list(found.skipped) == ["sintel.training2.clean", "sintel.training2.final"]
-    assert all("--data_root sintel=DIR" in reason for reason in found.skipped.values())
+    assert len(training_parts(config, roots)) == 3
 
 
 def test_one_year_of_kitti(tmp_path, folders, monkeypatch):
@@ -219,13 +193,6 @@ def test_one_year_of_kitti(tmp_path, folders, monkeypatch):
     assert "does not hold KITTI 2012" in found.skipped["kitti.2012.val"]
     with pytest.raises(UserError, match="not 2012"):
         training_parts(load_data_config("kitti"), roots)
-
-
-def test_a_given_root_that_is_wrong_is_an_error_in_validation_too(folders, monkeypatch, tmp_path):
-    wrong = {**folders, "sintel": str(tmp_path / "nowhere")}
-    roots = only(wrong, monkeypatch, tmp_path, "chairs", "sintel")
-    with pytest.raises(UserError, match="nowhere"):
-        validation_sets(load_data_config("chairs"), roots, "MaskFlownet")
 
 
 def test_synthetic_needs_no_root_and_holds_its_validation_out(folders, monkeypatch, tmp_path):
@@ -241,14 +208,6 @@ def test_synthetic_needs_no_root_and_holds_its_validation_out(folders, monkeypat
     again = validation_sets(longer, roots, "MaskFlownet").sets["synthetic.val"]
     np.testing.assert_array_equal(val[1].img1, again[1].img1)
     assert train[0].img1.shape == (64, 64, 3)
-
-
-def test_parts_make_batches(roots):
-    parts = training_parts(load_data_config("sintel_kitti2015_hd1k"), roots, debug=True)
-    with closing(TrainLoader(parts, (24, 48), (32, 64), readers=1).batches()) as batches:
-        batch = next(batches)
-    assert batch.flow.shape == (4, 24, 48, 2)
-    assert batch.names[2].startswith("2015/")
 
 
 def test_the_pictures_of_synthetic_scenes_have_a_root_of_their_own(folders, monkeypatch, tmp_path):
@@ -351,12 +310,6 @@ def test_nothing_said_is_none(three, monkeypatch, content):
     assert find("kitti", {}, paths) is None
 
 
-@pytest.mark.parametrize("name", root_names())
-def test_every_name_has_its_variable(three, monkeypatch, name):
-    monkeypatch.setenv(f"MASKFLOWNET_{name.upper()}", str(three / "two"))
-    assert find(name, {}, None) == three / "two"
-
-
 def test_home_and_absolute_folders_in_a_file(three, monkeypatch):
     monkeypatch.setenv("HOME", str(three))
     paths = three / "one" / "paths.yaml"
@@ -366,21 +319,20 @@ def test_home_and_absolute_folders_in_a_file(three, monkeypatch):
     assert find("hd1k", {"hd1k": "~/one"}, paths) == three / "one"
 
 
-@pytest.mark.parametrize("name", ["~nobody-of-this-name/x", "x" * 5000])
-def test_a_folder_that_cannot_be_is_no_existing_one(three, name):
+@pytest.mark.parametrize("name", ["~nobody-of-this-name/x", "x" * 5000, "/nowhere"])
+def test_a_root_that_does_not_exist_is_an_error_wherever_it_is_said(three, name, monkeypatch):
     paths = three / "paths.yaml"
     paths.write_text(f"sintel: {name}\n")
-    for given, file in (({"sintel": name}, None), ({}, paths)):
-        with pytest.raises(UserError, match="sintel from .*, is not an existing folder"):
-            find("sintel", given, file)
-
-
-def test_a_root_that_does_not_exist_is_an_error(three, monkeypatch):
-    with pytest.raises(UserError, match="nowhere.*sintel.*command line"):
-        find("sintel", {"sintel": str(three / "nowhere")}, None)
-    monkeypatch.setenv("MASKFLOWNET_SINTEL", str(three / "nowhere"))
-    with pytest.raises(UserError, match="nowhere.*MASKFLOWNET_SINTEL"):
-        find("sintel", {}, None)
+    given = Roots({"sintel": name}, None)
+    with pytest.raises(UserError, match="sintel from the command line, is not an existing folder"):
+        validation_sets(load_data_config("chairs"), given, "MaskFlownet")
+    with pytest.raises(UserError, match="sintel from .*paths.yaml, is not an existing folder"):
+        find("sintel", {}, paths)
+    monkeypatch.setenv("MASKFLOWNET_SINTEL", name)
+    with pytest.raises(UserError, match="sintel from MASKFLOWNET_SINTEL, is not an existing folder"):
+        find("sintel", {}, paths)
+    with pytest.raises(UserError, match=r"absent\.yaml"):
+        find("chairs", {}, three / "absent.yaml")
 
 
 @pytest.mark.parametrize(
@@ -403,11 +355,6 @@ def test_a_wrong_file_is_named(three, content, message):
         find("chairs", {}, paths)
     assert str(paths) in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_a_missing_file_is_named(three):
-    with pytest.raises(UserError, match=r"absent\.yaml"):
-        find("chairs", {}, three / "absent.yaml")
 
 
 def test_arguments():

@@ -1,8 +1,6 @@
 """The check of data sets on disk, as a function and as a program."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -83,18 +81,6 @@ def test_every_missing_partner_is_named(tmp_path):
     assert reports["kitti/2015/all"].count == "20 pairs"
 
 
-def test_one_fault_among_sound_sets_is_enough_for_exit_code_1(tmp_path, capsys):
-    trees.make_pairs(tmp_path / "pairs")
-    trees.make_hd1k(tmp_path / "hd1k", dict.fromkeys(range(36), 2), size=(8, 12))
-    roots = {name: tmp_path / name for name in ("hd1k", "pairs")}
-    assert main(arguments(roots)) == 0
-    (tmp_path / "hd1k" / "hd1k_input" / "image_2" / "000005_0000.png").unlink()
-    assert main(arguments(roots)) == 1
-    out = capsys.readouterr().out
-    assert out.count(", ok") == 3 + 2
-    assert "000005_0000.png is missing" in out
-
-
 def test_damaged_files_are_found_by_decoding_only(tmp_path):
     trees.make_pairs(tmp_path)
     damaged = [tmp_path / "flat" / "b_flow.flo", tmp_path / "kitti" / "flow_noc.png"]
@@ -144,15 +130,3 @@ def test_roots_come_from_the_environment_and_a_file_too(tmp_path, monkeypatch, c
     monkeypatch.setenv("MASKFLOWNET_PAIRS", str(tmp_path / "pairs"))
     assert main([]) == 0
     assert capsys.readouterr().out.count("pairs: 6 pairs, ok") == 2
-
-
-def test_the_program(tmp_path):
-    trees.make_pairs(tmp_path)
-    command = [sys.executable, "-m", "maskflownet.tools.check", f"pairs={tmp_path}"]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "pairs: 6 pairs, ok\n")
-    (tmp_path / "own" / "shot9.png").unlink()
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert str(tmp_path / "own") in done.stdout
-    assert "Traceback" not in done.stderr
