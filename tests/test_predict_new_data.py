@@ -158,12 +158,6 @@ def test_bad_input_is_one_sentence(command, inputs, random_checkpoints, tmp_path
     assert not list(tmp_path.iterdir())
 
 
-def test_traceback_shows_where(inputs, random_checkpoints, tmp_path):
-    line = [str(tmp_path / "x.png"), "MaskFlownet_S", "-c", str(random_checkpoints["MaskFlownet_S"])]
-    with pytest.raises(Exception, match=r"none\.png"):
-        run(predict_new_data.main, [*line, "--image_1", "none.png", "--image_2", "none.png", "--traceback"])
-
-
 def test_the_program_itself(inputs, random_checkpoints, tmp_path):
     """As a user starts it, from another folder."""
 

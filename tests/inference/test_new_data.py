@@ -275,14 +275,6 @@ def numbered(tmp_path):
     return tmp_path
 
 
-@pytest.fixture
-def video(tmp_path):
-    with VideoWriter(tmp_path / "clip.mp4", Fraction(10), 32, 48) as writer:
-        for number in range(1, 6):
-            writer.write(frame(number))
-    return tmp_path / "clip.mp4"
-
-
 def values(pairs):
     return [tuple(round(float(image.mean()) / 20) for image in pair) for pair in pairs]
 
@@ -291,13 +283,6 @@ def test_a_folder_is_paired_in_natural_order(numbered):
     source = Folder(numbered)
     assert (source.count, source.height, source.width) == (2, 32, 48)
     assert values(source.pairs()) == [(1, 2), (2, 10)]
-
-
-def test_a_video_is_paired_frame_by_frame(video):
-    source = Video(video)
-    assert (source.count, source.height, source.width, source.rate) == (4, 32, 48, 10)
-    assert values(source.pairs()) == [(1, 2), (2, 3), (3, 4), (4, 5)]
-    assert values(source.pairs()) == [(1, 2), (2, 3), (3, 4), (4, 5)]  # again from the start
 
 
 def test_wrong_folders_are_one_sentence(numbered, tmp_path):
@@ -344,10 +329,3 @@ def test_a_video_of_one_frame_is_refused(tmp_path):
         writer.write(frame(1))
     with pytest.raises(UserError, match="a single frame"):
         Video(tmp_path / "one.gif")
-
-
-def test_a_pair_of_two_sizes_names_both(tmp_path):
-    write_image(tmp_path / "a.png", frame(1))
-    write_image(tmp_path / "b.png", frame(1, 16, 48))
-    with pytest.raises(UserError, match=r"a\.png and .*b\.png differ in size: 32x48 and 16x48"):
-        Pair(tmp_path / "a.png", tmp_path / "b.png")

@@ -114,17 +114,6 @@ def test_golden_training_steps(golden, images, network):
     golden.check(network, "train_epe", errors)
 
 
-def test_the_full_network_returns_the_mask_of_its_head(golden, images):
-    _, mask = load(golden, "MaskFlownet")(*images)
-    head = load(golden, "MaskFlownet_S")
-    for name, value in golden.parameters("MaskFlownet").items():
-        if name.startswith("MaskFlownet_S."):
-            parameter = head._collect_params_with_prefix()[name.split(".", 1)[1]]
-            parameter.set_data(nd.array(value))
-    assert (mask == head(*images)[1]).asnumpy().all()
-    assert ((mask >= 0) * (mask <= 1)).asnumpy().all()
-
-
 @pytest.mark.parametrize("network", [MaskFlownet_S, MaskFlownet])
 def test_flow_multiplier_scales_the_unit(network):
     images = [nd.random.uniform(shape=(1, 3, 64, 64)) for _ in range(2)]
@@ -155,8 +144,3 @@ def test_output_sizes_and_traced_graph(network):
     arguments = {node["name"] for node in nodes if node["op"] == "null"}
     parameters = {p.name for p in net._collect_params_with_prefix().values()}
     assert arguments == {"image_1", "image_2"} | parameters
-
-
-def test_unknown_pyramid_is_refused():
-    with pytest.raises(ValueError, match="paper, released"):
-        MaskFlownet(pyramid="paperback")

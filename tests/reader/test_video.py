@@ -1,4 +1,3 @@
-import logging
 import struct
 from fractions import Fraction
 
@@ -77,31 +76,10 @@ def test_a_cut_matroska(tmp_path, share):
     assert "cut short" in fails(cut(whole, tmp_path / "cut.mkv", share))
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".avi", ".gif"])
-def test_cut_files_of_our_own(tmp_path, suffix):
-    whole = make(tmp_path / f"whole{suffix}", 60)
-    for share in (0.1, 0.5, 0.9):
-        fails(cut(whole, tmp_path / f"cut{suffix}", share))
-
-
-def test_a_damaged_gif(tmp_path):
-    data = bytearray(make(tmp_path / "x.gif", 60).read_bytes())
-    data[len(data) // 2 : len(data) // 2 + 200] = bytes(200)
-    (tmp_path / "x.gif").write_bytes(data)
-    fails(tmp_path / "x.gif")
-
-
 def test_what_follows_a_complete_gif_is_ignored(tmp_path):
     path = make(tmp_path / "x.gif")
     path.write_bytes(path.read_bytes() + b"\0some words")
     assert VideoReader(path).count == 10
-
-
-def test_a_damaged_mp4(shared, tmp_path):
-    data = bytearray((shared / "data" / "videos" / "realshort.mp4").read_bytes())
-    data[len(data) // 2 : len(data) // 2 + 200] = bytes(200)
-    (tmp_path / "x.mp4").write_bytes(data)
-    assert "damaged" in fails(tmp_path / "x.mp4")
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".avi", ".gif", ".txt"])
@@ -244,14 +222,6 @@ def test_a_consumer_may_stop_early(tmp_path):
     assert video.count == 10
 
 
-def test_nothing_is_logged(tmp_path, caplog, capfd):
-    with caplog.at_level(logging.DEBUG):
-        VideoReader(make(tmp_path / "x.mp4"))
-        VideoReader(make(tmp_path / "x.gif"))
-    assert not caplog.records
-    assert capfd.readouterr().err == ""
-
-
 @pytest.mark.parametrize("suffix", [".mp4", ".avi", ".gif"])
 @pytest.mark.parametrize("size", [(48, 64), (49, 64), (48, 65), (49, 65)])
 def test_round_trip(tmp_path, suffix, size):
@@ -332,21 +302,11 @@ def test_a_failed_block_leaves_nothing(tmp_path, suffix):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    "frame",
-    [
-        np.zeros((48, 64), np.uint8),
-        np.zeros((48, 64, 1), np.uint8),
-        np.zeros((48, 64, 4), np.uint8),
-        np.zeros((64, 48, 3), np.uint8),
-        np.zeros((48, 64, 3), np.float32),
-    ],
-)
-def test_a_wrong_frame(tmp_path, frame):
-    with (
-        pytest.raises(ValueError, match="a frame of this video is"),
-        VideoWriter(tmp_path / "x.mp4", NTSC, 48, 64) as video,
-    ):
+@pytest.mark.parametrize("shape", [(48, 64), (48, 64, 1), (48, 64, 4), (64, 48, 3), (48, 64, 3)])
+def test_a_wrong_frame(tmp_path, shape):
+    frame = np.zeros(shape, np.float32 if shape == (48, 64, 3) else np.uint8)
+    path = tmp_path / "x.mp4"
+    with pytest.raises(ValueError, match="a frame of this video is"), VideoWriter(path, NTSC, 48, 64) as video:
         video.write(frame)
     assert not list(tmp_path.iterdir())
 
