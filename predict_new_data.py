@@ -8,6 +8,7 @@ from pathlib import Path
 from maskflownet.errors import UserError
 from maskflownet.inference.new_data import Folder, Output, Pair, Video, check_outputs, predict_files
 from maskflownet.inference.predictor import load
+from maskflownet.reader.video import pixel_format
 from maskflownet.settings.cli import (
     Parser,
     add_batch,
@@ -94,6 +95,7 @@ def main(arguments):
         outputs = [replace(o, codec=args.codec) if o.suffix in (".mp4", ".avi") else o for o in outputs]
         if not any(output.codec for output in outputs):
             raise UserError("--codec is for an .mp4 or .avi")
+        pixel_format(args.codec)  # that there is this encoder
     check_outputs(source, outputs)
     if args.fps and not source.is_sequence:
         raise UserError("--fps is for folders and videos; a pair gives one picture")

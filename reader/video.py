@@ -264,7 +264,7 @@ _CODECS = {  # encoder, pixel format, options
 }
 
 
-def _pixel_format(codec: str) -> str:
+def pixel_format(codec: str) -> str:
     """The pixel format in which a named encoder gets its frames; a UserError if FFmpeg has no such encoder."""
     try:
         found = av.codec.Codec(codec, "w")
@@ -320,7 +320,7 @@ class VideoWriter:
             self.rate = min(self.rate, Fraction(_GIF_MAX_RATE))
         self._codec = _CODECS[self._suffix]
         if codec is not None:
-            self._codec = codec, _pixel_format(codec), {"crf": "16", "cq": "16"}
+            self._codec = codec, pixel_format(codec), {"crf": "16", "cq": "16"}
         self._written = 0
 
     def __enter__(self):

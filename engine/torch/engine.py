@@ -28,6 +28,7 @@ from maskflownet.reader.colour import colour_table, largest_motion, packed_colou
 from maskflownet.settings.configs import NetworkConfig
 
 GRAPHS = 4  # sizes that are kept as CUDA graphs; each holds the memory of one forward pass
+UNCAPTURED = 2  # batches of a size before its graph is made
 SEEN = 16 * GRAPHS  # sizes that are remembered
 BATCH_PIXELS = 8 * 720 * 1280  # of a batch for each GPU; larger ones gain nothing
 Arrays = Callable[[], dict[str, np.ndarray]]  # waits for what is predicted: by the names of `Drawn`, what is asked for
@@ -249,9 +250,10 @@ class CPURunner:
 class CUDARunner:
     """As `CPURunner`, on streams of its own: copies of one batch overlap another's computing.
 
-    The first batch of a size is computed operation by operation, the second is captured as a CUDA
-    graph, which later ones replay: a size that does not return costs no capture. The graphs share
-    one pool of memory, as they run one after the other.
+    The first two batches of a size are computed operation by operation, the third is captured as a
+    CUDA graph, which later ones replay. A capture takes as long as two such batches: sizes that do
+    not return often enough cost none. The graphs share one pool of memory, as they run one after the
+    other.
     """
 
     def __init__(self, compute: FlowComputation, device: torch.device):
@@ -270,10 +272,10 @@ class CUDARunner:
     def _compute(self, inputs: list[torch.Tensor], wanted: tuple) -> dict[str, torch.Tensor]:
         key = (inputs[0].shape, *wanted)
         if key not in self.graphs:
-            if key not in self._seen:
-                self._seen[key] = None
-                if len(self._seen) > SEEN:
-                    self._seen.popitem(last=False)
+            self._seen[key] = self._seen.get(key, 0) + 1
+            if len(self._seen) > SEEN:
+                self._seen.popitem(last=False)
+            if self._seen[key] <= UNCAPTURED:
                 return self.compute(inputs, *wanted)
             self.streams.computing.synchronize()  # the graph that makes room may still be at work
             while len(self.graphs) >= GRAPHS:

@@ -23,7 +23,7 @@ NETWORKS = ("MaskFlownet_S", "MaskFlownet")
 KINDS = ("mxnet", "torch", on_gpu("gpu"))
 TORCH_KINDS = ("torch", on_gpu("gpu"))
 SIZINGS = (Sizing(), Sizing((128, 192)), Sizing(pad=True))
-REPEATS = 3  # a GPU predicts a size operation by operation, then captures it, then replays it
+REPEATS = 4  # a GPU predicts a size operation by operation, twice, then captures it, then replays it
 
 
 @pytest.fixture(scope="module")

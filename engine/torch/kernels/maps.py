@@ -183,7 +183,8 @@ def correlation(a: Tensor, b: Tensor, radius: int, slope: float | None, precisio
     return _correlate(a, b, radius, slope, precision)
 
 
-@triton.jit
+# Nothing here is faster for what is known of a size, but each size would want kernels of its own.
+@triton.jit(do_not_specialize=["count", "channels", "height", "width", "n_stride", "c_stride", "y_stride", "x_stride"])
 def _upsample(
     x, y, count, channels, height, width, n_stride, c_stride, y_stride, x_stride,
     FACTOR: tl.constexpr, BLOCK: tl.constexpr,
