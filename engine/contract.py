@@ -223,7 +223,7 @@ class TrainingSettings(NamedTuple):
     loss_weights: tuple  # of the five flows, coarse to fine
     original: tuple[int, int]  # (H, W) px of the batch's arrays: orig_shape, the crop
     target: tuple[int, int]  # (H, W) px that the network sees
-    augmentation: Any  # network.draws.AugmentationRanges or None
+    augmentation: Any  # settings.configs.AugmentationRanges or None
     seed: int
 
 

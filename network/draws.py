@@ -3,77 +3,15 @@
 Everything random of the augmentation is drawn here by NumPy, on the host. The blocks of
 `maskflownet.network.augmentation` get one row of float32 parameters per sample, and the pixels' noise. The draws of a
 step follow from the run's seed and the step, so a resumed run needs no state. Only the torch engine on GPUs draws the
-pixels' noise itself. This module does not import MXNet.
+pixels' noise itself. `ranges` are those of a dataset config, `maskflownet.settings.configs.AugmentationRanges`. This
+module does not import MXNet.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-
-Interval = tuple[float, float]
-
-# Each a bound b, at least 0.
-_BOUNDS = (
-    "rotation", "translation", "relative_rotation", "relative_translation", "brightness", "noise", "saturation", "hue",
-)  # fmt: skip
-# Each an interval, with the least that its ends may be.
-_INTERVALS = {"zoom": 1e-3, "aspect": 1e-3, "relative_scale": 1e-3, "contrast": -1.0, "gain": 0.0, "gamma": -math.inf}
-
-
-@dataclass(frozen=True)
-class AugmentationRanges:
-    """What the augmentation draws from; the field names are the keys of a dataset config.
-
-    A number b means a uniform draw from [-b, b], a pair an interval [low, high], unless said otherwise. A value of the
-    wrong kind or out of bounds is a ValueError that names the key.
-    """
-
-    rotation: float  # of the window in image 1, degrees, at most 90
-    zoom: Interval  # size of the window relative to the target: below 1 magnifies
-    aspect: Interval  # horizontal stretch of the window
-    translation: float  # of the window, fraction of the original size
-    relative_rotation: float  # of image 2 relative to image 1, degrees
-    relative_translation: float  # the same, fraction of the original size
-    relative_scale: Interval  # the same, factor
-    contrast: Interval  # added to 1; not below -1
-    brightness: float  # standard deviation of a normal draw, images in [0, 1]
-    gain: Interval  # factor per colour channel
-    noise: float  # its standard deviation is uniform in [0, noise], one for the whole batch
-    saturation: float  # added to 1 to scale the I/Q plane of YIQ
-    hue: float  # rotation of the I/Q plane, in units of pi
-    gamma: Interval | None = None  # natural logarithm of the gamma exponent
-
-    def __post_init__(self) -> None:
-        for key in _BOUNDS:
-            object.__setattr__(self, key, _number(key, getattr(self, key), 0.0))
-        for key, lowest in _INTERVALS.items():
-            value = getattr(self, key)
-            if key != "gamma" or value is not None:
-                object.__setattr__(self, key, _interval(key, value, lowest))
-        if self.rotation > 90:
-            raise ValueError(f"augmentation key 'rotation' is {self.rotation}, not within 0 to 90")
-
-
-def _number(key: str, value: Any, lowest: float) -> float:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not math.isfinite(value):
-        raise ValueError(f"augmentation key {key!r} is {value!r}, not a number")
-    if value < lowest:
-        raise ValueError(f"augmentation key {key!r} is {value!r}, below {lowest}")
-    return float(value)
-
-
-def _interval(key: str, value: Any, lowest: float) -> Interval:
-    if not isinstance(value, (list, tuple)) or len(value) != 2:
-        raise ValueError(f"augmentation key {key!r} is {value!r}, not a pair [low, high]")
-    low, high = (_number(key, end, lowest) for end in value)
-    if low > high:
-        raise ValueError(f"augmentation key {key!r} is {value!r}, whose low exceeds its high")
-    return low, high
-
 
 Shape = tuple[int, int]  # (H, W)
 
@@ -114,9 +52,7 @@ def _sizes(original: Shape, target: Shape) -> tuple[np.ndarray, np.ndarray]:
     return np.array(original[::-1], float), np.array(target[::-1], float)  # (W, H)
 
 
-def draw_windows(
-    rng: np.random.Generator, batch: int, original: Shape, target: Shape, ranges: AugmentationRanges
-) -> Windows:
+def draw_windows(rng: np.random.Generator, batch: int, original: Shape, target: Shape, ranges) -> Windows:
     """Draw the affine windows of a batch; every position read in image 1 lies inside the picture.
 
     Parameters
@@ -127,7 +63,6 @@ def draw_windows(
         Number of samples N.
     original, target : (int, int)
         H, W of the arrays before and after the augmentation, px.
-    ranges : AugmentationRanges
     """
     size_o, size_t = _sizes(original, target)
 
@@ -184,9 +119,7 @@ def geometry_parameters(windows: Windows, original: Shape, target: Shape) -> np.
     return _rows(parts, GEOMETRY_COLUMNS)
 
 
-def draw_geometry(
-    rng: np.random.Generator, batch: int, original: Shape, target: Shape, ranges: AugmentationRanges
-) -> np.ndarray:
+def draw_geometry(rng: np.random.Generator, batch: int, original: Shape, target: Shape, ranges) -> np.ndarray:
     """`draw_windows` as the parameters of `GeometryAugmentation`, (N, 22) float32."""
     return geometry_parameters(draw_windows(rng, batch, original, target, ranges), original, target)
 
@@ -232,7 +165,7 @@ def colour_parameters(
     return _rows(parts, COLOUR_COLUMNS)
 
 
-def draw_colour(rng: np.random.Generator, batch: int, ranges: AugmentationRanges) -> np.ndarray:
+def draw_colour(rng: np.random.Generator, batch: int, ranges) -> np.ndarray:
     """Draw the parameters of `ColourAugmentation` for N samples, (N, 18) float32."""
     saturation = 1 + rng.uniform(-ranges.saturation, ranges.saturation, batch)
     angle = np.pi * rng.uniform(-ranges.hue, ranges.hue, batch)

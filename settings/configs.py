@@ -12,7 +12,6 @@ from typing import Annotated, Literal
 
 from maskflownet.errors import UserError, nearest, shown
 from maskflownet.network.architecture import LOSS_WEIGHTS, MULTIPLE, NETWORKS, PYRAMIDS
-from maskflownet.network.draws import AugmentationRanges
 from maskflownet.scenes.draw import MIN_SIDE, SceneOptions
 from maskflownet.settings.folders import CONFIGS
 from maskflownet.settings.schema import (
@@ -108,6 +107,44 @@ _Mix = Annotated[  # {name: samples per batch}; a name alone fills the batch
     Field(min_length=1),
     BeforeValidator(lambda value: {value: None} if isinstance(value, str) else value),
 ]
+
+
+def _rising(ends: tuple) -> tuple:
+    if ends[0] > ends[1]:
+        raise ValueError(f"is {ends}, whose low exceeds its high")
+    return ends
+
+
+def _interval(least: float | None = None):
+    end = Annotated[float, Field(ge=least)]
+    what = "a pair [low, high]" if least is None else f"a pair [low, high] of numbers of at least {least}"
+    return Annotated[tuple[end, end], described(what), AfterValidator(_rising)]
+
+
+_Scale = _interval(0.001)
+
+
+@checked
+class AugmentationRanges:
+    """What the augmentation draws from (`maskflownet.network.draws`).
+
+    A number b means a uniform draw from [-b, b], a pair an interval [low, high], unless said otherwise.
+    """
+
+    rotation: Annotated[NotNegative, Field(le=90)]  # of the window in image 1, degrees
+    zoom: _Scale  # size of the window relative to the target: below 1 magnifies
+    aspect: _Scale  # horizontal stretch of the window
+    translation: NotNegative  # of the window, fraction of the original size
+    relative_rotation: NotNegative  # of image 2 relative to image 1, degrees
+    relative_translation: NotNegative  # the same, fraction of the original size
+    relative_scale: _Scale  # the same, factor
+    contrast: _interval(-1)  # added to 1
+    brightness: NotNegative  # standard deviation of a normal draw, images in [0, 1]
+    gain: _interval(0)  # factor per colour channel
+    noise: NotNegative  # its standard deviation is uniform in [0, noise], one for the whole batch
+    saturation: NotNegative  # added to 1 to scale the I/Q plane of YIQ
+    hue: NotNegative  # rotation of the I/Q plane, in units of pi
+    gamma: _interval() | None = None  # natural logarithm of the gamma exponent
 
 
 @checked

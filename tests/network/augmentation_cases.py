@@ -2,7 +2,7 @@
 
 import numpy as np
 from maskflownet.network.compat import mx
-from maskflownet.network.draws import AugmentationRanges
+from maskflownet.settings.configs import AugmentationRanges
 from maskflownet.settings.datasets import load_data_config
 
 CONFIGS = {name: load_data_config(name) for name in ("chairs", "sintel", "kitti")}

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 from maskflownet.errors import UserError
-from maskflownet.network.draws import AugmentationRanges
 from maskflownet.settings.configs import (
     CONFIGS,
+    AugmentationRanges,
     DataConfig,
     find_config,
     load_network_config,
@@ -256,8 +256,15 @@ WRONG = [
     ({"augmentation": {"rotations": 17}}, "unknown key augmentation.rotations, did you mean 'rotation'"),
     ({"augmentation": {"rotation": 17}}, "key augmentation.zoom is missing"),
     ({"augmentation": {**dataclasses.asdict(FILM), "rotation": "17"}}, "rotation must be a number, not '17'"),
-    ({"augmentation": {**dataclasses.asdict(FILM), "rotation": 91}}, "augmentation .*'rotation' is 91"),
-    ({"augmentation": {**dataclasses.asdict(FILM), "zoom": [2, 1]}}, "augmentation .*'zoom' .*low exceeds its high"),
+    (
+        {"augmentation": {**dataclasses.asdict(FILM), "rotation": 91}},
+        "augmentation.rotation must be at most 90, not 91",
+    ),
+    ({"augmentation": {**dataclasses.asdict(FILM), "zoom": [2, 1]}}, "augmentation.zoom is .*low exceeds its high"),
+    ({"augmentation": {**dataclasses.asdict(FILM), "zoom": 1.0}}, r"augmentation.zoom must be a pair \[low, high\]"),
+    ({"augmentation": {**dataclasses.asdict(FILM), "gain": [None, 1]}}, "augmentation.gain must be .* at least 0, not"),
+    ({"augmentation": {**dataclasses.asdict(FILM), "hue": -0.1}}, "augmentation.hue must be at least 0, not -0.1"),
+    ({"augmentation": {**dataclasses.asdict(FILM), "gamma": 0.5}}, "augmentation.gamma must be a pair"),
     ({"validation": "sintel"}, "validation must be a list, not 'sintel'"),
     ({"validation": ["sintle"]}, "validation .*'sintle', did you mean 'sintel'"),
     ({"validation": ["things3d"]}, "validation cannot have things3d"),
