@@ -109,16 +109,12 @@ def train(args, folder: Path, gpus: int, chairs: Path) -> float:
     processes, output, data = max(gpus, 1), folder / f"gpus{gpus}", folder / "data.yaml"
     batch = args.batch * processes
     config = {"base": "chairs.yaml", "batch_size": batch, "validation": [], "checkpoint_steps": 10 * args.steps}
-    if args.crop:
-        config["target_shape"] = [args.crop, args.crop]
     data.write_text(yaml_text(config))
     command = [sys.executable, "main.py", args.config, "--engine", "torch", "--dataset_cfg", data]
     command += ["--steps", args.steps, "--workers", (args.workers or [6])[0] * processes]
     command += ["--data_root", f"chairs={chairs}", "--output_root", output]
     if gpus:
         command += ["-g", ",".join(map(str, range(gpus))), "--precision", args.precision]
-    if args.checkpoint:
-        command += ["-c", args.checkpoint, "--clear_steps"]
     done = subprocess.run(list(map(str, command)), cwd=ROOT, check=False, capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"the run on {gpus} GPUs failed: {done.stderr.strip().splitlines()[-1]}")
@@ -180,11 +176,9 @@ def main(arguments):
     add = train.add_argument
     add("--gpus", type=numbers, metavar="N,N,...", help="numbers of GPUs, 0 = the CPU; the first is compared with")
     add("--config", default="MaskFlownet_S")
-    add("-c", "--checkpoint", help="to start from, such as the head of a MaskFlownet")
     add("--batch", type=count, default=8, help="samples per GPU")
     add("--steps", type=count, default=600)
     add("--precision", default="bf16")
-    add("--crop", type=count, help="px, square instead of 320x448")
     args = parser.parse_args(arguments)
     (scaling if args.gpus else reading)(args)
 

@@ -4,19 +4,17 @@
 
 A kind turns one difficulty of the scenes up (and what lets it show) and leaves the others at their defaults, so that
 the table says what a training set lacks. All kinds have the same seed, one that no config trains on. EPE is the mean
-over images of each image's mean over its pixels; also in % of the mean flow length, and over the pixels that the
-second image shows. For every further checkpoint the table says by how much its EPE differs from the first one's, with
-the standard error of that difference over the images: what is not well above it is luck.
+over images of each image's mean over its pixels. Behind that of every further checkpoint stands the standard error of
+its difference from the first one's over the images: a difference that is not well above it is luck.
 """
 
 import sys
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from maskflownet.errors import UserError, nearest
-from maskflownet.inference.metrics import end_point_error, measure, summarise
+from maskflownet.inference.metrics import end_point_error
 from maskflownet.inference.predictor import Predictor, load
 from maskflownet.scenes.draw import SceneOptions
 from maskflownet.scenes.synthetic import Synthetic
@@ -45,64 +43,29 @@ KINDS = {
 }
 
 
-class Row(NamedTuple):
-    """A line of the table."""
-
-    kind: str
-    length: float  # px, of the true flow
-    errors: np.ndarray  # (3, checkpoints): EPE in px, in % of the length, px where visible
-    differences: np.ndarray  # (checkpoints, images): px, each image's EPE less that of the first checkpoint
-
-    def changes(self) -> np.ndarray:
-        """(2, checkpoints): the differences' mean and its standard error, NaN of one image."""
-        images = self.differences.shape[1]
-        spread = self.differences.std(axis=1, ddof=1) if images > 1 else np.full(len(self.differences), np.nan)
-        return np.array([self.differences.mean(axis=1), spread / np.sqrt(images)])
-
-
-def measured(kind: str, scenes: Iterable, predictors: Collection[Predictor]) -> Row:
-    """The errors of every predictor on the same scenes."""
-    images, lengths = [[] for _ in predictors], []
+def measured(scenes: Iterable, predictors: Collection[Predictor]) -> np.ndarray:
+    """(1 + checkpoints, images): each image's mean length of the true flow, px, and EPE of every predictor, px."""
+    images = []
     for scene in scenes:
-        lengths.append(end_point_error(scene.flow, 0).mean())
-        for own, predictor in zip(images, predictors):
-            own.append(measure(predictor(scene.img1, scene.img2).flow, scene.flow, occlusion=scene.occlusion))
-    length = float(np.mean(lengths))
-    errors = [(total["epe"], 100 * total["epe"] / length, total["matched"]) for total in map(summarise, images)]
-    return Row(kind, length, np.array(errors).T, differences(images))
+        flows = [np.zeros_like(scene.flow), *(predictor(scene.img1, scene.img2).flow for predictor in predictors)]
+        images.append([end_point_error(flow, scene.flow).mean() for flow in flows])
+    return np.array(images).T
 
 
-def differences(images: list[list[dict]]) -> np.ndarray:
-    """(checkpoints, images): each image's EPE less that of the first checkpoint."""
-    sums, counts = np.array([[image["epe"] for image in own] for own in images]).transpose(2, 0, 1)
-    means = sums / counts
-    return means - means[0]
-
-
-def over_kinds(rows: list[Row]) -> Row:
-    """Every column's mean, all kinds counting the same."""
-    # Images of the same number have the same seed in all kinds, and in some (standard, noise) the same layers and
-    # motions: only their means over the kinds are independent of each other.
-    length, errors, changes = (np.mean(column, axis=0) for column in list(zip(*rows))[1:])
-    return Row(f"mean of {len(rows)}", float(length), errors, changes)
-
-
-def table(rows: list[Row], names: Iterable[str]) -> str:
-    heads = ["kind", "mean flow, px"]
-    for number, name in enumerate(names):
-        heads += [f"{name}: EPE, px", "% of the flow", "EPE where visible, px"]
-        if number:
-            heads.append(f"{name} less the first, px")
+def table(rows: dict[str, np.ndarray], names: Iterable[str]) -> str:
+    """The means of `measured` by kind, and those over all kinds."""
+    heads = ["kind", "mean flow, px", *(f"{name}: EPE, px" for name in names)]
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
-    for row in rows:
-        changes = row.changes()
-        cells = [row.kind, f"{row.length:.2f}"]
-        for number, (epe, share, visible) in enumerate(row.errors.T):
-            cells += [f"{epe:.3f}", f"{share:.1f}", f"{visible:.3f}"]
-            if number:
-                change, error = changes[:, number]
-                cells.append(f"{change:+.3f}" + ("" if np.isnan(error) else f" ± {error:.3f}"))
-        lines.append(cells)
+    means = {kind: values.mean(axis=1) for kind, values in rows.items()}
+    for kind, values in rows.items():
+        cells = [f"{mean:.3f}" for mean in means[kind]]
+        images = values.shape[1]
+        if images > 1:
+            errors = (values[2:] - values[1]).std(axis=1, ddof=1) / np.sqrt(images)
+            cells[2:] = [f"{cell} ± {error:.3f}" for cell, error in zip(cells[2:], errors)]
+        lines.append([kind, *cells])
+    whole = np.mean(list(means.values()), axis=0)
+    lines.append([f"mean of {len(rows)}", *(f"{mean:.3f}" for mean in whole)])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
@@ -132,11 +95,11 @@ def main(arguments):
             raise UserError(f"no kind {kind!r}{nearest(kind, KINDS)}: there are {', '.join(KINDS)}")
     sets = {kind: Synthetic(args.count, *args.size, args.seed, args.textures, KINDS[kind]) for kind in kinds}
     predictors = load_all(args)
-    rows = []
+    rows = {}
     for kind, scenes in sets.items():
         numbers = tqdm(range(args.count), kind, leave=False, unit="scene", disable=None)
-        rows.append(measured(kind, map(scenes.scene, numbers), predictors.values()))
-    print(table([*rows, over_kinds(rows)], predictors))
+        rows[kind] = measured(map(scenes.scene, numbers), predictors.values())
+    print(table(rows, predictors))
 
 
 if __name__ == "__main__":
