@@ -16,8 +16,6 @@ from maskflownet import main
 from maskflownet.engine.contract import TORCHRUN
 from maskflownet.engine.load import choose_engine, make_engine
 from maskflownet.engine.torch.devices import check_precision, devices
-from maskflownet.engine.torch.engine import TorchEngine
-from maskflownet.engine.torch.module import computing
 from maskflownet.errors import UserError
 from maskflownet.reader.formats import write_image
 from maskflownet.settings.cli import run
@@ -29,14 +27,6 @@ ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
 
 
-def test_seeds_decide_the_fresh_parameters():
-    config = load_network_config("MaskFlownet_S")
-    a, b, c = (TorchEngine(config, [CPU], seed).parameters() for seed in (1, 1, 2))
-    name = "conv1a.0.weight"
-    assert (a[name] == b[name]).all()
-    assert (a[name] != c[name]).any()
-
-
 def test_devices_and_precisions_that_are_not_there():
     assert devices("") == [CPU]
     with pytest.raises(UserError, match="PyTorch"):
@@ -46,19 +36,6 @@ def test_devices_and_precisions_that_are_not_there():
         check_precision("tf32", [CPU])
     with pytest.raises(UserError, match="--precision bf16 is for --engine torch"):
         make_engine(load_network_config("MaskFlownet_S"), engine="mxnet", precision="bf16")
-
-
-def test_computing_leaves_the_settings_as_they_were():
-    def settings():
-        return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-
-    before = settings()
-    for precision, allowed in (("float32", False), ("tf32", True)):
-        with computing(precision):
-            assert settings() == (allowed, allowed)
-            with computing("float32"):
-                assert settings() == (False, False)
-        assert settings() == before
 
 
 def test_programs_without_torch_say_what_to_install(tmp_path, capsys, monkeypatch):

@@ -2,8 +2,6 @@
 
 # ruff: noqa: E402 - nothing of PyTorch is imported where the tests are skipped
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -49,14 +47,6 @@ def check(golden, file, entry, value, by="GraphModule"):
     assert error < BOUND, f"{file}/{entry} is off by {error:.1e} of its largest value"
 
 
-@pytest.mark.parametrize("network", NETWORKS)
-def test_torch_parameter_names_and_shapes(golden, network):
-    module = GraphModule(graph_of("network", network=network))
-    shapes = {name: list(parameter.shape) for name, parameter in module.named_parameters()}
-    assert shapes == golden.shapes[network]
-    assert set(module.state_dict()) == set(shapes)  # the constants are no state
-
-
 @pytest.mark.parametrize("kind", [GraphModule, CPUNetwork])
 @pytest.mark.parametrize("network", NETWORKS)
 @torch.no_grad()
@@ -67,53 +57,10 @@ def test_golden_torch_predictions_and_mask(golden, images, network, kind):
 
 
 @torch.no_grad()
-def test_golden_torch_second_stage_image(golden, images):
-    graph = graph_of("network", network="MaskFlownet")
-    first = next(node for node in graph.nodes if node.name == "conv1x_conv0_fwd").inputs[0]
-    module = GraphModule(replace(graph, outputs=(first,)))
-    arrays = golden.parameters("MaskFlownet_S")
-    head = {HEAD + name: torch.tensor(array) for name, array in arrays.items()}
-    module.load_state_dict(head, strict=False)
-    both = module(*images)[0]  # of images 1, then of images 2
-    assert torch.equal(both[:2, :3], images[0])
-    assert not both[:2, 3].any()
-    check(golden, "MaskFlownet_S", "second_stage_image2", both[2:])
-
-
-@torch.no_grad()
 def test_golden_torch_paper_pyramid(golden, images):
     finest = module_of(golden, "MaskFlownet", "paper")(*images)[4]
     check(golden, "MaskFlownet", "prediction4_paper", finest)
     assert relative_error(finest, golden.arrays("MaskFlownet")["prediction4"]) > 10 * BOUND
-
-
-@pytest.mark.parametrize("q", [None, 0.4])
-def test_golden_torch_multiscale_loss(golden, q):
-    values = golden.arrays("losses")
-    names = ("label", "mask", *(f"prediction{i}" for i in range(5)))
-    (loss,) = GraphModule(graph_of("loss", q=q))(*(tensor(values[name]) for name in names))
-    check(golden, "losses", f"multiscale_q{q}", loss)
-
-
-def test_golden_torch_metric(golden):
-    values = golden.arrays("losses")
-    arrays = (tensor(values[name]) for name in ("prediction4", "label", "mask"))
-    check(golden, "losses", "epe", GraphModule(graph_of("metric"))(*arrays)[0])
-
-
-@pytest.mark.parametrize(("clamp", "entry"), [(False, "warp_out"), (True, "warp_clamped_out")])
-def test_golden_torch_warp(golden, clamp, entry):
-    values = golden.arrays("operators")
-    inputs = (tensor(values[name]) for name in ("deform_x", "deform_flow_yx"))
-    check(golden, "operators", entry, GraphModule(graph_of("warp", clamp=clamp))(*inputs)[0])
-
-
-@pytest.mark.parametrize("factor", [2, 4, 8])
-def test_golden_torch_upsample(golden, factor):
-    values = golden.arrays("operators")
-    x = tensor(values["upsample_in"])
-    module = GraphModule(graph_of("upsample", factor=factor, channels=x.shape[1]))
-    check(golden, "operators", f"upsample{factor}_out", module(x)[0])
 
 
 @pytest.mark.parametrize("q", [None, 0.4])

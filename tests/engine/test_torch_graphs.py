@@ -19,13 +19,11 @@ from maskflownet.engine.graphs import (
     sources_of,
     write_sources,
 )
-from maskflownet.engine.symbol import Node, parse_graph
+from maskflownet.engine.symbol import parse_graph
 from maskflownet.errors import UserError
-from maskflownet.network.compat import mx
 from maskflownet.settings.cli import run
-from maskflownet.settings.configs import load_network_config
 from maskflownet.settings.folders import ROOT
-from maskflownet.tools.export_graphs import main, needed_graphs, shipped_graphs
+from maskflownet.tools.export_graphs import main, shipped_graphs
 
 NETWORK = {"network": "MaskFlownet_S", "flow_multiplier": 1.0}
 
@@ -88,23 +86,6 @@ assert before == torch.get_num_threads(), (before, torch.get_num_threads())
     assert done.returncode == 0, done.stderr
 
 
-def test_mxnet_reads_a_shipped_file():
-    path = graph_path("network", network="MaskFlownet", pyramid="paper")
-    symbol = mx.sym.load(str(path))
-    arguments = set(symbol.list_arguments())
-    assert arguments == {"image_1", "image_2", *graph_of("network", network="MaskFlownet").parameters}
-    shapes = symbol.infer_shape(image_1=(1, 3, 64, 128), image_2=(1, 3, 64, 128))[1]
-    assert shapes == [*((1, 2, 64 // s, 128 // s) for s in (64, 32, 16, 8, 4)), (1, 1, 16, 32)]
-
-
-def test_inputs_are_in_the_order_of_the_call():
-    predictions = tuple(f"prediction_{i}" for i in range(5))
-    assert graph_of("loss").inputs == ("label", "mask", *predictions)
-    assert graph_of("metric").inputs == ("prediction", "label", "mask")
-    assert graph_of("geometry", target=(64, 64)).inputs == ("img1", "img2", "flow", "mask", "params")
-    assert graph_of("warp", clamp=False).inputs == ("x", "flow")
-
-
 @pytest.mark.parametrize(
     ("kind", "one", "other"),
     [
@@ -122,13 +103,6 @@ def test_a_setting_is_in_the_graph_and_in_the_name(kind, one, other):
     assert graph_path(kind, **one) != graph_path(kind, **other)
 
 
-def test_the_first_stage_is_the_same_for_both_pyramids():
-    paths = {graph_path("network", **NETWORK, pyramid=name) for name in ("paper", "released")}
-    assert len(paths) == 1
-    with pytest.raises(ValueError, match="paperback"):
-        graph_path("network", network="MaskFlownet", pyramid="paperback")
-
-
 def test_the_command_writes_the_graphs_of_a_run(tmp_path, capsys):
     assert run(main, ["MaskFlownet_S_kitti", "kitti", "--folder", str(tmp_path / "new")]) == 0
     written = {path.name: path.read_text() for path in (tmp_path / "new").iterdir()}
@@ -138,11 +112,6 @@ def test_the_command_writes_the_graphs_of_a_run(tmp_path, capsys):
     assert [name for name in written if name.startswith("loss")] == ["loss-0.005-0.01-0.02-0.08-0.32-q0.4.json"]
     assert all((GRAPHS / name).read_text() == text for name, text in written.items())
     assert "MaskFlownet_S-x1.json: 5" in capsys.readouterr().out
-
-
-def test_both_pyramids_of_a_full_network_are_exported():
-    graphs = needed_graphs([load_network_config("MaskFlownet")], [])
-    assert {s["pyramid"] for kind, s in graphs if kind == "network"} == {"paper", "released"}
 
 
 UNSHIPPED = """
@@ -168,30 +137,6 @@ def test_without_mxnet_one_sentence_says_what_to_do(code, said):
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert re.fullmatch(f"error: {said}.*\n", done.stderr)
-
-
-def test_the_graph_as_data():
-    graph = graph_of("upsample", factor=4, channels=2)
-    assert graph.outputs == ((graph.nodes[-1].name, 0),)
-    deconvolution = graph.nodes[-1]
-    assert isinstance(deconvolution, Node)
-    assert deconvolution.op == "Deconvolution"
-    assert deconvolution.attrs["stride"] == (4, 4)
-    assert deconvolution.attrs["no_bias"] is True
-    known = set(graph.inputs)
-    for node in graph.nodes:
-        assert {name for name, _ in node.inputs} <= known
-        known.add(node.name)
-
-
-def test_attributes_for_the_optimiser_are_left_out():
-    x = mx.sym.var("x", lr_mult=2.0)
-    graph = parse_graph((x + mx.sym.var("w", shape=(3,), wd_mult=0.0)).tojson())
-    assert graph.inputs == ("x",)
-    assert graph.parameters == {"w": (3,)}
-    with mx.AttrScope(ctx_group="one"):
-        graph = parse_graph((x * 2.5).tojson())
-    assert graph.nodes[0].attrs == {"scalar": 2.5}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from maskflownet.network.architecture import SLOPE  # noqa: E402
 from maskflownet.network.augmentation import ColourAugmentation, GeometryAugmentation  # noqa: E402
 from maskflownet.network.compat import mx  # noqa: E402
 from maskflownet.network.draws import draw_colour, draw_geometry  # noqa: E402
-from maskflownet.network.layers import Upsample  # noqa: E402
 from maskflownet.network.maskflownet import MaskFlownet_S  # noqa: E402
 
 from tests.network.augmentation_cases import KITTI  # noqa: E402
@@ -38,24 +37,6 @@ def test_initial_weights_have_mxnets_spread():
     assert all(torch.equal(a, b) for a, b in zip(module.parameters(), again.parameters()))
     again.initialise(4)
     assert not torch.equal(again.get_parameter("conv1a.0.weight"), module.get_parameter("conv1a.0.weight"))
-
-
-def test_constants_are_computed_once_and_move_with_the_module():
-    module = GraphModule(graph_of("upsample", factor=4, channels=2))
-    (kernel,) = module.buffers()
-    assert kernel.shape == (2, 1, 8, 8)
-    assert not module.state_dict()
-    assert module.to(torch.float64)(torch.ones(1, 2, 3, 5).double())[0].dtype == torch.float64
-    assert next(module.to("meta").buffers()).is_meta
-
-
-def test_one_module_takes_every_size():
-    module = GraphModule(graph_of("upsample", factor=4, channels=1))
-    block = Upsample(4, channels=1)
-    for shape in ((1, 1, 2, 3), (3, 1, 5, 4), (1, 1, 1, 1)):
-        x = np.random.default_rng(0).random(shape).astype("f4")
-        want = block(mx.nd.array(x)).asnumpy()
-        assert module(torch.tensor(x))[0].numpy() == pytest.approx(want, abs=1e-6)
 
 
 def test_a_wrong_number_of_inputs_is_refused():

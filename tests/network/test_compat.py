@@ -20,13 +20,6 @@ def test_mxnet_is_imported_in_one_place():
     assert importing == [Path("network/compat.py")]
 
 
-@pytest.mark.parametrize(("room", "above"), [("reader", "network|engine|mxnet|torch"), ("network", "reader|engine")])
-def test_a_room_imports_nothing_that_stands_above_it(room, above):
-    pattern = re.compile(rf"^\s*(?:from|import) (?:maskflownet\.)?({above})\b", re.MULTILINE)
-    for path in (ROOT / room).glob("*.py"):
-        assert not pattern.search(path.read_text()), path
-
-
 @pytest.fixture
 def bare_numpy(monkeypatch):
     """A stand-in for NumPy's newest namespace: all that it has but the names that MXNet misses."""

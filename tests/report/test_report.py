@@ -4,14 +4,10 @@ import tracemalloc
 from html.parser import HTMLParser
 
 import numpy as np
-import pytest
-from maskflownet.checkpoints.checkpoint import load_checkpoint
-from maskflownet.engine.load import load_engine
 from maskflownet.settings.cli import run
-from maskflownet.settings.configs import load_network_config
 
 import main
-from tests.known_engine import KnownEngine, validated
+from tests.known_engine import KnownEngine
 from tests.report_sets import MemorySet, known_error, reported
 from tests.trees import make_pairs
 
@@ -141,33 +137,6 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
     (few, small), (many, large) = max(peak(60), peak(60)), min(peak(300), peak(300))
     assert large - small > 1.2e7  # chance differs by less than 1e6
     assert many - few < 0.25 * (large - small)
-
-
-def test_a_failure_leaves_an_earlier_report_alone(tmp_path):
-    class Broken(MemorySet):
-        def __getitem__(self, index):
-            if index == 2:
-                raise OSError("damaged")
-            return super().__getitem__(index)
-
-    *_, path = report_on({"a": MemorySet([1, 2])}, tmp_path)
-    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-    with pytest.raises(OSError, match="damaged"):
-        report_on({"a": Broken([1, 2, 3])}, tmp_path)
-    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
-
-
-@pytest.mark.parametrize("engine_name", ["mxnet", "torch"])
-def test_a_report_changes_no_number(engine_name, random_checkpoints, tmp_path):
-    if engine_name == "torch":
-        pytest.importorskip("torch")
-    checkpoint = load_checkpoint(random_checkpoints["MaskFlownet_S"])
-    engine = load_engine(load_network_config("MaskFlownet_S"), checkpoint, "", engine_name)
-    sets = {"a": MemorySet([1, 2, 3])}
-    plain = validated(engine, sets, batch=2).totals
-    totals = reported(sets, tmp_path, engine, batch=2)
-    assert repr(totals) == repr(plain)  # bit for bit, NaN too
-    assert len(Page(tmp_path / "8ca_5.html").pictures) == 18
 
 
 def test_the_program_writes_it_beside_the_log(random_checkpoints, tmp_path, capsys):

@@ -97,14 +97,6 @@ def test_flow_moves_frame_2_onto_frame_1(smooth, special, device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_flow_of_a_rigid_layer_is_its_shift(smooth, device):
-    still = SceneOptions(**CLEAN, rotation=0, zoom=0, deformation=0, min_objects=0, max_objects=0)
-    draws = draw(Textures(smooth).bank(), 0, np.arange(4), SIZE, still)
-    flow = rendered(draws, Textures(smooth), device)[2]
-    np.testing.assert_allclose(flow, np.broadcast_to(draws.columns["shift"][:, None, None], flow.shape), atol=1e-4)
-
-
-@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("special", SPECIAL, ids=str)
 def test_motion_is_its_formula_and_frame_2_its_inverse(smooth, special, device):
     """Both against float64 at every pixel of a tile, small objects and strong deformations included."""

@@ -1,8 +1,5 @@
 """The check of data sets on disk, as a function and as a program."""
 
-import os
-from pathlib import Path
-
 import pytest
 from maskflownet.scenes.synthetic import Synthetic
 from maskflownet.settings import datasets
@@ -11,8 +8,6 @@ from maskflownet.tools.check import check, main
 from maskflownet.tools.synthetic import write_chairs
 
 from tests import trees
-
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -116,17 +111,3 @@ def test_only_one_year_and_no_test_images_are_fine_too(tmp_path):
 def test_wrong_arguments_exit_with_2(wrong, capsys):
     assert run(main, wrong) == 2
     assert "error:" in capsys.readouterr().err
-
-
-def test_roots_come_from_the_environment_and_a_file_too(tmp_path, monkeypatch, capsys):
-    for name in list(os.environ):
-        if name.startswith("MASKFLOWNET_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setattr(datasets, "PATHS_FILE", tmp_path / "absent.yaml")
-    assert run(main, []) == 2
-    trees.make_pairs(tmp_path / "pairs")
-    (tmp_path / "paths.yaml").write_text("pairs: pairs\n")
-    assert main(["--paths", str(tmp_path / "paths.yaml")]) == 0
-    monkeypatch.setenv("MASKFLOWNET_PAIRS", str(tmp_path / "pairs"))
-    assert main([]) == 0
-    assert capsys.readouterr().out.count("pairs: 6 pairs, ok") == 2

@@ -67,13 +67,6 @@ def test_the_number_of_readers_changes_nothing(tmp_path):
     assert largest_difference(*paths) == 0
 
 
-def test_a_run_that_has_ended_says_so(tmp_path):
-    write_configs(tmp_path)
-    path = train_in(tmp_path, steps=1)
-    with pytest.raises(UserError, match="has ended: it is at step 1 of 1"):
-        train_in(tmp_path, checkpoint=read_checkpoint(path), steps=1)
-
-
 def test_a_run_without_its_optimiser_state_is_not_resumed(tmp_path):
     write_configs(tmp_path)
     path = train_in(tmp_path, steps=1)
@@ -84,13 +77,6 @@ def test_a_run_without_its_optimiser_state_is_not_resumed(tmp_path):
     record = load_checkpoint(new).record
     assert record.run != load_checkpoint(path).record.run
     assert (record.step, record.parent) == (1, path.stem)
-
-
-def test_a_resumed_run_keeps_its_seed(tmp_path):
-    write_configs(tmp_path)
-    path = train_in(tmp_path, steps=1, seed=3)
-    with pytest.raises(UserError, match="trained with seed 3"):
-        train_in(tmp_path, checkpoint=read_checkpoint(path), steps=2, seed=4)
 
 
 @contextmanager
@@ -163,24 +149,23 @@ def test_a_worker_that_ends_early_does_not_leave_the_others_waiting(tmp_path, en
         assert "another process of this training ended" in outputs[started.index(first)]
 
 
-def test_a_run_goes_on_only_under_its_own_settings(tmp_path):
-    write_configs(tmp_path)
-    path = train_in(tmp_path, steps=1)
-    write_configs(tmp_path, batch_size=3)
-    with pytest.raises(UserError, match=r"trained with another dataset \(batch_size differ\)"):
-        train_in(tmp_path, checkpoint=read_checkpoint(path), steps=2)
-    write_configs(tmp_path)
-    with pytest.raises(UserError, match=r"another options \(shard differ\)"):
-        train_in(tmp_path, checkpoint=read_checkpoint(path), steps=2, shard=2)
-    assert train_in(tmp_path, checkpoint=read_checkpoint(path), steps=2) is not None
-
-
-def test_a_run_goes_on_only_from_its_end(tmp_path):
+def test_a_run_goes_on_only_from_its_end_under_its_own_settings(tmp_path):
     write_configs(tmp_path, checkpoint_steps=1)
-    path = train_in(tmp_path, steps=2)
+    path = train_in(tmp_path, steps=2, seed=3)
     first = path.with_name(path.name.replace("_2.", "_1."))
-    with pytest.raises(UserError, match="goes on to step 2"):
-        train_in(tmp_path, checkpoint=read_checkpoint(first), steps=2)
+    for name, changes, said in (
+        (path, {"steps": 2}, "has ended: it is at step 2 of 2"),
+        (path, {"steps": 3, "seed": 4}, "trained with seed 3"),
+        (path, {"steps": 3, "shard": 2}, r"another options \(shard differ\)"),
+        (first, {"steps": 2}, "goes on to step 2"),
+    ):
+        with pytest.raises(UserError, match=said):
+            train_in(tmp_path, checkpoint=read_checkpoint(name), **changes)
+    write_configs(tmp_path, checkpoint_steps=1, batch_size=3)
+    with pytest.raises(UserError, match=r"trained with another dataset \(batch_size differ\)"):
+        train_in(tmp_path, checkpoint=read_checkpoint(path), steps=3)
+    write_configs(tmp_path, checkpoint_steps=1)
+    assert train_in(tmp_path, checkpoint=read_checkpoint(path), steps=3) is not None
 
 
 def test_a_checkpoint_without_a_run_starts_a_new_one(tmp_path, random_checkpoints):

@@ -137,13 +137,6 @@ def test_what_cannot_be_removed_does_not_fail_the_run(tmp_path, monkeypatch):
     assert snapshots.steps() == [1, 2, 3, 4]
 
 
-def test_a_missing_state_is_one_sentence(tmp_path):
-    path = save(Snapshots(tmp_path, RUN), 1)
-    path.with_suffix(".states").unlink()
-    with pytest.raises(UserError, match=r"_1\.states is not beside it"):
-        read_state(path)
-
-
 def test_a_record_that_someone_wrote_into_ends_no_run(tmp_path):
     snapshots = Snapshots(tmp_path, RUN)
     path = save(snapshots, 1, 1.0)

@@ -97,16 +97,6 @@ def test_settings_of_pytorch_hold_in_every_thread_and_return(threads):
     assert torch.get_num_threads() == total
 
 
-def test_memory_of_inference_mode_can_be_written_without_it():
-    scratch = Scratch()
-    with torch.inference_mode():
-        first = scratch.take("a", 4)
-    with torch.no_grad():
-        again = scratch.take("a", 2, 2).fill_(3)
-    assert again.data_ptr() == first.data_ptr()
-    assert first.tolist() == [3] * 4
-
-
 def draw(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
@@ -151,18 +141,6 @@ def test_rounding_is_far_below_that_of_the_points_0_1_2():
     assert (result - expected).abs().max() < 4e-6 * expected.abs().max()
 
 
-def test_every_row_of_tiles_is_in_one_strip():
-    for height, dilation, tiles in ((112, 1, 256), (30, 4, 20), (112, 16, 100), (3, 2, 1)):
-        grid = TileGrid(height, 64, dilation)
-        rows = [
-            strip.row + band * strip.step + i * dilation
-            for strip in grid.strips(tiles)
-            for band in range(strip.bands)
-            for i in range(4)
-        ]
-        assert sorted(rows) == list(range(grid.covered[0]))
-
-
 @pytest.mark.parametrize("slope", [None, SLOPE])
 @pytest.mark.parametrize("radius", [2, 4])
 @pytest.mark.parametrize("shape", [(2, 6, 5, 37), (1, 196, 1, 1), (1, 32, 9, 16)])
@@ -176,13 +154,3 @@ def test_correlation(shape, radius, slope):
             assert (result - expected).abs().max() < 1e-5
         channels_last = [x.contiguous(memory_format=torch.channels_last) for x in (a, b)]
         assert torch.allclose(correlate(*channels_last, radius, slope, threads), result, atol=1e-6)
-
-
-def test_displacements_of_a_correlation_are_in_rows():
-    a, b = torch.zeros(1, 2, 6, 6), torch.zeros(1, 2, 6, 6)
-    a[0, :, 2, 3] = 1
-    b[0, :, 4, 2] = 3  # dy = 2, dx = -1
-    with Threads() as threads:
-        result = correlate(a, b, 2, SLOPE, threads)
-    assert result[0, (2 + 2) * 5 + (-1 + 2), 2, 3] == 3
-    assert result.sum() == 3
