@@ -1,7 +1,5 @@
 """The draws of the augmentation: windows, labels, colours, seeds; NumPy in float64 throughout."""
 
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -141,11 +139,6 @@ def test_noise_is_one_per_batch():
     assert np.ptp(sigma, axis=1).max() == 0
     assert 0 <= sigma.min() < 0.001
     assert 0.039 < sigma.max() <= 0.04
-
-
-def test_drawing_needs_no_mxnet():
-    code = "import sys; import maskflownet.network.draws; assert 'mxnet' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_what_is_switched_off_is_still_drawn():
