@@ -185,22 +185,6 @@ def test_foreign_arrays_are_no_checkpoint(tmp_path):
         load_checkpoint(tmp_path / "x.params")
 
 
-def test_the_head_comes_out_of_a_full_checkpoint(tmp_path):
-    write_params(tmp_path / "x.params", SMALL["MaskFlownet"])
-    loaded = load_checkpoint(tmp_path / "x.params")
-    head = match_network(loaded, "MaskFlownet_S", shapes("MaskFlownet_S"))
-    assert head.record.network == "MaskFlownet_S"
-    assert (head.parameters["conv6a.0.weight"] == 2).all()
-    assert set(match_network(loaded, "MaskFlownet", shapes("MaskFlownet")).parameters) == set(SMALL["MaskFlownet"])
-
-
-def test_a_checkpoint_of_the_wrong_network_names_its_config(tmp_path):
-    write_params(tmp_path / "x.params", SMALL["MaskFlownet_S"])
-    loaded = load_checkpoint(tmp_path / "x.params")
-    with pytest.raises(UserError, match=r"use it with MaskFlownet_S\.yaml"):
-        match_network(loaded, "MaskFlownet", shapes("MaskFlownet"))
-
-
 @pytest.mark.parametrize(
     ("expected", "message"),
     [
