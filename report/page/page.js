@@ -1,64 +1,5 @@
 "use strict";
 
-// Moves and scales an image inside a box, by wheel, pointers and the functions that are returned.
-const zoomable = (box, image) => {
-  const SMALLEST = 0.25, LARGEST = 40; // screen pixels for one of the image
-  const PIXELS_FROM = 4; // from there on its pixels have sharp edges
-  let at = { x: 0, y: 0, scale: 1 };
-  const pointers = new Map();
-
-  function place() {
-    image.style.transform = `translate(${at.x}px, ${at.y}px) scale(${at.scale})`;
-    image.style.imageRendering = at.scale >= PIXELS_FROM ? "pixelated" : "auto";
-  }
-
-  function fit({ width, height }) {
-    const room = box.getBoundingClientRect();
-    const scale = Math.min(room.width / width, room.height / height);
-    at = { x: (room.width - width * scale) / 2, y: (room.height - height * scale) / 2, scale };
-    place();
-  }
-
-  // The point (x, y) of the box stays where it is.
-  function by(factor, x = box.clientWidth / 2, y = box.clientHeight / 2) {
-    const scale = Math.min(Math.max(at.scale * factor, SMALLEST), LARGEST);
-    const real = scale / at.scale;
-    at = { x: x - (x - at.x) * real, y: y - (y - at.y) * real, scale };
-    place();
-  }
-
-  const inBox = ({ x, y }) => [x - box.getBoundingClientRect().x, y - box.getBoundingClientRect().y];
-
-  const wheel = (event) => {
-    event.preventDefault();
-    by(Math.exp(-event.deltaY / 400), ...inBox(event));
-  };
-  box.addEventListener("wheel", wheel, { passive: false });
-  box.addEventListener("dblclick", (event) => by(2, ...inBox(event)));
-  box.addEventListener("pointerdown", (event) => {
-    box.setPointerCapture(event.pointerId);
-    pointers.set(event.pointerId, { x: event.clientX, y: event.clientY });
-  });
-  box.addEventListener("pointermove", (event) => {
-    const before = pointers.get(event.pointerId);
-    if (!before) return;
-    const now = { x: event.clientX, y: event.clientY };
-    const other = [...pointers].find(([id]) => id !== event.pointerId);
-    if (other) {
-      const [, still] = other;
-      const distance = (point) => Math.hypot(point.x - still.x, point.y - still.y) || 1;
-      by(distance(now) / distance(before), ...inBox(still));
-    } else {
-      at = { ...at, x: at.x + now.x - before.x, y: at.y + now.y - before.y };
-      place();
-    }
-    pointers.set(event.pointerId, now);
-  });
-  for (const end of ["pointerup", "pointercancel"]) {
-    box.addEventListener(end, (event) => pointers.delete(event.pointerId));
-  }
-  return { fit, by };
-};
 (() => {
   const byId = (id) => document.getElementById(id);
   const report = JSON.parse(byId("report").textContent);
@@ -261,7 +202,19 @@ const zoomable = (box, image) => {
 
   // ---- zoom
 
-  const zoom = zoomable(canvas, byId("large"));
+  const SMALLEST = 0.25, LARGEST = 40; // screen pixels for one of the image
+  const PIXELS_FROM = 4; // from there on its pixels have sharp edges
+  let scale = 1;
+
+  // The middle stays where it is.
+  function zoomTo(wanted) {
+    const large = byId("large"), { clientWidth, clientHeight } = canvas;
+    const x = (canvas.scrollLeft + clientWidth / 2) / scale, y = (canvas.scrollTop + clientHeight / 2) / scale;
+    scale = Math.min(Math.max(wanted, SMALLEST), LARGEST);
+    large.style.width = `${pairOf(row).width * scale}px`;
+    large.style.imageRendering = scale >= PIXELS_FROM ? "pixelated" : "auto";
+    canvas.scrollTo(x * scale - clientWidth / 2, y * scale - clientHeight / 2);
+  }
 
   function showLarge() {
     const name = viewOf(row);
@@ -272,7 +225,9 @@ const zoomable = (box, image) => {
   }
 
   function fit() {
-    if (dialog.open) zoom.fit(pairOf(row));
+    if (!dialog.open) return;
+    const { width, height } = pairOf(row);
+    zoomTo(Math.min(canvas.clientWidth / width, canvas.clientHeight / height));
   }
 
   function openZoom() {
@@ -306,7 +261,7 @@ const zoomable = (box, image) => {
   listen("submit", { tools: (event) => event.preventDefault() });
   listen("click", {
     stage: openZoom, previous: () => move(-1), next: () => move(1), fit, close: () => dialog.close(),
-    larger: () => zoom.by(STEP), smaller: () => zoom.by(1 / STEP),
+    larger: () => zoomTo(scale * STEP), smaller: () => zoomTo(scale / STEP),
   });
   listen("close", { zoom: () => stage.focus({ preventScroll: true }) });
   addEventListener("resize", fit);
@@ -316,7 +271,7 @@ const zoomable = (box, image) => {
     if (event.target.closest("input, select")) return;
     const inViewer = dialog.open || byId("viewer").contains(event.target);
     const scrolls = event.target.matches(".scroll"); // its own arrows move it
-    const larger = () => zoom.by(STEP), smaller = () => zoom.by(1 / STEP);
+    const larger = () => zoomTo(scale * STEP), smaller = () => zoomTo(scale / STEP);
     const action = {
       ...(scrolls ? {} : { ArrowLeft: () => turn(-1), ArrowRight: () => turn(1) }),
       ...(inViewer ? { ArrowUp: () => move(-1), ArrowDown: () => move(1) } : {}),
