@@ -8,6 +8,7 @@ second one. The model comes from ``python main.py CONFIG -c CHECKPOINT --export_
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import cv2
@@ -76,6 +77,11 @@ def write_flo(path, flow):
         file.write(flow.transpose(1, 2, 0).astype("<f4").tobytes())
 
 
+def write_picture(path, picture):
+    if not (cv2.haveImageWriter(path) and cv2.imwrite(path, picture)):
+        raise ValueError(f"cannot write {path}: there is no such folder, no space, or no such format of pictures")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name in ("model", "image_1", "image_2", "output"):
@@ -84,26 +90,32 @@ def main():
     args = parser.parse_args()
     for name in (args.model, args.image_1, args.image_2):
         if not Path(name).is_file():
-            parser.error(f"there is no file {name}")
-    try:
-        image_1, image_2 = read_images([args.image_1, args.image_2])
-    except ValueError as error:
-        parser.error(str(error))
+            raise ValueError(f"there is no file {name}")
+    image_1, image_2 = read_images([args.image_1, args.image_2])
     if image_1.shape != image_2.shape:
-        parser.error("the pictures differ in size")
+        raise ValueError("the pictures differ in size")
     providers = onnxruntime.get_available_providers()  # the fastest of this machine first
-    session = onnxruntime.InferenceSession(args.model, providers=providers)
-    flow, mask = predict(session, image_1, image_2)
+    try:
+        session = onnxruntime.InferenceSession(args.model, providers=providers)
+        flow, mask = predict(session, image_1, image_2)
+    except Exception as error:  # onnxruntime has many kinds
+        raise ValueError(f"cannot run {args.model}: {error}") from error
     if args.output.lower().endswith(".flo"):
         write_flo(args.output, flow)
     else:
-        cv2.imwrite(args.output, draw(flow))
+        write_picture(args.output, draw(flow))
     if args.mask:
-        cv2.imwrite(args.mask, np.rint(mask[0] * 255).astype(np.uint8))
+        write_picture(args.mask, np.rint(mask[0] * 255).astype(np.uint8))
     speed = np.hypot(*flow)
     print(f"wrote {args.output}: the speed is {speed.mean():.1f} px on average, at most "
           f"{speed.max():.1f} px")  # fmt: skip
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Exception as error:  # the last net
+        known = isinstance(error, (ValueError, OSError, MemoryError))
+        text = " ".join(str(error).split())
+        print(f"error: {text if known else f'unexpected {type(error).__name__}: {text}'}", file=sys.stderr)
+        sys.exit(2 if known else 1)

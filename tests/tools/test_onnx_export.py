@@ -1,5 +1,6 @@
 """Whole models as users export and run them, beside both engines."""
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -258,3 +259,24 @@ def test_the_example_runs_with_no_other_code(checkpoints, models, tmp_path):
     assert np.abs(read_flow(tmp_path / "flow.flo")[0] - flow).max() < 1e-3
     example(*pair, "flow.png")
     assert read_image(tmp_path / "flow.png").shape == (50, 90, 3)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (["a.txt", "a.txt", "a.txt", "x.flo"], "cannot read a.txt as a picture of 8 or 16 bit"),
+        (["a.txt", "a.png", "a.png", "x.flo"], "cannot run a.txt: .*INVALID_PROTOBUF.*"),
+        (["no", "a.png", "a.png", "x.flo"], "there is no file no"),
+        (["a.txt", "a.png", "b.png", "x.flo"], "the pictures differ in size"),
+        ([None, "a.png", "a.png", "no/x.png"], "cannot write no/x.png: there is no such folder, .*"),
+        ([None, "a.png", "a.png", "no/x.flo"], r"\[Errno 2\] No such file or directory: 'no/x.flo'"),
+    ],
+)
+def test_what_is_wrong_with_the_example_s_input_is_one_sentence(models, tmp_path, line, said):
+    (tmp_path / "a.txt").write_text("no picture, no model")
+    for name, side in (("a", 64), ("b", 32)):
+        write_image(tmp_path / f"{name}.png", np.zeros((64, side, 3), np.uint8))
+    line = [sys.executable, "-I", ROOT / "examples/run_onnx.py", *(name or models["MaskFlownet_S"] for name in line)]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert re.fullmatch(f"error: {said}\n", done.stderr)
