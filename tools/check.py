@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from maskflownet.errors import UserError
 from maskflownet.reader.dataset import FlowDataset, MissingFiles
-from maskflownet.settings.cli import Parser, count, run
+from maskflownet.settings.cli import FAILED, Parser, count, run
 from maskflownet.settings.datasets import SETS, Roots, parse_roots
 from tqdm import tqdm
 
@@ -92,12 +92,12 @@ def _undecodable(dataset: FlowDataset, title: str, workers: int, progress: bool)
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command line; returns 0 = all is well, 1 = a fault was found."""
+    """Run the command line; returns 0, or 2 where a fault was found."""
     names = [name for name, cls in SETS.items() if cls.counts and name == cls.root_name]
     parser = Parser(
         prog="python -m maskflownet.tools.check",
         description="Check data sets: counts, missing files and, with --decode, damaged files. "
-        "Exit code 0: all is well, 1: a fault was found, 2: wrong arguments.",
+        "Exit code 0: all is well, 2: a fault was found.",
     )
     add = parser.add_argument
     add("roots", nargs="*", metavar="NAME=DIR", help=f"a data set and its folder; NAME is one of {', '.join(names)}; "
@@ -117,7 +117,7 @@ def main(arguments: list[str]) -> int:
         print(f"{report.name}: {report.count}, {'FAULTY' if report.problems else 'ok'}")
         for problem in report.problems:
             print(f"    {problem}")
-    return int(any(report.problems for report in reports))
+    return FAILED if any(report.problems for report in reports) else 0
 
 
 if __name__ == "__main__":
