@@ -13,7 +13,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
 from maskflownet.checkpoints.params import write_params
 from maskflownet.engine.contract import under_torchrun
@@ -27,7 +26,7 @@ from maskflownet.settings.datasets import load_data_config
 from maskflownet.training.launch import EngineChoice, train_on
 from maskflownet.training.loop import train
 
-from tests.training_runs import RUN, arrays_of, die_after, newest, options
+from tests.training_runs import RUN, die_after, newest, options
 
 ROOT = Path(__file__).resolve().parents[1]
 # Of `write_configs`, by kind of device. GPUs often have no MXNet, which traces the graphs of other sizes.
@@ -53,22 +52,6 @@ def train_torch_in(folder: Path, ranks: int = 0, checkpoint=None, kind: str = "c
         return Path(run_in_processes(devices, train_on, (choice, config, data, checkpoint, chosen)))
     engine = TorchEngine(config, devices)
     return train(engine, config, data, checkpoint, chosen)
-
-
-def training_differences(path_a, path_b) -> dict[str, float]:
-    """How far two runs are apart: ||a - b|| / ||b|| of all `parameters`, of all `mean`s and `var`s.
-
-    Of each kind as a whole: where an activation is next to its kink, the order of sums, which
-    differs between engines, batches and processors, decides about a single gradient.
-    """
-    a, b = arrays_of(path_a), arrays_of(path_b)
-    assert set(a) == set(b)
-    kinds: dict[str, list[tuple[float, float]]] = {}
-    for name in a:
-        kind = name.partition(".")[0] if name.startswith(("mean.", "var.")) else "parameters"
-        norms = np.linalg.norm(a[name] - b[name]), np.linalg.norm(b[name])
-        kinds.setdefault(kind, []).append(norms)
-    return {kind: float(np.divide(*np.linalg.norm(norms, axis=0))) for kind, norms in kinds.items()}
 
 
 def start(*arguments, module="tests.torch_runs", **environment) -> subprocess.Popen:

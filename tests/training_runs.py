@@ -93,6 +93,22 @@ def largest_difference(path_a, path_b) -> float:
     return max(float(np.abs(a[name] - b[name]).max()) for name in a)
 
 
+def training_differences(path_a, path_b) -> dict[str, float]:
+    """How far two runs are apart: ||a - b|| / ||b|| of all `parameters`, of all `mean`s and `var`s.
+
+    Of each kind as a whole: where an activation is next to its kink, the order of sums, which
+    differs between engines, batches and processors, decides about a single gradient.
+    """
+    a, b = arrays_of(path_a), arrays_of(path_b)
+    assert set(a) == set(b)
+    kinds: dict[str, list[tuple[float, float]]] = {}
+    for name in a:
+        kind = name.partition(".")[0] if name.startswith(("mean.", "var.")) else "parameters"
+        norms = np.linalg.norm(a[name] - b[name]), np.linalg.norm(b[name])
+        kinds.setdefault(kind, []).append(norms)
+    return {kind: float(np.divide(*np.linalg.norm(norms, axis=0))) for kind, norms in kinds.items()}
+
+
 def main(folder: Path, devices: int, steps: int, kill_after: int) -> None:
     from maskflownet.engine.mxnet import MXNetTraining  # noqa: PLC0415
 

@@ -27,8 +27,16 @@ from maskflownet.training import loop
 from maskflownet.training.snapshots import state_path
 
 from tests.known_engine import on_gpu
-from tests.torch_runs import SIZES, start, train_torch_in, training_differences
-from tests.training_runs import AUGMENTATION, NETWORK, RUN, largest_difference, train_in, write_configs
+from tests.torch_runs import SIZES, start, train_torch_in
+from tests.training_runs import (
+    AUGMENTATION,
+    NETWORK,
+    RUN,
+    largest_difference,
+    train_in,
+    training_differences,
+    write_configs,
+)
 
 KINDS = ["cpu", on_gpu("gpu")]
 DEVICES = {"cpu": "cpu", "gpu": "cuda:0"}

@@ -14,7 +14,7 @@ from maskflownet.checkpoints.checkpoint import load_checkpoint, read_checkpoint
 from maskflownet.errors import UserError
 from maskflownet.training.snapshots import state_path
 
-from tests.training_runs import largest_difference, train_in, write_configs
+from tests.training_runs import largest_difference, train_in, training_differences, write_configs
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -125,10 +125,10 @@ def test_workers_on_a_parameter_server_train_as_one_process(tmp_path):
     assert [process.returncode for process in started[2:]] == [0, 0], outputs
     written = list((tmp_path / "two").glob("*/weights/*_2.params"))
     assert len(written) == 1, outputs  # only the first worker writes
-    assert largest_difference(alone, written[0]) < 1e-5
+    assert training_differences(alone, written[0])["parameters"] < 1e-4
 
 
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
 def test_a_worker_that_ends_early_does_not_leave_the_others_waiting(tmp_path, ending):
     write_configs(tmp_path, batch_size=2)
     with parameter_server(tmp_path, 90) as started:
@@ -141,7 +141,7 @@ def test_a_worker_that_ends_early_does_not_leave_the_others_waiting(tmp_path, en
         second = next(process for process in started[2:] if process is not first)
         second.send_signal(ending)
         outputs = [process.communicate(timeout=240)[0] for process in started]
-    if ending == signal.SIGINT:
+    if ending == signal.SIGTERM:
         assert [process.returncode for process in started[2:]] == [130, 130], outputs
         assert len(list(tmp_path.glob("*/weights/*.params"))) == 1
     else:
