@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -35,6 +34,24 @@ while True:
     metrics = {"mean_epe": abs(step % 7 - 3) + 1.0} if step % 2 else {}
     record = Record("MaskFlownet_S", run="abcJan01-0000", step=step, metrics=metrics)
     snapshots.save(step, {"conv6a.0.weight": weights + step}, state, record)
+"""
+
+RESERVE = """
+import os, secrets, sys
+from pathlib import Path
+from maskflownet.training.snapshots import reserve_run
+
+secrets.randbelow = lambda limit: os.getpid() % 8
+reader, writer = os.pipe()
+for _ in range(64):
+    if not os.fork():
+        os.close(writer)
+        os.read(reader, 1)  # returns when the parent closes it
+        os.write(1, (reserve_run(Path(sys.argv[1]), Path(sys.argv[1])) + "\\n").encode())
+        os._exit(0)
+os.close(writer)
+for _ in range(64):
+    os.wait()
 """
 
 
@@ -193,11 +210,13 @@ def test_a_folder_that_cannot_be_written_is_told_at_the_start(tmp_path):
         reserve_run(tmp_path / "weights", tmp_path)
 
 
-def test_ids_of_new_runs_are_never_given_twice(tmp_path, monkeypatch):
-    monkeypatch.setattr("secrets.randbelow", lambda limit: limit // 16**3 - 1)  # always the same of three digits
-    with ThreadPoolExecutor(8) as pool:
-        runs = list(pool.map(lambda _: reserve_run(tmp_path, tmp_path), range(8)))
-    assert len(set(runs)) == 8
+def test_ids_of_new_runs_are_never_given_twice(tmp_path):
+    """Of each length only eight ids are drawn by the 64 processes, which begin together."""
+    runs = subprocess.run(
+        [sys.executable, "-c", RESERVE, tmp_path], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    runs = runs.stdout.split()
+    assert len(set(runs)) == len(runs) == 64
     assert {len(run) - len("Jan01-0000") for run in runs} == set(range(3, 11))
     (tmp_path / f".{runs[0]}.lock").rename(tmp_path / f"{runs[0]}.log")  # a run that ended before a checkpoint
     assert reserve_run(tmp_path, tmp_path) not in runs
