@@ -1,7 +1,11 @@
-"""The error that a user can put right."""
+"""The error that a user can put right, and warnings."""
 
 import difflib
 import reprlib
+import sys
+import warnings
+from contextlib import suppress
+from functools import cache
 
 LONGEST = 2000  # characters of an error, which may name what someone's file holds
 
@@ -32,3 +36,14 @@ def shown(value) -> str:
     """What was given, for an error: its `repr`, cut where it is long."""
     text = _SHORT.repr(value)
     return text if len(text) < 100 else f"{text[:80]}..."
+
+
+def show_warning(message, *_, **__) -> None:
+    """In the place of `warnings.showwarning`: one sentence, without the line of the code."""
+    with suppress(OSError):
+        print(f"warning: {message}", file=sys.stderr)
+
+
+@cache
+def warn_once(text: str) -> None:
+    warnings.warn(text, stacklevel=2)

@@ -1,7 +1,8 @@
 """Processes and signals: how a process starts others, how they end, and what Ctrl-C does to them.
 
-A process in training lets the first Ctrl-C complete a step and save (`Interruption`), the second one ends it. Those
-that only read data ignore Ctrl-C. All end with the process that started them, even if that is killed.
+The signals of `ENDING` all do what Ctrl-C does. In training the first one completes a step and saves, in other programs
+it is a KeyboardInterrupt (`Interruption`). Processes that only read data ignore them. All end with the process that
+started them, even if that is killed.
 """
 
 import multiprocessing
@@ -11,79 +12,105 @@ import socket
 import sys
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from itertools import islice, repeat, takewhile
 from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnContext, SpawnProcess
+from pathlib import Path
 from typing import Any
 
 import cv2
-from maskflownet.errors import UserError
+from maskflownet.errors import UserError, show_warning, warn_once
 
+# SLURM announces an end with SIGTERM or SIGUSR1, a closed terminal with SIGHUP. Windows lacks the last two.
+NAMES = "SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"
+ENDING = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
 ONE_PRESS = 1.0  # s: launchers such as torchrun repeat the terminal's Ctrl-C at once
 GRACE = 20.0  # s in which the others may save a checkpoint after one has died
+SILENCE = 60.0  # s without an answer, after which the processes of a pool that are stopped are named
+PATIENCE = 5.0  # s for an answer once the end is asked for
 PARTED = b"."
 ENDED = "another process of this training ended"
+HOW_ON = "-c with the run's id goes on from its newest checkpoint, if it has one"
 MASKS = hasattr(signal, "pthread_sigmask")  # not on Windows
 
 
-class Interruption:
-    """Inside `with`, the first Ctrl-C sets `pressed` and calls `first`; a second one is a KeyboardInterrupt.
+@contextmanager
+def handling(handler: Callable) -> Iterator[None]:
+    """Inside, this handles the signals of `ENDING`; outside the main thread nothing changes.
 
-    What follows within `ONE_PRESS` s is the same press. Outside the main thread Ctrl-C stays what it is.
+    A SIGHUP that is ignored stays so, for nohup. Ctrl-C does not: shells ignore it for all that runs in the background.
+    """
+    in_main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in ENDING if in_main}
+    before = {n: old for n, old in before.items() if n == signal.SIGINT or old is not signal.SIG_IGN}
+    try:
+        for number in before:
+            signal.signal(number, handler)
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+class Interruption:
+    """Inside `with`, the first signal of `ENDING` sets `pressed` and calls `first`.
+
+    A second Ctrl-C is a KeyboardInterrupt; within `ONE_PRESS` s it is the same press. Launchers repeat the other
+    signals, which changes nothing. Nor does one that comes when an Interruption inside this one has ended by an error.
     """
 
+    innermost: "Interruption | None" = None
+
     def __init__(self, first: Callable[[], None] | None = None):
-        self.pressed = False
-        self._first = first
+        self.pressed, self._since = False, 0.0
+        self._first, self._handling = first, handling(self._note)
 
     def __enter__(self) -> "Interruption":
-        self._main = threading.current_thread() is threading.main_thread()
-        if self._main:
-            self._before = signal.signal(signal.SIGINT, self._note)
+        self._outer, Interruption.innermost = Interruption.innermost, self
+        self._handling.__enter__()
         return self
 
-    def __exit__(self, *_) -> None:
-        if self._main:
-            signal.signal(signal.SIGINT, self._before)
+    def __exit__(self, kind, *_) -> None:
+        if kind is not None and self._outer is not None:
+            self._outer.pressed, self._outer._since = True, time.monotonic()
+        self._handling.__exit__(None, None, None)
+        Interruption.innermost = self._outer
 
     def _note(self, number, frame) -> None:
         if not self.pressed:
             self.pressed, self._since = True, time.monotonic()
             if self._first is not None:
                 self._first()
-        elif time.monotonic() - self._since > ONE_PRESS:
-            signal.signal(signal.SIGINT, self._before)
+        elif number == signal.SIGINT and time.monotonic() - self._since > ONE_PRESS:
             raise KeyboardInterrupt
 
 
-def note_sigterm() -> Callable[[], bool]:
-    """Tells from now on whether SIGTERM came, by which a launcher ends those that remain when one has died."""
-    came = threading.Event()
-    signal.signal(signal.SIGTERM, lambda number, frame: came.set())
-    return came.is_set
+def end_is_asked() -> bool:
+    """Whether the innermost Interruption was pressed."""
+    return Interruption.innermost is not None and Interruption.innermost.pressed
 
 
 @contextmanager
-def ctrl_c_later() -> Iterator[None]:
-    """Handle a Ctrl-C that comes inside only at the end."""
-    in_main = threading.current_thread() is threading.main_thread()
-    if not in_main or not callable(signal.getsignal(signal.SIGINT)):
-        yield
-        return
-    caught: list[tuple] = []
-    handler = signal.signal(signal.SIGINT, lambda *values: caught.append(values))
+def signals_later() -> Iterator[None]:
+    """Handle a signal of `ENDING` that comes inside only at the end."""
+    caught: list[int] = []
     try:
-        yield
+        with handling(lambda number, frame: caught.append(number)):
+            yield
     finally:
-        signal.signal(signal.SIGINT, handler)
-        if caught:
-            handler(*caught[0])
+        for number in caught:
+            signal.raise_signal(number)
 
 
 _starting = threading.Lock()
@@ -91,16 +118,17 @@ _starting = threading.Lock()
 
 @contextmanager
 def starting() -> Iterator[None]:
-    """Processes that start inside do not import the main script, and Ctrl-C is blocked in them.
+    """Processes that start inside do not import the main script, and the signals of `ENDING` are blocked in them.
 
     The script may import MXNet, which takes seconds and a GPU. They call `follow_parent` first.
     """
     main = sys.modules["__main__"]
-    with ctrl_c_later(), _starting:  # a second thread would find the names hidden, and leave them so
+    with signals_later(), _starting:  # a second thread would find the names hidden, and leave them so
         hidden = {name: getattr(main, name) for name in ("__file__", "__spec__") if hasattr(main, name)}
         if MASKS:
-            resource_tracker.ensure_running()  # its own start would unblock the signal
-            mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+            resource_tracker.ensure_running()  # lets its own start unblock some
+            signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
         try:
             for name in hidden:
                 setattr(main, name, None)
@@ -112,17 +140,21 @@ def starting() -> Iterator[None]:
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def follow_parent(ctrl_c: bool) -> None:
-    """In a process that was started: end with the parent, and let Ctrl-C come from now on or ignore it."""
+def follow_parent() -> None:
+    """In a process that was started: end with the parent, and let the signals of `ENDING` come from now on."""
 
     def end_with_parent():
         multiprocessing.parent_process().join()
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.default_int_handler if ctrl_c else signal.SIG_IGN)
     if MASKS:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+
+
+def ignore_signals() -> None:
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def end_together(host: str, port: int, serve: bool) -> Callable[[], None]:
@@ -140,9 +172,7 @@ def end_together(host: str, port: int, serve: bool) -> Callable[[], None]:
             with suppress(OSError):
                 other.shutdown(socket.SHUT_RDWR)
         if not parted.wait(GRACE):
-            print(
-                f"error: {ENDED}: -c with the run's id goes on from its newest checkpoint", file=sys.stderr, flush=True
-            )
+            print(f"error: {ENDED}: {HOW_ON}", file=sys.stderr, flush=True)
             os._exit(2)
 
     def accept(listener: socket.socket) -> None:
@@ -173,6 +203,9 @@ class _Process(SpawnProcess):
     def start(self) -> None:
         with starting():
             super().start()
+
+    def terminate(self) -> None:  # as an executor does when another worker died
+        self.kill()
 
 
 class Context(SpawnContext):
@@ -213,21 +246,39 @@ class Pool:
         try:
             while True:
                 # Ctrl-C would leave a task that the executor counts and no worker gets: it would wait for ever.
-                with ctrl_c_later():
+                with signals_later():
                     for task in islice(tasks, ahead - len(pending)):
                         pending.append(self._executor.submit(_do, task))
                 if not pending:
                     return
-                yield pending.popleft().result()
+                yield self._answer(pending.popleft())
         except BrokenProcessPool as error:
             raise UserError(
                 "a process that loads the data died, mostly because the memory was full "
                 "or someone killed it; fewer workers need less memory"
             ) from error
 
+    def _answer(self, future) -> Any:
+        begin = time.monotonic()
+        while not wait([future], 1.0).done:
+            silence = time.monotonic() - begin
+            stopped = [str(worker.pid) for worker in self._workers() if _is_stopped(worker.pid)]
+            state = f"; stopped, until kill -CONT: {', '.join(stopped)}" if stopped else ""
+            if end_is_asked() and silence > PATIENCE:
+                raise UserError(f"the end was asked for, but the processes that load the data do not answer{state}")
+            if silence > SILENCE:
+                warn_once(f"the processes that load the data have not answered for {SILENCE:.0f} s{state}")
+        return future.result()
+
+    def _workers(self) -> list:
+        return list((self._executor._processes or {}).values())  # which has no other name
+
     def close(self) -> None:
-        """End the workers once the tasks in their hands are done."""
+        """End the workers once the tasks in their hands are done; those that are stopped at once."""
         if self._executor:
+            for worker in self._workers():
+                if _is_stopped(worker.pid):
+                    worker.kill()
             self._executor.shutdown(cancel_futures=True)
 
 
@@ -257,12 +308,21 @@ def ahead(items: Iterable, most: int) -> Iterator[Any]:
         yield from takewhile(lambda item: item is not end, made)
 
 
+def _is_stopped(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "Tt"
+    except OSError:
+        return False
+
+
 _work: Callable | None = None  # of this process, where it is a worker
 
 
 def _begin(work: Callable) -> None:
     global _work  # noqa: PLW0603 - a worker process has no other place that outlives a task
-    follow_parent(ctrl_c=False)
+    ignore_signals()
+    follow_parent()
+    warnings.showwarning = show_warning
     cv2.setNumThreads(1)
     os.environ["OMP_NUM_THREADS"] = "1"  # for PyTorch, which renders synthetic scenes and is not imported yet
     _work = work

@@ -25,6 +25,7 @@ from maskflownet.inference.metrics import (
     write_csv,
     write_json,
 )
+from maskflownet.processes import end_is_asked
 from maskflownet.reader.dataset import FlowDataset
 from maskflownet.reader.files import atomic_path
 from maskflownet.reader.formats import write_flo, write_flo5, write_kitti_png
@@ -135,6 +136,8 @@ def _measure_sets(engine: Engine, sets: Mapping, options: ValidationOptions, wat
                     height, width = pair.sample.img1.shape[:2]
                     if watcher is not None:
                         watcher.add(name, len(images), pair, measured)
+                    if end_is_asked():  # only in training, which saves first
+                        raise KeyboardInterrupt
                     images.append(ImageResult(pair.sample.name, height, width, measured.measures))
                     bar.update()
     return results

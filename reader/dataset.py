@@ -117,6 +117,15 @@ class FlowDataset:
     def __getitem__(self, index: int) -> Sample:
         """Decode one pair; a UserError where a file cannot be read or differs in size."""
         pair = self.pairs[index]
+        try:
+            return self._decode(pair)
+        except (UserError, MemoryError):
+            raise
+        except Exception as error:  # damage that no reader expects
+            files = ", ".join(filter(None, pair[1:5]))
+            raise UserError(f"cannot read one of {files}: {type(error).__name__}: {error}") from error
+
+    def _decode(self, pair: Pair) -> Sample:
         img1, img2 = read_images((pair.img1, pair.img2), trusted=True)  # (H, W, 3)
         _same_size(img2, img1, pair.img2, pair)
         flow = valid = fine = None

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from maskflownet.errors import UserError
+from maskflownet.errors import UserError, warn_once
 
 PathLike = str | os.PathLike[str]
 _TEMPORARY = re.compile(r"\.+(.+)\.[0-9a-f]{12}\.tmp(\.[^.]*)?")  # of the file whose name begins so
@@ -87,6 +87,16 @@ def write_bytes(path: PathLike, data: bytes, durable: bool = False) -> None:
     """Write a file through `atomic_path`."""
     with atomic_path(path, durable) as temporary:
         temporary.write_bytes(data)
+
+
+@contextmanager
+def if_possible(what: PathLike) -> Iterator[None]:
+    """What cannot be written inside is left out, with a warning."""
+    try:
+        yield
+    except (OSError, UserError) as error:
+        reason = error.__cause__ if isinstance(error, UserError) else error
+        warn_once(f"cannot write {what}: {getattr(reason, 'strerror', None) or error}; the training goes on without it")
 
 
 def sweep(folder: PathLike, prefix: str) -> None:

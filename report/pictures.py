@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from maskflownet.inference.metrics import Labelled, Measured, end_point_error, means, plane, valid_pixels
 from maskflownet.reader.colour import colour_scale, flow_to_colour, usual_motion
-from maskflownet.reader.files import write_bytes
+from maskflownet.reader.files import if_possible, write_bytes
 from PIL import Image, ImageDraw, ImageFont
 
 # By the names that a pair's pictures have, in the order in which they are switched.
@@ -161,8 +161,9 @@ class SamplePictures:
             return
         strip = draw_strip(pair, measured, f"step {self.step}  {pair.sample.name}")
         data = _bytes(strip, "JPEG", **JPEG)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_bytes(self.folder / f"{set_name}_{index:04d}_{self.step:07d}.jpg", data)
+        with if_possible(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_bytes(self.folder / f"{set_name}_{index:04d}_{self.step:07d}.jpg", data)
         if self.show is not None:
             self.show(f"{set_name}/{index}", data, self.step)
 

@@ -5,13 +5,15 @@ import io
 import math
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import NoReturn
 
-from maskflownet.errors import UserError, shortened, shown
+from maskflownet.errors import UserError, shortened, show_warning, shown
+from maskflownet.processes import Interruption, interrupt
 from maskflownet.settings.configs import ENGINES, PRECISIONS
 from maskflownet.settings.folders import ROOT
 
@@ -32,9 +34,9 @@ class Parser(argparse.ArgumentParser):
 
 def run(main: Callable[[list[str]], int | None], arguments: list[str] | None = None) -> int:
     """Call a program; its exit code: its own or 0, 1 after an unexpected error, 2 after one that the user can put right
-    (one sentence on stderr each), 130 after Ctrl-C."""
+    (one sentence on stderr each), 130 after Ctrl-C and signals like it."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    with _lenient_output():
+    with lenient_output(), Interruption(interrupt):
         try:
             return main(arguments) or 0
         except KeyboardInterrupt as interrupted:
@@ -43,11 +45,11 @@ def run(main: Callable[[list[str]], int | None], arguments: list[str] | None = N
         except Exception as error:  # the last net
             if "--traceback" in arguments:
                 raise
-            print(f"error: {_sentence(error)}", file=sys.stderr)
+            print(f"error: {sentence(error)}", file=sys.stderr)
             return FAILED if isinstance(error, (UserError, OSError, MemoryError)) else UNEXPECTED
 
 
-def _sentence(error: Exception) -> str:
+def sentence(error: Exception) -> str:
     text = " ".join(shortened(str(error)).split())
     if isinstance(error, UserError):
         return text
@@ -90,18 +92,23 @@ class _Lenient:
 
 
 @contextmanager
-def _lenient_output() -> Iterator[None]:
-    """Inside, neither standard output nor standard error can fail: not by a name that they cannot encode, either."""
-    before = sys.stdout, sys.stderr
+def lenient_output() -> Iterator[None]:
+    """Inside, neither standard output nor standard error can fail: not by a name that they cannot encode, either.
+
+    A warning is one sentence.
+    """
+    before, warned = (sys.stdout, sys.stderr), warnings.showwarning
     for stream in before:
         with suppress(AttributeError):
             stream.reconfigure(errors="backslashreplace")
     sys.stdout, sys.stderr = (_Lenient(stream or io.StringIO()) for stream in before)
+    warnings.showwarning = show_warning
     try:
         yield
     finally:
         sys.stdout.flush()
         sys.stdout, sys.stderr = before
+        warnings.showwarning = warned
 
 
 def number(kind: Callable, what: str, low, high=10**9) -> Callable:

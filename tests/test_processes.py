@@ -92,6 +92,25 @@ def test_a_killed_reader_is_a_sentence(chairs):
     assert not children(before)
 
 
+@proc
+def test_a_reader_that_is_stopped_is_named_and_does_not_keep_the_end_from_coming(chairs, monkeypatch):
+    monkeypatch.setattr(processes, "SILENCE", 1.0)
+    monkeypatch.setattr(processes, "PATIENCE", 4.0)
+    before = multiprocessing.active_children()
+    with Interruption(), closing(TrainLoader([(chairs, 2)], (64, 128), readers=1).batches()) as batches:
+        next(batches)
+        (reader,) = children(before)
+        os.kill(reader.pid, signal.SIGSTOP)
+        threading.Timer(2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        stopped = f"stopped, until kill -CONT: {reader.pid}$"
+        with (
+            pytest.warns(UserWarning, match=rf"not answered for 1 s; {stopped}"),
+            pytest.raises(UserError, match=f"the end was asked for, but .* {stopped}"),
+        ):
+            deque(islice(batches, 1000), maxlen=0)
+    assert not children(before)
+
+
 def test_closing_a_generator_of_batches_ends_its_readers(chairs):
     before = multiprocessing.active_children()
     batches = TrainLoader([(chairs, 2)], (64, 128), readers=1).batches()

@@ -3,7 +3,7 @@
 import io
 import sys
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from maskflownet.errors import UserError
 from maskflownet.inference.metrics import log_line
 from maskflownet.inference.validation import ValidationOptions, validate
 from maskflownet.processes import Interruption
+from maskflownet.reader.files import if_possible
 from maskflownet.reader.loader import Order, TrainLoader
 from maskflownet.report.pictures import SamplePictures, choose
 from maskflownet.settings.configs import DataConfig, NetworkConfig
@@ -51,10 +52,11 @@ def train(
     Raises
     ------
     UserError
-        Something does not fit, a file cannot be read, or the loss is not finite. What was reached is saved, but for
-        a loss that is not finite.
+        Something does not fit, a file cannot be read, or the loss is not finite. Before this and any other error, what
+        was reached is saved, unless the loss is not finite.
     KeyboardInterrupt
-        Ctrl-C in any of the processes: all is saved, and the message says how to go on. A second Ctrl-C ends at once.
+        Ctrl-C, or a signal like it, in any of the processes: all is saved, and the message says how to go on. A second
+        Ctrl-C ends at once.
     """
     options = options or Options()
     with ExitStack() as stack:
@@ -76,11 +78,11 @@ def train(
                     run.validate_and_save(step)
         except PeerLost as error:
             run.save_rest(log.last_done(step))
-            raise PeerLost(run.advice() if processes.first else "") from error
+            raise PeerLost(run.advice()) from error
         except NotFinite:
             raise
-        except UserError:  # of the data, mostly; the others are told to stop
-            if step < end:
+        except Exception as error:
+            if isinstance(error, UserError) and step < end:  # of the data, mostly; the others are told to stop
                 processes.any(True)
             log.read_losses()
             run.save_rest(step)
@@ -188,7 +190,8 @@ class _Run:
         """Validate where it is due; save where that is due, or the result is the best one."""
         metrics = {}
         if self.validation.sets and (step % self.validation_steps == 0 or step == self.end):
-            metrics = self._validate(step)
+            with suppress(KeyboardInterrupt):
+                metrics = self._validate(step)
         best = self.snapshots.best() if metrics else None
         is_best = metrics and (best is None or metrics[MEAN_EPE] < best[1])
         if step == self.end or is_best or step % self.checkpoint_steps == 0:
@@ -201,9 +204,8 @@ class _Run:
 
     def advice(self) -> str:
         """How the run can go on."""
-        if self.saved_step == 0:
-            return "nothing was saved"
-        return f"-c {self.start.run} goes on from step {self.saved_step}"
+        steps = self.snapshots.steps()
+        return f"-c {self.start.run} goes on from step {steps[-1]}" if steps else "nothing was saved"
 
     def _validate(self, step: int) -> dict[str, float]:
         found = self.validation._replace(skipped={})  # the log's first lines name them
@@ -255,29 +257,38 @@ class RunLog:
         self._unread: list[tuple[int, Losses]] = []
         self._means: list[tuple[float, float]] = []  # loss and EPE of the steps since the last line
         self._skipped = 0  # samples that were named
-        self._writer = None
+        self._events = None
         # disable=None: no bar where stderr is no terminal.
         self._bar = tqdm(total=end, initial=start, unit="step", disable=True if quiet else None, smoothing=0.05)
         if quiet:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with if_possible(self.path.parent):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
         if scalars:
-            from tensorboardX import SummaryWriter  # noqa: PLC0415 - slow, and for the first process only
+            from tensorboardX.event_file_writer import EventsWriter  # noqa: PLC0415 - slow, for the first process only
 
-            self._writer = SummaryWriter(str(self.path.with_suffix(".tensorboard")))
+            with if_possible(self._event_folder):
+                self._event_folder.mkdir(exist_ok=True)
+                self._events = EventsWriter(str(self._event_folder / "events"))
+
+    @property
+    def _event_folder(self) -> Path:
+        return self.path.with_suffix(".tensorboard")
 
     def line(self, text: str) -> None:
         """Append `[time] text` to the log, and print it."""
         if self.quiet:
             return
         stamped = f"[{time.strftime('%Y-%m-%d %H:%M:%S')}] {text}"
-        with open(self.path, "a", encoding="utf-8") as file:
+        with if_possible(self.path), open(self.path, "a", encoding="utf-8") as file:
             file.write(stamped + "\n")
-        tqdm.write(stamped)
+        with if_possible("standard output"):
+            tqdm.write(stamped)
 
     def step(self, step: int, losses: Losses, rate: float, skipped: list[str]) -> None:
         """Note a step, and the damaged samples skipped so far; a line holds the means since the line before."""
-        self._bar.update()
+        with if_possible("the progress bar"):
+            self._bar.update()
         self._unread.append((step, losses))
         for sentence in skipped[self._skipped :]:
             self.line(f"skipped a damaged sample: {sentence}")
@@ -307,21 +318,28 @@ class RunLog:
         return step
 
     def scalars(self, values: dict[str, float], step: int) -> None:
-        if self._writer is not None:
-            for name, value in values.items():
-                self._writer.add_scalar(name, value, step)
+        self._event(step, *({"tag": name, "simple_value": value} for name, value in values.items()))
 
     def picture(self, name: str, jpeg: bytes, step: int) -> None:
-        """Record a JPEG for TensorBoard, as it is: `add_image` would make a PNG, far larger."""
-        if self._writer is not None:
-            from tensorboardX.proto.summary_pb2 import Summary  # noqa: PLC0415 - as above
+        """Record a JPEG for TensorBoard, as it is: tensorboardX's `add_image` would make a PNG, far larger."""
+        width, height = Image.open(io.BytesIO(jpeg)).size
+        image = {"encoded_image_string": jpeg, "height": height, "width": width, "colorspace": 3}
+        self._event(step, {"tag": name, "image": image})
 
-            width, height = Image.open(io.BytesIO(jpeg)).size
-            image = Summary.Image(encoded_image_string=jpeg, height=height, width=width, colorspace=3)
-            summary = Summary(value=[Summary.Value(tag=name, image=image)])
-            self._writer.file_writer.add_summary(summary, step)
+    def _event(self, step: int, *values: dict) -> None:
+        if self._events is None:
+            return
+        from tensorboardX.proto.event_pb2 import Event  # noqa: PLC0415 - as above
+
+        events, self._events = self._events, None  # after half an event the rest of the file could not be read
+        with if_possible(self._event_folder):
+            events.write_event(Event(wall_time=time.time(), step=step, summary={"value": values}))
+            events.flush()
+            self._events = events
 
     def close(self) -> None:
-        self._bar.close()
-        if self._writer is not None:
-            self._writer.close()
+        with if_possible("the progress bar"):
+            self._bar.close()
+        if self._events is not None:
+            with if_possible(self._event_folder):
+                self._events.close()

@@ -16,7 +16,8 @@ import torch
 import torch.distributed as dist
 from maskflownet.engine.contract import TORCHRUN, PeerLost, Processes
 from maskflownet.errors import UserError
-from maskflownet.processes import Interruption, follow_parent, note_sigterm, starting
+from maskflownet.processes import HOW_ON, Interruption, end_is_asked, follow_parent, ignore_signals, interrupt, starting
+from maskflownet.settings.cli import INTERRUPTED, lenient_output, sentence
 from torch.multiprocessing import ProcessExitedException, start_processes
 from tqdm import tqdm
 
@@ -33,19 +34,21 @@ class TorchProcesses(Processes):
     # Over which the hosts agree (gloo), without their devices. A process that dies closes its
     # connections, which the others notice here at the next step's border.
     control: Any = None
-    # Whether someone told this process meanwhile that another one has died, or that all shall
-    # end, which it cannot see while it waits for its device.
-    is_lost: Callable[[], bool] = lambda: False
 
     def any(self, flag: bool) -> bool:
-        flags = torch.tensor(int(flag or self.lost()), dtype=torch.int32)
+        flags = torch.tensor(int(flag), dtype=torch.int32)
         self._call(dist.all_reduce, flags, op=dist.ReduceOp.MAX, group=self.control)
         return bool(flags)
 
     def all_gather(self, names: list[str]) -> list[str]:
-        found = [None] * self.world_size
-        self._call(dist.all_gather_object, found, names, group=self.control)
-        return [name for part in found for name in part]
+        # As JSON, padded with spaces: PyTorch's own way would unpickle what comes over the network.
+        text = json.dumps(names).encode()
+        longest = torch.tensor(len(text))
+        self._call(dist.all_reduce, longest, op=dist.ReduceOp.MAX, group=self.control)
+        mine = torch.frombuffer(bytearray(text.ljust(int(longest))), dtype=torch.uint8)
+        found = [torch.empty_like(mine) for _ in range(self.world_size)]
+        self._call(dist.all_gather, found, mine, group=self.control)
+        return [name for part in found for name in json.loads(bytes(part.numpy()))]
 
     def all_reduce(self, tensor: torch.Tensor) -> None:
         self._call(dist.all_reduce, tensor)
@@ -60,7 +63,8 @@ class TorchProcesses(Processes):
             raise PeerLost from error
 
     def lost(self) -> bool:
-        return self.is_lost()
+        # A launcher sends a signal when another process has died, which one that waits for its device cannot see.
+        return end_is_asked()
 
     def close(self) -> None:
         # With a collective that never ends on the device, parting would never end, either.
@@ -99,7 +103,7 @@ def join_torchrun(devices: list[torch.device]) -> TorchProcesses:
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"the {count} training processes do not find each other: {reason}") from error
-    return TorchProcesses(rank, count, count // here, device, control, note_sigterm())
+    return TorchProcesses(rank, count, count // here, device, control)
 
 
 def run_in_processes(devices: Sequence, work: Callable[..., Any], arguments: tuple) -> str:
@@ -117,8 +121,10 @@ def run_in_processes(devices: Sequence, work: Callable[..., Any], arguments: tup
     """
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # what it warns of is told below
     count, started, failed = len(devices), None, None
-    # The port is chosen here, and kept, so that no other program can take it meanwhile.
-    store = dist.TCPStore(HOST, 0, is_master=True, wait_for_workers=False)
+    # The socket is made here, as the store itself would listen to the whole network.
+    listener = socket.create_server((HOST, 0))
+    port = listener.getsockname()[1]
+    store = dist.TCPStore(HOST, port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach())
 
     def forward():
         if started is not None and started.processes[0].is_alive():
@@ -126,7 +132,7 @@ def run_in_processes(devices: Sequence, work: Callable[..., Any], arguments: tup
 
     with Interruption(forward):
         with starting():
-            started = start_processes(_run_one, (count, store.port, work, arguments), count, join=False)
+            started = start_processes(_run_one, (count, port, work, arguments), count, join=False)
         try:
             while not started.join():
                 pass
@@ -141,7 +147,7 @@ def run_in_processes(devices: Sequence, work: Callable[..., Any], arguments: tup
     saved = [text for text in texts["lost"] + texts["interrupted"] if text]
     if texts["error"]:
         raise UserError("; ".join([texts["error"][0], *saved[:1]]))
-    if texts["interrupted"]:
+    if texts["interrupted"] and failed in reports:
         raise KeyboardInterrupt(texts["interrupted"][0])
     if failed is None:
         return reports[0][1]
@@ -150,8 +156,7 @@ def run_in_processes(devices: Sequence, work: Callable[..., Any], arguments: tup
     code = started.processes[died].exitcode
     how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
     raise UserError(
-        f"the training process on {devices[died]} (number {died}) was ended {how}: "
-        + (saved[0] if saved else "-c with the run's id goes on from its newest checkpoint")
+        f"the training process on {devices[died]} (number {died}) was ended {how}: " + (saved[0] if saved else HOW_ON)
     )
 
 
@@ -164,23 +169,21 @@ def _run_one(rank: int, count: int, port: int, work: Callable[..., Any], argumen
     os.environ.update(TORCHELASTIC_USE_AGENT_STORE="True", TORCHELASTIC_RESTART_COUNT="0")  # the parent has the store
     for _, interface in socket.if_nameindex():
         if interface.startswith("lo"):  # all is on this machine, whatever its name resolves to
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
-            os.environ.setdefault("NCCL_SOCKET_IFNAME", interface)
+            os.environ.update(GLOO_SOCKET_IFNAME=interface, NCCL_SOCKET_IFNAME=interface)
     torch.set_num_threads(max(1, torch.get_num_threads() // count))
     store, code = dist.TCPStore(HOST, port, is_master=False), 2
-    try:
-        follow_parent(ctrl_c=rank == 0)
-        report, code = ("done", str(work(*arguments))), 0
-    except KeyboardInterrupt as error:
-        report, code = ("interrupted", str(error)), 0 if rank else 130
-    except PeerLost as error:
-        report = ("lost", error.advice)
-    except UserError as error:
-        report = ("error", str(error))
-    except OSError as error:
-        report = ("error", f"{error.filename}: {error.strerror}" if error.filename else str(error))
-    store.set(str(rank), json.dumps(report))
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # At once: a collective that waits for a dead process would keep the interpreter from ending.
-    os._exit(code)
+    with lenient_output(), Interruption(interrupt):
+        try:
+            follow_parent()
+            report, code = ("done", str(work(*arguments))), 0
+        except KeyboardInterrupt as error:
+            report, code = ("interrupted", str(error)), 0 if rank else INTERRUPTED
+        except PeerLost as error:
+            report = ("lost", error.advice)
+        except (UserError, OSError, MemoryError) as error:
+            report = ("error", sentence(error))
+        ignore_signals()  # of the parent, which ends the others when one has ended
+        store.set(str(rank), json.dumps(report))
+        sys.stdout.flush()
+        # At once: a collective that waits for a dead process would keep the interpreter from ending.
+        os._exit(code)

@@ -10,7 +10,7 @@ import pytest
 from maskflownet.errors import UserError
 from maskflownet.reader.dataset import View
 from maskflownet.reader.flying import Chairs
-from maskflownet.reader.formats import write_image
+from maskflownet.reader.formats import read_flow, write_image
 from maskflownet.reader.kitti import HD1K, Kitti
 from maskflownet.reader.loader import MOST_DAMAGED, Order, TrainLoader, ordered
 from maskflownet.reader.pairs import Pairs
@@ -200,6 +200,24 @@ def test_skip_damaged_takes_the_next_sample_and_counts(tmp_path):
     assert len(loader.skipped) == 2
     assert {n for n in ("00003", "00005") for s in loader.skipped if f"{n}_flow.flo" in s} == {"00003", "00005"}
     assert_same(found, take([(dataset, 4)], 4, skip_damaged=True, readers=1))
+
+
+def test_damage_that_no_reader_expects_is_skipped_too(tmp_path, monkeypatch):
+    dataset = Chairs(make_chairs(tmp_path, train=8, val=0))
+    read = read_flow
+
+    def unexpected(path):
+        if path.endswith("00003_flow.flo"):
+            raise IndexError("out of range")
+        return read(path)
+
+    monkeypatch.setattr("maskflownet.reader.dataset.read_flow", unexpected)
+    loader = TrainLoader([(dataset, 8)], CROP, skip_damaged=True)
+    assert len(names([kept(next(loader.batches()))])) == 8
+    (sentence,) = loader.skipped
+    assert sentence.startswith("cannot read one of ") and sentence.endswith("00003_flow.flo: IndexError: out of range")
+    with pytest.raises(UserError, match=r"00003_flow\.flo: IndexError"):
+        take([(dataset, 8)], 1)
 
 
 def test_skip_damaged_gives_up_where_the_whole_folder_is_damaged(tmp_path):

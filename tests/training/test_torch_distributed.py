@@ -18,8 +18,8 @@ from maskflownet.checkpoints.params import read_params
 from maskflownet.errors import UserError
 
 from tests.known_engine import on_gpu
-from tests.torch_runs import SIZES, start, train_torch_in, training_differences
-from tests.training_runs import RUN, arrays_of, largest_difference, write_configs
+from tests.torch_runs import SIZES, start, train_torch_in
+from tests.training_runs import RUN, arrays_of, largest_difference, training_differences, write_configs
 
 ENGINE = "engine: torch on the CPU (no -g), float32\n"
 LONG = 10_000  # steps, more than a test waits for
@@ -47,6 +47,14 @@ def wait_for_step(program, folder, step, run=RUN) -> list[int]:
 def children_of(program) -> list[int]:
     children = Path(f"/proc/{program.pid}/task/{program.pid}/children").read_text().split()
     return sorted(map(int, children))
+
+
+def listeners(pid) -> list[str]:
+    """The addresses of a process's listening sockets, as /proc has them: 0100007F is 127.0.0.1."""
+    links = [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink()]
+    tables = [Path(f"/proc/{pid}/net/{name}").read_text() for name in ("tcp", "tcp6")]
+    lines = [line.split() for table in tables for line in table.splitlines()]
+    return [line[1].split(":")[0] for line in lines if line[3] == "0A" and f"socket:[{line[9]}]" in links]
 
 
 def end_of(program):
@@ -137,23 +145,34 @@ def test_a_process_that_is_killed_ends_the_run_with_a_checkpoint(tmp_path, kind)
     assert largest_difference(path, whole) < 1e-4 * (step + 1)
 
 
+@pytest.mark.parametrize("interval", [2, LONG])
 @pytest.mark.parametrize("kind", KINDS)
-def test_when_the_first_process_is_killed_its_newest_checkpoint_stays(tmp_path, kind):
-    write_configs(tmp_path, checkpoint_steps=2, **SIZES[kind])
+def test_when_the_first_process_is_killed_its_newest_checkpoint_stays(tmp_path, kind, interval):
+    write_configs(tmp_path, checkpoint_steps=interval, **SIZES[kind])
     program = start(tmp_path, 2, LONG, KIND=kind)
     first, _ = wait_for_step(program, tmp_path, 3)
     os.kill(first, signal.SIGKILL)
     code, _, errors = end_of(program)
     assert code == 2
-    assert "number 0) was ended by SIGKILL: -c with the run's id goes on" in errors
-    assert arrays_of(read_checkpoint("abc", tmp_path / "weights").path)
+    said = re.search(rf"number 0\) was ended by SIGKILL: (-c {RUN} goes on from step (\d+)|nothing was saved)$", errors)
+    assert said and bool(said[2]) == (interval == 2), errors
+    if said[2]:
+        path = read_checkpoint("abc", tmp_path / "weights").path
+        assert path.name == f"{RUN}_{said[2]}.params" and arrays_of(path)
 
 
-def test_ctrl_c_saves_and_ends_all(tmp_path):
+@pytest.mark.parametrize(
+    ("number", "kill"), [(signal.SIGINT, os.killpg), (signal.SIGTERM, os.killpg), (signal.SIGUSR1, os.kill)]
+)
+def test_a_signal_saves_and_ends_all(tmp_path, number, kill):
+    """As a terminal sends it to all, SLURM to all or to the first. They listen to nobody outside this machine."""
     write_configs(tmp_path, checkpoint_steps=LONG)
     program = start(tmp_path, 2, LONG)
-    wait_for_step(program, tmp_path, 2)
-    os.killpg(program.pid, signal.SIGINT)  # as a terminal does
+    ranks = wait_for_step(program, tmp_path, 2)
+    listening = [address for pid in (program.pid, *ranks) for address in listeners(pid)]
+    assert listening and set(listening) <= {"0100007F", "00000000000000000000000001000000"}
+    program.stdout.close()  # as `| tee`, which the same Ctrl-C ends
+    kill(program.pid, number)
     code, _, errors = end_of(program)
     (step,) = re.findall(r"interrupted at step (\d+)", log_of(tmp_path))
     assert (code, errors) == (130, f"{ENGINE}interrupted at step {step}: -c {RUN} goes on from step {step}\n")

@@ -1,11 +1,13 @@
 """Training runs: logs, records, stops, decay, the frozen head, damaged data."""
 
+import io
 import multiprocessing
 import os
 import re
 import signal
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from maskflownet.checkpoints.checkpoint import load_checkpoint, read_checkpoint,
 from maskflownet.checkpoints.params import read_params
 from maskflownet.checkpoints.records import Record
 from maskflownet.engine.contract import NotFinite
+from maskflownet.engine.mxnet import MXNetTraining
 from maskflownet.errors import UserError
 from maskflownet.reader.formats import write_flo
 from maskflownet.scenes.synthetic import Synthetic
@@ -21,6 +24,7 @@ from maskflownet.settings.configs import Optimizer, load_network_config
 from maskflownet.settings.datasets import Roots, load_data_config
 from maskflownet.settings.schema import parse
 from maskflownet.training.launch import EngineChoice, train_on
+from maskflownet.training.loop import RunLog
 from maskflownet.training.plan import rate_at, scaled
 from maskflownet.training.snapshots import Snapshots, state_path
 
@@ -127,22 +131,6 @@ def at_step(folder, step, action) -> threading.Thread:
     return thread
 
 
-def test_ctrl_c_saves_and_ends(tmp_path):
-    write_configs(tmp_path)
-    before = signal.getsignal(signal.SIGINT)
-
-    thread = at_step(tmp_path, 1, lambda: os.kill(os.getpid(), signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt) as interrupted:
-        train_in(tmp_path, steps=90, run="abcJan01-0000")
-    thread.join()
-    step = read_checkpoint("abc", tmp_path / "weights").record.step
-    assert 1 <= step < 90
-    said = f"interrupted at step {step}: -c abcJan01-0000 goes on from step {step}"
-    assert str(interrupted.value) == said
-    assert said in (tmp_path / "logs/abcJan01-0000.log").read_text()
-    assert signal.getsignal(signal.SIGINT) == before
-
-
 def test_ctrl_c_twice_at_once_counts_once_until_all_is_saved(tmp_path, monkeypatch):
     """As a hurried hand presses it, or torchrun repeats the terminal's."""
     write_configs(tmp_path)
@@ -161,14 +149,14 @@ def test_ctrl_c_twice_at_once_counts_once_until_all_is_saved(tmp_path, monkeypat
     assert read_checkpoint("abc", tmp_path / "weights").record.step >= 1
 
 
-@pytest.mark.parametrize("killed", [True, False])
-def test_steps_before_an_error_of_the_data_are_saved(tmp_path, monkeypatch, killed):
-    """A reading process that is killed, and a pair of the validation that cannot be read."""
-    log, shown = tmp_path / "logs/abcJan01-0000.log", Synthetic.__getitem__
-    write_configs(tmp_path, validation=[] if killed else ["synthetic"], checkpoint_steps=50)
+@pytest.mark.parametrize("kind", ["reader", "pair", "engine"])
+def test_what_was_reached_before_an_error_is_saved(tmp_path, monkeypatch, kind):
+    """A reading process that is killed, a pair of the validation that cannot be read, what nobody expects."""
+    log, shown, trained = tmp_path / "logs/abcJan01-0000.log", Synthetic.__getitem__, MXNetTraining.train_batch
+    write_configs(tmp_path, validation=["synthetic"] if kind == "pair" else [], checkpoint_steps=50)
 
     def kill():
-        if killed:
+        if kind == "reader":
             os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
 
     def damaged(self, index):
@@ -176,13 +164,53 @@ def test_steps_before_an_error_of_the_data_are_saved(tmp_path, monkeypatch, kill
             raise UserError("the pair cannot be read")
         return shown(self, index)
 
+    def fail(self, batch, step, rate):
+        if kind == "engine" and step == 4:
+            raise RuntimeError("nobody expected this")
+        return trained(self, batch, step, rate)
+
     monkeypatch.setattr(Synthetic, "__getitem__", damaged)
+    monkeypatch.setattr(MXNetTraining, "train_batch", fail)
     thread = at_step(tmp_path, 2, kill)
-    with pytest.raises(UserError, match="process that loads the data died|pair cannot be read"):
-        train_in(tmp_path, steps=90, run="abcJan01-0000", readers=int(killed))
+    with pytest.raises((UserError, RuntimeError), match="that loads the data died|pair cannot be read|nobody expected"):
+        train_in(tmp_path, steps=90, run="abcJan01-0000", readers=int(kind == "reader"))
     thread.join()
     record = load_checkpoint(tmp_path / "weights" / read_last(log)).record
-    assert record.step >= 2 if killed else record.step == 4
+    assert record.step >= 2 if kind == "reader" else record.step == 4
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_what_cannot_be_logged_is_told_once_and_training_goes_on(tmp_path, monkeypatch):
+    """A full disk for the log, files where folders would be, and a pipe whose reader has gone."""
+    write_configs(tmp_path, validation=["synthetic"], validation_steps=1)
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    (logs / "abc.log").symlink_to("/dev/full")
+    for name in ("abc.samples", "abc.tensorboard"):
+        (logs / name).touch()
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb", buffering=0) as pipe, pytest.warns(UserWarning) as told:
+        monkeypatch.setattr("sys.stdout", io.TextIOWrapper(pipe, write_through=True))
+        path = train_in(tmp_path, steps=3, run="abc")
+    assert load_checkpoint(path).record.step == 3
+    reasons = {
+        logs / "abc.log": "No space left on device",
+        logs / "abc.samples": "File exists",
+        logs / "abc.tensorboard": "File exists",
+        "standard output": "Broken pipe",
+    }
+    said = sorted(f"cannot write {what}: {why}; the training goes on without it" for what, why in reasons.items())
+    assert sorted(str(warning.message) for warning in told if warning.category is UserWarning) == said
+
+
+def test_an_event_that_cannot_be_written_is_the_last_one(tmp_path):
+    with closing(RunLog(tmp_path, "abc", 0, 9)) as log:
+        log.scalars({"epe": 1.0}, 1)
+        with open("/dev/full", "wb", buffering=0) as log._events._py_recordio_writer._writer:
+            with pytest.warns(UserWarning, match=r"abc\.tensorboard: No space left on device; the training goes on"):
+                log.scalars({"epe": 1.0}, 2)
+            log.scalars({"epe": 1.0}, 3)
 
 
 def read_last(log) -> str:
