@@ -44,10 +44,10 @@ def prepare(kind: str, folder: Path):
             return run_stages.main, arguments, (TorchTraining, "train_batch"), said
         case "prediction":
             arguments = [str(folder / "out/flow.gif"), "MaskFlownet", "--folder", str(folder), *D43]
-            return predict_new_data.main, arguments, (TorchEngine, "submit"), "interrupted"
+            return predict_new_data.main, arguments, (TorchEngine, "_submit"), "interrupted"
         case "validation":
             arguments = ["MaskFlownet", *data, *home, *D43, "--valid", "--report"]
-            return main.main, arguments, (TorchEngine, "submit"), "interrupted"
+            return main.main, arguments, (TorchEngine, "_submit"), "interrupted"
         case "tool":
             arguments = [str(folder / "out/set"), "--count", "9", "--size", "64,64"]
             return synthetic.main, arguments, (Synthetic, "scene"), "interrupted"
@@ -69,7 +69,7 @@ def test_a_signal_ends_a_program_as_ctrl_c_does(tmp_path, monkeypatch, capsys, k
 
     monkeypatch.setattr(owner, name, called)
     assert run(program, arguments) == 130
-    assert re.fullmatch(f"(warning: .*\n)*{said}\n", capsys.readouterr().err)
+    assert re.fullmatch(f"((warning|engine): .*\n)*{said}\n", capsys.readouterr().err)
     assert [signal.getsignal(n) for n in ENDING] == before
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     if kind in ("training", "stages"):
