@@ -28,18 +28,6 @@ def constant(u, v, height=6, width=9):
     return np.full((height, width, 2), (u, v), np.float32)
 
 
-def test_a_constant_flow_is_consistent_but_where_it_leaves_the_picture():
-    found = consistency(constant(3, -2), constant(-3, 2))
-    inside = np.zeros((6, 9), bool)
-    inside[2:, :6] = True
-    assert (found.consistent == inside).all()
-    assert (found.error == np.where(inside, 0, np.inf)).all()
-    assert (found.confidence == inside).all()
-    for array in found:
-        assert (array.shape, array.dtype) == ((6, 9), np.float32)
-    assert found.confidence.dtype == np.float32
-
-
 @pytest.mark.parametrize(
     ("u", "v", "pixel"), [(0.5, 0, (3, 8)), (-0.5, 0, (3, 0)), (0, 0.5, (5, 4)), (0, -0.5, (0, 4))]
 )

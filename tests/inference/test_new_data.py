@@ -275,16 +275,6 @@ def numbered(tmp_path):
     return tmp_path
 
 
-def values(pairs):
-    return [tuple(round(float(image.mean()) / 20) for image in pair) for pair in pairs]
-
-
-def test_a_folder_is_paired_in_natural_order(numbered):
-    source = Folder(numbered)
-    assert (source.count, source.height, source.width) == (2, 32, 48)
-    assert values(source.pairs()) == [(1, 2), (2, 10)]
-
-
 def test_wrong_folders_are_one_sentence(numbered, tmp_path):
     with pytest.raises(UserError, match="is no folder"):
         Folder(tmp_path / "none")

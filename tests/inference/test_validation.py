@@ -112,16 +112,6 @@ def test_invalid_and_occluded_pixels_are_told_apart(sintel):
     assert totals["epe"] == pytest.approx((11 * occluded + 32 * visible).mean() / 43)
 
 
-def test_a_batch_mixes_no_sizes(kitti):
-    engine = KnownEngine.of_labels(kitti)
-    assert validated(engine, {"kitti.2015": kitti}, batch=4).totals["kitti.2015"]["epe"] == 0
-    assert [shape for shape, _ in engine.calls] == [(1, 64 + i % 2, 128 + i % 3, 3) for i in range(7)]
-    twice = View(kitti, [0, 0, 0, 1, 2])
-    engine.calls.clear()
-    assert validated(engine, {"kitti.2015": twice}, batch=2).totals["kitti.2015"]["images"] == 5
-    assert [shape[0] for shape, _ in engine.calls] == [2, 1, 1, 1]
-
-
 def test_the_log_the_csv_and_the_json(sintel, kitti, tmp_path, capsys):
     sets = {"sintel.training2.clean": sintel, "kitti.2015": kitti}
     skipped = {"chairs": "no root", "hd1k": "no root", "things": "no labels"}

@@ -89,14 +89,6 @@ def test_training_parts_of_the_shipped_configs(roots, name, expected):
     assert lengths(training_parts(load_data_config(name), roots)) == expected
 
 
-def test_all_of_kitti(roots):
-    config = replace(load_data_config("kitti"), training_split={"kitti": "all"})
-    assert lengths(training_parts(config, roots)) == [(194 + 200, 4)]
-    for name, count in (("kitti2012", 194), ("kitti2015", 200)):
-        one = replace(config, dataset={name: 4}, training_split={name: "all"})
-        assert lengths(training_parts(one, roots)) == [(count, 4)]
-
-
 def test_passes(roots):
     config = load_data_config("things3d")
     both = replace(config, passes={"things3d": ("clean", "final")})
