@@ -19,7 +19,7 @@ from maskflownet import processes
 from maskflownet.errors import UserError
 from maskflownet.processes import Context, Interruption, Pool
 from maskflownet.reader.flying import Chairs
-from maskflownet.reader.loader import TrainLoader, ordered
+from maskflownet.reader.loader import TrainLoader
 
 from tests.trees import make_chairs
 
@@ -118,14 +118,6 @@ def test_closing_a_generator_of_batches_ends_its_readers(chairs):
     assert len(children(before)) == 1
     begin(batches.close).result(LONG)
     assert not children(before)
-
-
-def test_leaving_ordered_early_ends_the_readers(chairs):
-    before = multiprocessing.active_children()
-    for index, _ in ordered(chairs, readers=1):
-        if index == 1:
-            break
-    assert wait_for(lambda: not children(before))
 
 
 def test_tasks_are_taken_no_further_than_asked():
@@ -311,25 +303,6 @@ def test_ctrl_c_comes_once_a_process_has_been_started(default_ctrl_c):
     finally:
         end.set()
         other.result(LONG)
-
-
-@masks
-def test_ctrl_c_while_workers_start_is_ignored():
-    before = multiprocessing.active_children()
-    pool = Pool(2, negative)
-    try:
-        results = begin(lambda: list(pool.results(((n,) for n in range(4)), ahead=4)))
-
-        def press():
-            for worker in children(before):
-                with suppress(ProcessLookupError):
-                    os.kill(worker.pid, signal.SIGINT)
-            return results.done()
-
-        assert wait_for(press)
-        assert results.result() == [0, -1, -2, -3]
-    finally:
-        pool.close()
 
 
 def test_ctrl_c_while_tasks_are_given_out_comes_once_all_are(default_ctrl_c):
