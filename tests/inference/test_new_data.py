@@ -109,10 +109,13 @@ def test_numbered_files_of_a_folder_with_confidence(folder, tmp_path, suffix):
 @pytest.mark.parametrize("role", ["flow", "mask", "confidence"])
 @pytest.mark.parametrize("suffix", [".mp4", ".avi", ".gif"])
 def test_videos(folder, tmp_path, role, suffix):
-    predict(folder, (tmp_path / f"x{suffix}", role), max_flow=9, rate=20)
+    predict(folder, (tmp_path / f"x{suffix}", role), (tmp_path / "%d.png", role), max_flow=9, rate=20)
     video = VideoReader(tmp_path / f"x{suffix}")
     assert (video.height, video.width, video.count, video.rate) == (*SIZE, 3, 20)
-    (frame, *_) = video
+    frames = list(video)
+    for number, frame in enumerate(frames, 1):  # as the picture of the same pair
+        assert np.abs(frame.astype(int) - read_image(tmp_path / f"{number}.png")).mean() < 2
+    (frame, *_) = frames
     if role == "confidence":
         assert frame[:, :40].min() > 200 and frame[:, -1].max() < 60
 
