@@ -1,10 +1,10 @@
 """Time of whole commands, from files to files, and of each part of them alone.
 
-    python -m maskflownet.benchmarks.end_to_end [--repeats 2] [--size 1080,1920] [--peer CMD] OUTPUT CONFIG INPUT ...
+    python -m maskflownet.benchmarks.end_to_end CONFIG INPUT [INPUT_2] --to .mp4 [--max_flow 20] [-g 0] [--peer CMD]
 
-OUTPUT and all that follows are those of `predict_new_data.py`. A command is a process of its own, so that the second
-one finds warm caches. The parts then run alone in this process, one by one. A command overlaps them: the one whose
-share of its time is next to 100 % is what the others wait for.
+INPUT is a video, a folder of frames or, with INPUT_2, a picture. A command is `predict_new_data.py` in a process of its
+own, so that the second one finds warm caches. The parts then run alone in this process, one by one. A command overlaps
+them: the one whose share of its time is next to 100 % is what the others wait for.
 """
 
 import re
@@ -22,28 +22,29 @@ import cv2
 from maskflownet.benchmarks.timing import describe, the_device
 from maskflownet.engine.contract import Drawing
 from maskflownet.errors import UserError
-from maskflownet.inference.new_data import Output, writing
+from maskflownet.inference.new_data import Folder, Output, Pair, Video, writing
 from maskflownet.inference.predictor import load
-from maskflownet.predict_new_data import open_source, parse
 from maskflownet.processes import in_threads
-from maskflownet.settings.cli import Parser, count, height_width, run
+from maskflownet.settings.cli import Parser, add_batch, add_config, add_devices, count, height_width, pixels, run
 
 PROGRAM = "from maskflownet.predict_new_data import command; raise SystemExit(command())"
 IN_PROGRAM = re.compile(r"in ([\d.]+) s;")
 
 
-def resized(args, line: list[str], size: tuple[int, int], path: Path) -> list[str]:
-    """The command's arguments with a video of the frames at another size in the place of its input."""
+def resized(source, size: tuple[int, int], path: Path) -> Path:
+    """Write the frames of a video or folder as a video of another size."""
     from maskflownet.reader.video import VideoWriter  # noqa: PLC0415 - the rest does without PyAV
 
-    source = open_source(args)
-    if not source.is_sequence:
-        raise UserError("--size is for a video or a folder")
     with VideoWriter(path, source.rate or Fraction(25), *size) as video:
         for frame in source.frames():
             video.write(cv2.resize(frame, size[::-1], interpolation=cv2.INTER_CUBIC))
-    given = line.index("--video_filepath" if args.video_filepath else "--folder")
-    return [*line[:given], "--video_filepath", str(path), *line[given + 2 :]]
+    return path
+
+
+def opened(paths: list[Path]):
+    if len(paths) == 2:
+        return Pair(*paths)
+    return Folder(paths[0]) if paths[0].is_dir() else Video(paths[0])
 
 
 def timed(line: list[str]) -> tuple[float, str]:
@@ -66,12 +67,12 @@ def per_item(items: Iterable) -> float:
     return (time.perf_counter() - started) / made
 
 
-def parts(args) -> Iterator[tuple[str, float]]:
-    """What is timed alone, and its seconds for a pair: what OUTPUT takes, without other files."""
+def parts(args, paths: list[Path], output: Output) -> Iterator[tuple[str, float]]:
+    """What is timed alone, and its seconds for a pair."""
     started = time.perf_counter()
-    source, output = open_source(args), Output(Path(args.output), "flow", args.kitti, args.codec)
+    source = opened(paths)
     yield "reading", (time.perf_counter() - started) / source.count + per_item(source.pairs())
-    options = {name: getattr(args, name) for name in ("resize", "pad", "batch", "engine", "precision")}
+    options = {name: getattr(args, name) for name in ("batch", "engine", "precision")}
     predictor = load(args.config, args.checkpoint, args.gpus, **options)
     pairs = list(islice(source.pairs(), 32 if args.gpus else 3))  # in memory
     drawing = Drawing((args.max_flow or 20) if output.is_drawn else None, not output.is_drawn)
@@ -83,34 +84,55 @@ def parts(args) -> Iterator[tuple[str, float]]:
         per_item(predicted(asked))  # a GPU captures its second batch
         yield part, per_item(predicted(asked))
     results = list(predictor.stream(pairs, mask=False, warped=False, drawing=drawing))
-    with writing(output, source, args.fps or source.rate or Fraction(25)) as (writer, threads):
+    with writing(output, source, source.rate or Fraction(25)) as (writer, threads):
         turns = (writer(results[i % len(results)]) for i in range(source.count))
         yield "writing", per_item(in_threads(turns, threads, 2 * threads))
 
 
 def main(arguments):
-    parser = Parser(prog="end_to_end.py", description=__doc__.splitlines()[0], epilog="All else: predict_new_data.py.")
-    parser.add_argument("--repeats", type=count, default=2, help="commands (default 2)")
-    parser.add_argument("--size", type=height_width, metavar="H,W", help="resize the frames first")
-    parser.add_argument("--peer", metavar="CMD", help="another program's command, timed in turn with ours")
-    ours, line = parser.parse_known_args(arguments)
-    args = parse(line)
-    with tempfile.TemporaryDirectory() as folder:
-        if ours.size:
-            line = resized(args, line, ours.size, Path(folder, "input.mp4"))
-            args = parse(line)
-        source = open_source(args)
-        what = f"{args.config}, {source.count} pairs of {source.height}x{source.width} to {args.output}"
+    parser = Parser(prog="end_to_end.py", description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add_config(parser)
+    add("input", nargs="+", type=Path, metavar="INPUT", help="a video, a folder of frames, or two pictures")
+    add("--to", default=".mp4", metavar="SUFFIX", help="of the output, such as .mp4, .png, .flo (default .mp4)")
+    add("-c", "--checkpoint", default="d43")
+    add_devices(parser)
+    add_batch(parser)
+    add("--max_flow", type=pixels, metavar="PX", help="one pass over a folder or video")
+    add("--size", type=height_width, metavar="H,W", help="resize the frames first")
+    add("--repeats", type=count, default=2, help="commands (default 2)")
+    add("--peer", metavar="CMD", help="another program's command, timed beside ours; {input} and {output} are paths")
+    args = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as name:
+        folder, paths = Path(name), args.input
+        if len(paths) > 2 or (len(paths) == 2 and args.size):
+            raise UserError("give one video or folder, or two pictures (without --size)")
+        if args.size:
+            paths = [resized(opened(paths), args.size, folder / "input.mp4")]
+        source = opened(paths)
+        numbered = source.is_sequence and args.to not in (".mp4", ".avi", ".gif")
+        output = Output(folder / f"out{'_%05d' if numbered else ''}{args.to}", "flow")
+        output.check(source.is_sequence)
+        given = ["--image_1", "--image_2"] if len(paths) == 2 else ["--folder" if source.folder else "--video_filepath"]
+        options = dict(zip(given, paths)) | {"-c": args.checkpoint, "--engine": args.engine, "-g": args.gpus}
+        options |= {"--precision": args.precision, "--batch": args.batch, "--max_flow": args.max_flow}
+        line = [sys.executable, "-c", PROGRAM, str(output.path), args.config]
+        line += [str(word) for option in options.items() if option[1] for word in option]
+        what = f"{args.config}, {source.count} pairs of {source.height}x{source.width} to {args.to}"
         print(f"{describe(the_device(args.gpus))}; {what}", flush=True)
-        for _ in range(ours.repeats):
-            wall, printed = timed([sys.executable, "-c", PROGRAM, *line])
+        for _ in range(args.repeats):
+            wall, printed = timed(line)
             inside = float(IN_PROGRAM.search(printed)[1])
             print(f"command: {rate(wall, source.count)}; without its start {rate(inside, source.count)}", flush=True)
-            if ours.peer:
-                print(f"peer: {rate(timed(shlex.split(ours.peer))[0], source.count)}", flush=True)
-        for part, seconds in parts(args):
+            if args.peer:
+                wall, _ = timed(shlex.split(args.peer.format(input=paths[0], output=folder)))
+                print(f"peer: {rate(wall, source.count)}", flush=True)
+        for part, seconds in parts(args, paths, output):
             share = 100 * seconds * source.count / inside
-            print(f"{part}: {1000 * seconds:.1f} ms a pair, {1 / seconds:.0f} pairs/s, {share:.0f} % of the time")
+            print(
+                f"{part}: {1000 * seconds:.1f} ms a pair, {1 / seconds:.0f} pairs/s, {share:.0f} % of the time",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from flow_vis.flow_vis import make_colorwheel
 
 _EPSILON = 1e-5  # px; what flow_vis adds to a scale
 # Colours change by at most 550 levels along the circle and 255 along the radius per unit of a scaled vector, so that
@@ -116,6 +115,8 @@ def _floor(x: Any, xp: ModuleType) -> Any:
 @cache
 def colour_table() -> np.ndarray:
     """The colours in the middle of each cell of (v, u) over the scale: int32, bytes R, G, B, 0; the first is black."""
+    from flow_vis.flow_vis import make_colorwheel  # noqa: PLC0415 - engines that draw nothing do without it
+
     middle = (np.arange(-_LAST - 1, _LAST + 1, dtype=np.float32) + 0.5) / _CELLS
     u, v = middle[None, :], middle[:, None]
     wheel = make_colorwheel().astype(np.float32)  # (55, 3)

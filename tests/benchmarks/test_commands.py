@@ -15,7 +15,7 @@ from maskflownet.benchmarks import end_to_end, inference, loader, training
     [
         (inference, "--engines torch --size 64,64 --repeats 1 --kernels 2", "MaskFlownet torch float32, 1 x 1.5 GMAC"),
         (training, "--engines torch --cases MaskFlownet_S:1 --repeats 1", "MaskFlownet_S torch, 1 x 64x64: whole"),
-        (end_to_end, "--size 64,64 --repeats 1 --peer true {0}/%d.flo MaskFlownet_S --folder {0} -c d43", "writing: "),
+        (end_to_end, "MaskFlownet_S {0} --size 64,64 --to .flo --repeats 1 --peer true", "writing: "),
         (loader, "--samples 1 --memory 32 --workers 1", "batches of chairs.yaml, 1 workers"),
     ],
 )
