@@ -27,8 +27,13 @@ def nearest(name: str, known) -> str:
     return f", did you mean {match[0]!r}?" if match else ""
 
 
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
+class _Short(reprlib.Repr):
+    def repr_int(self, x, level):  # noqa: ARG002
+        return hex(x) if x.bit_length() > 400 else repr(x)  # Python refuses to write thousands of digits
+
+
+_SHORT = _Short()
+_SHORT.maxstring = _SHORT.maxother = 200
 _SHORT.maxlist = _SHORT.maxdict = 12
 
 

@@ -332,6 +332,7 @@ def test_a_root_that_does_not_exist_is_an_error_wherever_it_is_said(three, name,
     [
         ("chair: one\n", "'chair'"),
         ("chairs: 3\n", "chairs"),
+        (f"chairs: 0x{'f' * 5000}\n", "root 0xfff"),
         ("chairs:\n", "chairs"),
         ("- chairs\n", "does not hold keys and values"),
         ("chairs: [one\n", "is not valid YAML"),
