@@ -86,7 +86,7 @@ def parts(args, paths: list[Path], output: Output) -> Iterator[tuple[str, float]
     results = list(predictor.stream(pairs, mask=False, warped=False, drawing=drawing))
     with writing(output, source, source.rate or Fraction(25)) as (writer, threads):
         turns = (writer(results[i % len(results)]) for i in range(source.count))
-        yield "writing", per_item(in_threads(turns, threads, 2 * threads))
+        yield "writing", per_item(in_threads(turns, threads, threads + 1))
 
 
 def main(arguments):

@@ -38,7 +38,7 @@ from tqdm import tqdm
 ARRAYS = (".npy", ".npz")
 RAW = {"flow": (".flo", ".pfm", *ARRAYS), "mask": (".pfm", *ARRAYS), "warped": ARRAYS, "confidence": (".pfm", *ARRAYS)}
 GREY = ("mask", "confidence")  # roles of one channel
-THREADS = min(4, os.cpu_count() or 1)  # that read or write the files of a folder; each holds a picture or two
+THREADS = min(8, os.cpu_count() or 1)  # that read or write the files of a folder; each holds one in memory
 NUMBERED = re.compile(r"%0?\d{0,2}d")
 # A first pass over a sequence finds one colour scale for all its frames.
 SCALE_SIDE = 256  # px, the longer side of its frames
@@ -108,10 +108,10 @@ class Folder(Frames):
         self.count = len(self.paths) - 1
         self._range = sample_range(self._samples())
 
-    def _samples(self):
+    def _samples(self, trusted: bool = False):
         first = None
-        calls = (partial(read_samples, path) for path in self.paths)
-        for path, samples in zip(self.paths, in_threads(calls, THREADS, 2 * THREADS)):
+        calls = (partial(read_samples, path, trusted) for path in self.paths)
+        for path, samples in zip(self.paths, in_threads(calls, THREADS, THREADS)):
             first = samples if first is None else first
             _check_same_size((self.paths[0], path), (first, samples))
             yield samples
@@ -127,7 +127,7 @@ class Folder(Frames):
         return super().numbers
 
     def frames(self):
-        return (to_8bit(samples, self._range) for samples in self._samples())
+        return (to_8bit(samples, self._range) for samples in self._samples(trusted=True))
 
 
 class Video(Frames):
@@ -291,7 +291,7 @@ def predict_files(
         results = stage(ahead(predictor.stream(images, **asked, drawing=drawing), most))
         results = _finite(results)
         for writer, threads in writers:
-            results = stage(in_threads(map(writer, results), threads, 2 * threads))
+            results = stage(in_threads(map(writer, results), threads, threads + 1))
         for drawn_pair in _bar(source, "flow", results):
             largest, pairs = max(largest, float(drawn_pair.largest)), pairs + 1
     seconds = time.perf_counter() - started
@@ -376,9 +376,12 @@ def _write_file(output: Output, path: Path, result: Drawn) -> Drawn:
 
 
 def _picture(role: str, result: Drawn) -> np.ndarray:
-    if role == "flow" and result.colours is not None:
+    values = getattr(result, role)
+    if role != "flow":
+        return to_picture(role, values, None)
+    if result.colours is not None:
         return result.colours
-    return to_picture(role, getattr(result, role), None)
+    return flow_to_colour(values, colour_scale(float(result.largest), *values.shape[:2]))
 
 
 def to_picture(role: str, values: np.ndarray, max_flow: float | None) -> np.ndarray:

@@ -14,6 +14,7 @@ import math
 import os
 import re
 import struct
+import threading
 import warnings
 import zipfile
 import zlib
@@ -38,6 +39,7 @@ _NETPBM_GAP = rb"(?:\s|#[^\r\n]*[\r\n])+"
 _NETPBM_HEADER = re.compile(rb"P[2356]" + _NETPBM_GAP + rb"\d+" + _NETPBM_GAP + rb"\d+" + _NETPBM_GAP + rb"(\d+)")
 _FLO_MAGIC = struct.pack("<f", 202021.25)  # reads "PIEH"
 _PFM_HEADER = re.compile(rb"(PF|Pf)\s+(\d+)\s+(\d+)\s+([-+.\deE]+)(?:\r\n|\s)")
+_FILTERS = threading.Lock()  # those of warnings are one per process, and threads read pictures
 _ADAM7 = (
     (0, 0, 8, 8),
     (4, 0, 8, 8),
@@ -200,7 +202,7 @@ def _decode(path: PathLike, data: bytes, flags: int, trusted: bool = True) -> np
 def _check_header(path: PathLike, data: bytes) -> None:
     """Refuse a picture too large for the memory, and an animation, before anything is decoded."""
     try:
-        with warnings.catch_warnings():
+        with _FILTERS, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # there shall be one sentence, ours
             with Image.open(io.BytesIO(data)) as header:
                 pixels = header.width * header.height
