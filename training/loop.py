@@ -250,7 +250,7 @@ class RunLog:
     `start` and `end` are the steps already done and the last one, for the progress bar.
     """
 
-    def __init__(self, folder, run: str, start: int, end: int, scalars: bool = True, quiet: bool = False):
+    def __init__(self, folder, run: str, start: int, end: int, quiet: bool = False):
         self.path = Path(folder) / f"{run}.log"
         self.quiet = quiet
         self._started = time.perf_counter()
@@ -264,12 +264,11 @@ class RunLog:
             return
         with if_possible(self.path.parent):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-        if scalars:
-            from tensorboardX.event_file_writer import EventsWriter  # noqa: PLC0415 - slow, for the first process only
+        from tensorboardX.event_file_writer import EventsWriter  # noqa: PLC0415 - slow, for the first process only
 
-            with if_possible(self._event_folder):
-                self._event_folder.mkdir(exist_ok=True)
-                self._events = EventsWriter(str(self._event_folder / "events"))
+        with if_possible(self._event_folder):
+            self._event_folder.mkdir(exist_ok=True)
+            self._events = EventsWriter(str(self._event_folder / "events"))
 
     @property
     def _event_folder(self) -> Path:

@@ -18,7 +18,7 @@ A, B, C = "8caJan01-1200", "8f0Jan02-1200", "1a2Jan03-1200"
 
 def write_log(folder, name, steps, level=4.0, parent=None, start=0, rate=1e-4, sets=("chairs.val",)):
     """Append to a log with what training writes it with: EPE falls from 2 x level to level."""
-    log = RunLog(folder, name, start, steps, scalars=False)
+    log = RunLog(folder, name, start, steps)
     verb = "goes on" if start else "starts"
     origin = f" from {parent}" if parent else ""
     log.line(f"run {name} {verb}{origin} at step {start} of {steps}")
