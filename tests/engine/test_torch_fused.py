@@ -9,12 +9,12 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from maskflownet.engine.graphs import GRAPHS  # noqa: E402
-from maskflownet.engine.symbol import Fusion, Graph, Node, fuse, parse_graph  # noqa: E402
+from maskflownet.engine.symbol import Graph, parse_graph  # noqa: E402
 from maskflownet.engine.torch.fused import cpu, executor  # noqa: E402
 from maskflownet.engine.torch.fused.cpu import CPUNetwork  # noqa: E402
 from maskflownet.engine.torch.fused.plan import fused_graph  # noqa: E402
 from maskflownet.engine.torch.module import GraphModule  # noqa: E402
-from maskflownet.network.architecture import CONTEXT_DILATIONS, DENSE_CHANNELS, SLOPE  # noqa: E402
+from maskflownet.network.architecture import SLOPE  # noqa: E402
 
 from tests.golden_values import relative_error  # noqa: E402
 
@@ -154,23 +154,6 @@ def test_everything_that_computes_is_fused(network, stages):
         assert attrs["slope"] == SLOPE
 
 
-def test_the_pieces_of_the_first_stage():
-    nodes = fused_graph(graph_of("MaskFlownet_S")).nodes
-    pieces = {node.name: node.attrs["piece"] for node in nodes if "piece" in node.attrs}
-    for level in range(2, 7):
-        block = pieces[f"block{level} dense_block"]
-        assert tuple(layer.channels for layer in block.layers) == DENSE_CHANNELS
-        assert {layer.slope for layer in block.layers} == {SLOPE}
-    heads = [(head.channels, head.slope, head.doubles) for head in block.heads]
-    assert heads == [(2, None, False), (1, None, False), (16, SLOPE, True)]  # flow, mask, features
-    strides = [layer.stride for layer in pieces["conv1a chain"].layers]
-    assert strides == [2, 1, 1, 2, 1, 1]  # level 1 serves level 2 only
-    assert [layer.stride for layer in pieces["conv3a chain"].layers] == [2, 1, 1]
-    context = pieces["dc_conv2 chain"].layers
-    assert [layer.dilation for layer in context] == [*CONTEXT_DILATIONS[1:], 1]
-    assert [layer.slope for layer in context] == [SLOPE] * 5 + [None]
-
-
 def _edited(network, change) -> Graph:
     content = json.loads((GRAPHS / f"{FILES[network]}.json").read_text(encoding="utf-8"))
     change({node["name"]: i for i, node in enumerate(content["nodes"])}, content)
@@ -209,11 +192,3 @@ def test_the_shipped_networks_are_fused_without_a_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert all(isinstance(executor(graph_of(name), CPU, "float32"), CPUNetwork) for name in FILES)
-
-
-def test_a_fusion_that_needs_its_own_result_is_refused():
-    x, y, z = (Node(n, "abs", {}, ((i, 0),)) for n, i in (("x", "in"), ("y", "x"), ("z", "y")))
-    graph = Graph((x, y, z), ("in",), {}, (("z", 0),))
-    both = Fusion(Node("xz", "abs", {}, (("in", 0), ("y", 0))), frozenset("xz"), (("x", 0), ("z", 0)))
-    with pytest.raises(ValueError, match="needs what fused nodes do not give"):
-        fuse(graph, [both])

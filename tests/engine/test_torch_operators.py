@@ -212,9 +212,3 @@ def test_an_unknown_attribute_is_named():
 def test_an_unsupported_attribute_is_refused(op, attrs, message):
     with pytest.raises(UserError, match=message):
         GraphModule(graph_with(op, **attrs))(torch.ones(1, 1, 2, 2))
-
-
-def test_a_table_can_be_extended():
-    table = {**OPERATORS, "twice": lambda inputs, attrs: inputs[0] * 2 + attrs["more"]}
-    module = GraphModule(graph_with("twice", more=1), table)
-    assert module(torch.ones(2))[0].tolist() == [3, 3]

@@ -10,23 +10,12 @@ from maskflownet.inference.metrics import Labelled, Measured
 from maskflownet.reader.colour import flow_to_colour
 from maskflownet.reader.formats import read_image
 from maskflownet.reader.sample import Sample
-from maskflownet.report.pictures import (
-    ERROR_TICKS,
-    TITLES,
-    UNKNOWN,
-    SamplePictures,
-    choose,
-    draw_strip,
-    draw_views,
-    error_to_colour,
-    shrink,
-)
+from maskflownet.report.pictures import TITLES, UNKNOWN, choose, draw_strip, draw_views, shrink
 from maskflownet.settings.configs import load_network_config
 from maskflownet.settings.datasets import load_data_config
 from maskflownet.training.launch import EngineChoice, train_on
 from tensorboardX.proto.event_pb2 import Event
 
-from tests.known_engine import KnownEngine, validated
 from tests.training_runs import options, train_in, write_configs
 from tests.trees import picture
 
@@ -95,15 +84,6 @@ def test_unknown_pixels_have_their_own_look_and_wild_ones_the_brightest():
     assert (error[10:30] == error[10, 0]).all()
     assert error[10, 0].sum() > 500  # near white
     assert (error[30:] < 10).all()  # near black
-
-
-def test_colours_of_errors_grow_brighter_with_every_tick():
-    ticks = np.array([ERROR_TICKS], float)
-    colours = error_to_colour(ticks, np.ones_like(ticks, bool))[0].astype(int)
-    luminance = colours @ (0.2126, 0.7152, 0.0722)
-    assert (np.diff(luminance) > 8).all()
-    beyond = error_to_colour(np.array([[1e9, np.inf]]), np.ones((1, 2), bool))
-    assert (beyond == colours[-1]).all()
 
 
 def test_a_sparse_label_keeps_its_values_and_points_when_it_is_shrunk():
@@ -187,44 +167,6 @@ def test_small_pictures_grow_large_ones_shrink_and_a_missing_mask_is_left_out():
         strip = draw_strip(pair, measured(pair, pair.sample.flow), "")
         height, width = shown
         assert strip.shape == (height + 40, 4 * width + 3 * 4, 3)
-
-
-def test_labels_without_a_valid_pixel_and_flows_that_are_no_number_are_drawn():
-    unknown = np.zeros((64, 256, 1), np.uint8)
-    for mask in (None, unknown):
-        pair = make_pair(mask=mask)
-        flow = np.full_like(pair.sample.flow, np.nan)
-        assert draw_strip(pair, measured(pair, flow, 1, (0.0, 0)), "").any()
-
-
-class Moving:
-    """Labelled pairs of distinct grey levels."""
-
-    def __len__(self):
-        return 3
-
-    def __getitem__(self, index):
-        pair = make_pair((64, 128), speed=index + 1)
-        image = np.full((64, 128, 3), 50 * index, np.uint8)
-        return pair.sample._replace(img1=image, img2=image)
-
-    occlusion = noc = lambda self, index: None
-
-
-def test_a_validation_draws_what_was_chosen_without_predicting_twice(tmp_path):
-    dataset = Moving()
-    engine = KnownEngine.of_labels(dataset, offset=(3, 4))
-    shown = []
-    pictures = SamplePictures(tmp_path / "run.samples", 2500, {"s": [0, 2]}, lambda *args: shown.append(args))
-    totals = validated(engine, {"s": dataset, "t": dataset}, batch=2, watcher=pictures).totals
-    assert totals["s"]["epe"] == 5
-    assert sum(shape[0] for shape, _ in engine.calls) == 6
-    files = sorted((tmp_path / "run.samples").iterdir())
-    assert [path.name for path in files] == ["s_0000_0002500.jpg", "s_0002_0002500.jpg"]
-    for path, level in zip(files, (0, 100)):
-        assert abs(int(read_image(path)[52, 64, 0]) - level) < 5
-    assert [(name, step) for name, _, step in shown] == [("s/0", 2500), ("s/2", 2500)]
-    assert shown[0][1] == files[0].read_bytes()
 
 
 def events(folder):

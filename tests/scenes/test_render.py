@@ -260,14 +260,6 @@ def test_a_data_set_is_of_scenes(bundled):
         dataset[5]
 
 
-def test_another_number_of_objects_leaves_the_layers_as_they_are(bundled):
-    few, many = (draw(bundled.bank(), 0, [4], SIZE, SceneOptions(max_objects=n)) for n in (3, 30))
-    count = len(few.rank)
-    assert len(many.rank) > count
-    for name in ("centre", "shift", "shape", "amplitude"):
-        np.testing.assert_array_equal(few.columns[name], many.columns[name][:count])
-
-
 @pytest.mark.parametrize("device", DEVICES)
 def test_batches_are_a_function_of_the_step(device):
     dataset = Synthetic(100, *SIZE, seed=3)
