@@ -81,7 +81,7 @@ def parts(args, paths: list[Path], output: Output) -> Iterator[tuple[str, float]
         return predictor.stream(pairs * (8 if args.gpus else 1), mask=False, warped=False, drawing=asked)
 
     for part, asked in (("network", Drawing(None, False)), (f"network, with what {output.suffix} needs", drawing)):
-        per_item(predicted(asked))  # a GPU captures its second batch
+        per_item(predicted(asked))  # in which a GPU captures its graph
         yield part, per_item(predicted(asked))
     results = list(predictor.stream(pairs, mask=False, warped=False, drawing=drawing))
     with writing(output, source, source.rate or Fraction(25)) as (writer, threads):
