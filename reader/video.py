@@ -272,8 +272,7 @@ def pixel_format(codec: str) -> str:
         found = None
     if found is None or not found.video_formats:
         raise UserError(f"--codec {codec}: PyAV's FFmpeg has no encoder of videos of this name; libx264 is the default")
-    names = [pixels.name for pixels in found.video_formats]
-    return "yuv420p" if "yuv420p" in names else names[0]
+    return found.video_formats[0].name
 
 
 class VideoWriter:
@@ -319,7 +318,7 @@ class VideoWriter:
         if self._suffix == ".gif":
             self.rate = min(self.rate, Fraction(_GIF_MAX_RATE))
         self._codec = _CODECS[self._suffix]
-        if codec is not None:
+        if codec not in (None, self._codec[0]):
             self._codec = codec, pixel_format(codec), {"crf": "16", "cq": "16"}
         self._written = 0
 
@@ -360,7 +359,10 @@ class VideoWriter:
         codec, pixels, options = self._codec
         if pixels == "yuv420p" and (self.height % 2 or self.width % 2):
             pixels = "yuv444p"
-        stream = self._container.add_stream(codec, rate=self.rate)
+        try:
+            stream = self._container.add_stream(codec, rate=self.rate)
+        except ValueError as error:
+            raise UserError(f"cannot write {self.path}: the format takes no {codec}") from error
         stream.width, stream.height, stream.pix_fmt = self.width, self.height, pixels
         stream.codec_context.time_base = 1 / self.rate
         stream.codec_context.sample_aspect_ratio = self.pixel_aspect

@@ -311,7 +311,7 @@ def test_a_wrong_frame(tmp_path, shape):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("codec", "suffix"), [("mpeg4", ".avi"), ("libx265", ".mp4"), ("png", ".avi")])
+@pytest.mark.parametrize(("codec", "suffix"), [("mpeg4", ".avi"), ("libx265", ".mp4"), ("mjpeg", ".mp4")])
 def test_an_encoder_by_name(tmp_path, codec, suffix):
     with VideoWriter(tmp_path / f"x{suffix}", Fraction(25), 48, 64, codec=codec) as video:
         for picture in frames(5, 48, 64):
@@ -326,6 +326,8 @@ def test_what_cannot_be_written(tmp_path):
     for codec in ("h265_nvenk", "aac"):
         with pytest.raises(UserError, match=f"--codec {codec}: .* no encoder of videos"):
             VideoWriter(tmp_path / "x.mp4", NTSC, 48, 64, codec=codec)
+    with pytest.raises(UserError, match="the format takes no gif"):
+        make(tmp_path / "x.mp4", codec="gif")
     with pytest.raises(UserError, match="the encoder mpeg4 does not start here"):
         make(tmp_path / "x.mp4", height=47, codec="mpeg4")  # it has no 4:4:4
     with pytest.raises(UserError, match="suffix is one of .mp4, .avi, .gif"):
