@@ -28,16 +28,17 @@ D43 = ["-c", "d43", "--engine", "torch"]
 
 def prepare(kind: str, folder: Path):
     """A program with its arguments, what it calls over and over, and what it says in the end."""
-    write_configs(folder, validation=["synthetic"])
+    write_configs(folder, validation=["synthetic"], validation_steps=2)
     for name in "ab":
         cv2.imwrite(str(folder / f"{name}.png"), np.zeros((64, 64, 3), np.uint8))
     network, *data = str(folder / "network.yaml"), "--dataset_cfg", str(folder / "data.yaml")
     home = ["--output_root", str(folder / "out")]
     goes_on = r"interrupted at step 2: -c \S+ goes on from step 2"
     match kind:
-        case "training":
+        case "training" | "validation in training":
             arguments = [network, *data, *home, "--engine", "torch", "--steps", "9"]
-            return main.main, arguments, (TorchTraining, "train_batch"), goes_on
+            called = (TorchTraining, "train_batch") if kind == "training" else (TorchEngine, "_submit")
+            return main.main, arguments, called, goes_on
         case "stages":
             arguments = [*line_of(folder, ["MaskFlownet_S"]), *home, "--scale", "0.1"]
             said = rf"stage 1 was interrupted: the same command goes on with it \({goes_on}\)"
@@ -54,7 +55,7 @@ def prepare(kind: str, folder: Path):
 
 
 @pytest.mark.parametrize("number", ENDING, ids=lambda number: number.name)
-@pytest.mark.parametrize("kind", ["training", "stages", "prediction", "validation", "tool"])
+@pytest.mark.parametrize("kind", ["training", "validation in training", "stages", "prediction", "validation", "tool"])
 def test_a_signal_ends_a_program_as_ctrl_c_does(tmp_path, monkeypatch, capsys, kind, number):
     program, arguments, (owner, name), said = prepare(kind, tmp_path)
     (tmp_path / "out").mkdir()
@@ -72,7 +73,7 @@ def test_a_signal_ends_a_program_as_ctrl_c_does(tmp_path, monkeypatch, capsys, k
     assert re.fullmatch(f"((warning|engine): .*\n)*{said}\n", capsys.readouterr().err)
     assert [signal.getsignal(n) for n in ENDING] == before
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
-    if kind in ("training", "stages"):
+    if "training" in kind or kind == "stages":
         assert max(load_checkpoint(path).record.step for path in files if path.suffix == ".params") == 2
     assert not [path for path in files if path.name.startswith(".")]
     assert kind not in ("prediction", "validation") or not files
