@@ -92,7 +92,7 @@ class TorchEngine(Engine):
             named = dict(network.named_parameters())
             with torch.no_grad():
                 for name, array in parameters.items():
-                    named[name].copy_(torch.from_numpy(np.array(array, np.float32)))
+                    named[name].copy_(torch.from_numpy(np.require(array, np.float32, "W")))
         self.parameters_changed()
 
     def parameters(self) -> dict[str, np.ndarray]:

@@ -83,11 +83,11 @@ class CPUNetwork(GraphModule):
 
     def _dense_block(self, inputs: list[Tensor], attrs) -> tuple[Tensor, ...]:
         piece = attrs["piece"]
-        packed = self._pack(attrs["name"], inputs[piece.parts :], partial(_pack_block, piece))
+        packed = self._pack(attrs["name"], inputs[piece.parts :], partial(_pack_block, piece, self._threads))
         return tuple(_run_block(packed, inputs[: piece.parts], self._threads))
 
     def _chain(self, inputs: list[Tensor], attrs) -> Tensor:
-        layers = self._pack(attrs["name"], inputs[1:], partial(_pack_chain, attrs["piece"]))
+        layers = self._pack(attrs["name"], inputs[1:], partial(_pack_chain, attrs["piece"], self._threads))
         return _run_chain(layers, inputs[0], self._threads)
 
     def _correlation(self, inputs: list[Tensor], attrs) -> Tensor:
@@ -97,7 +97,7 @@ class CPUNetwork(GraphModule):
         x, offset, weight, bias, *others = inputs
         mask = others.pop(0) if attrs["masked"] else None
         residual = others.pop(0) if attrs["residual"] else None
-        packed = self._pack(attrs["name"], [weight, bias], _pack_deformable)
+        packed = self._pack(attrs["name"], [weight, bias], partial(_pack_deformable, self._threads))
         # Convolved without offsets, the result is sampled once instead of nine times, except near the border.
         plain = _run_chain([packed.plain], x, self._threads).contiguous(memory_format=torch.channels_last)
         call = _Deformable(packed, x, plain, offset, mask, residual, attrs["slope"], torch.empty_like(plain))
@@ -198,13 +198,13 @@ class DirectLayer(NamedTuple):
             torch.ops.aten.leaky_relu.out(x, self.slope, out=place)
 
 
-def _pack_chain(piece: Piece, parameters: list[Tensor]) -> list:
-    return [_pack_layer(*layer) for layer in zip(piece.layers, parameters[::2], parameters[1::2])]
+def _pack_chain(piece: Piece, threads: Threads, parameters: list[Tensor]) -> list:
+    return [_pack_layer(*layer, threads) for layer in zip(piece.layers, parameters[::2], parameters[1::2])]
 
 
-def _pack_layer(layer: Layer, weight: Tensor, bias: Tensor) -> WinogradLayer | DirectLayer:
+def _pack_layer(layer: Layer, weight: Tensor, bias: Tensor, threads: Threads) -> WinogradLayer | DirectLayer:
     if layer.stride == 1:
-        return WinogradLayer(transform_filters(weight), bias.clone(), layer.slope, layer.dilation)
+        return WinogradLayer(transform_filters(weight, threads), bias.clone(), layer.slope, layer.dilation)
     return DirectLayer(weight.clone(memory_format=torch.channels_last), bias.clone(), layer.slope, layer.stride)
 
 
@@ -236,9 +236,9 @@ class PackedDeformable(NamedTuple):
     bias: Tensor
 
 
-def _pack_deformable(parameters: list[Tensor]) -> PackedDeformable:
+def _pack_deformable(threads: Threads, parameters: list[Tensor]) -> PackedDeformable:
     weight, bias = parameters
-    plain = WinogradLayer(transform_filters(weight), None, None, 1)
+    plain = WinogradLayer(transform_filters(weight, threads), None, None, 1)
     weight = weight.permute(2, 3, 1, 0).contiguous().permute(3, 2, 0, 1)
     return PackedDeformable(plain, weight, bias.clone())
 
@@ -302,14 +302,14 @@ class PackedBlock(NamedTuple):
     heads: list[Head]
 
 
-def _pack_block(piece: Piece, parameters: list[Tensor]) -> PackedBlock:
+def _pack_block(piece: Piece, threads: Threads, parameters: list[Tensor]) -> PackedBlock:
     pairs = list(zip(parameters[::2], parameters[1::2]))
     count, widths = len(piece.layers), [layer.channels for layer in piece.layers]
-    stages = [_stage(*pairs[i], widths[:i]) for i in range(count)]
+    stages = [_stage(*pairs[i], widths[:i], threads) for i in range(count)]
     taps = torch.tensor(DOUBLING_TAPS)
     joined = [as_convolution(*pair, taps) if head.doubles else pair for head, pair in zip(piece.heads, pairs[count:])]
     weights, biases = zip(*joined)
-    stages.append(_stage(torch.cat(weights), torch.cat(biases), widths))
+    stages.append(_stage(torch.cat(weights), torch.cat(biases), widths, threads))
     heads, first = [], 0
     for head, weight in zip(piece.heads, weights):
         heads.append(Head(slice(first, first + weight.shape[0]), head.slope, head.doubles))
@@ -317,11 +317,11 @@ def _pack_block(piece: Piece, parameters: list[Tensor]) -> PackedBlock:
     return PackedBlock(stages, [layer.slope for layer in piece.layers], heads)
 
 
-def _stage(weight: Tensor, bias: Tensor, widths: list[int]) -> Stage:
+def _stage(weight: Tensor, bias: Tensor, widths: list[int], threads: Threads) -> Stage:
     """`widths` are those of the earlier convolutions; the newest comes first in the weight."""
     parts = weight.shape[1] - sum(widths)
     pieces = weight.split([*widths[::-1], parts], dim=1)[::-1]
-    return Stage([transform_filters(piece) for piece in pieces], bias.clone())
+    return Stage([transform_filters(piece, threads) for piece in pieces], bias.clone())
 
 
 def _run_block(packed: PackedBlock, parts: list[Tensor], threads: Threads) -> list[Tensor]:

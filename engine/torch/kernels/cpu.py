@@ -264,15 +264,18 @@ _FILTER = torch.kron(_FILTERS, _FILTERS)  # (36, 9) float64
 _OUTPUT = torch.kron(_OUTPUTS, _OUTPUTS).float()  # (16, 36)
 
 
-def transform_filters(weight: Tensor) -> Tensor:
+def transform_filters(weight: Tensor, threads: Threads) -> Tensor:
     """(outputs, inputs, 3, 3) -> (36, inputs, outputs) float32, computed in float64."""
     outputs, inputs = weight.shape[:2]
     # Columns before rows, as in the tiles.
     taps = weight.detach().permute(3, 2, 1, 0).reshape(9, inputs * outputs)
     result = torch.empty(POSITIONS, inputs * outputs)
-    for some, place in zip(taps.split(FILTERS, dim=1), result.split(FILTERS, dim=1)):
-        place.copy_(_FILTER @ some.double())
+    threads.run([partial(_transform, *pair) for pair in zip(taps.split(FILTERS, 1), result.split(FILTERS, 1))])
     return result.view(POSITIONS, inputs, outputs)
+
+
+def _transform(taps: Tensor, place: Tensor, _: Scratch) -> None:
+    place.copy_(_FILTER @ taps.double())
 
 
 class Strip(NamedTuple):

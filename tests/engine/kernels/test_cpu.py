@@ -106,7 +106,7 @@ def convolve(x, weight, bias, slope, dilation, tiles):
     channels, height, width = x.shape
     grid, scratch = TileGrid(height, width, dilation), Scratch()
     memory = Frame(height, width, dilation, *grid.padded).framed([x[None]], Threads(), "x")[0]
-    filters = transform_filters(weight)
+    filters = transform_filters(weight, Threads())
     target = torch.full((*grid.covered, weight.shape[0]), torch.nan)
     for strip in grid.strips(tiles):
         inputs = torch.empty(POSITIONS, grid.tiles(strip), channels)
