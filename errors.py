@@ -29,7 +29,7 @@ def nearest(name: str, known) -> str:
 
 class _Short(reprlib.Repr):
     def repr_int(self, x, level):  # noqa: ARG002
-        return hex(x) if x.bit_length() > 400 else repr(x)  # Python refuses to write thousands of digits
+        return hex(x) if x.bit_length() > 10_000 else repr(x)  # Python refuses to write thousands of digits
 
 
 _SHORT = _Short()
