@@ -187,25 +187,13 @@ def draw_strip(pair: Labelled, measured: Measured, caption: str) -> np.ndarray:
         strip.paste(
             Image.fromarray(picture).convert("RGB").resize((width, height), Image.Resampling.NEAREST), (left, ROW)
         )
-        draw.text((left + 2, ROW // 2), TITLES[name].lower(), INK, font, anchor="lm")
-        if name == "error":
-            _draw_scale(strip, draw, font, left + width)
+        title = f"error, yellow: {ERROR_TICKS[-1]} px" if name == "error" else TITLES[name].lower()
+        draw.text((left + 2, ROW // 2), title, INK, font, anchor="lm")
     middle = height + ROW + ROW // 2
     text = f"{_figures(pair, measured)}, full colour {views.max_flow:.1f} px"
     draw.text((2, middle), caption, INK, font, anchor="lm")
     draw.text((size[0] - 2, middle), text, INK, font, anchor="rm")
     return np.asarray(strip)
-
-
-def _draw_scale(strip, draw, font, right: int) -> None:
-    """The colours of the error, with the values at both ends, up to the edge `right`."""
-    last = f"{ERROR_TICKS[-1]} px"
-    draw.text((right, ROW // 2), last, INK, font, anchor="rm")
-    length = 48
-    start = right - int(draw.textlength(last, font)) - length - 4
-    levels = np.linspace(0, 1, length)[None].repeat(8, axis=0)
-    strip.paste(Image.fromarray(np.ascontiguousarray(error_colours(levels))), (start, ROW // 2 - 4))
-    draw.text((start - 4, ROW // 2), str(ERROR_TICKS[0]), INK, font, anchor="rm")
 
 
 def _figures(pair: Labelled, measured: Measured) -> str:

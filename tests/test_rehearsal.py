@@ -114,13 +114,6 @@ def test_an_interrupted_schedule_goes_on_where_it_was(finished, place, capsys):
     assert yaml.safe_load((home / "logs/stages.stages.yaml").read_text())["runs"] == runs
 
 
-def test_another_schedule_of_the_same_name_is_refused(finished, place, capsys):
-    _, _, line, _ = finished
-    changed = [*line, *place[1], "--seed", "5"]
-    assert run(run_stages.main, changed) == 2
-    assert "begin again with --fresh" in capsys.readouterr().err
-
-
 def test_validation_of_the_last_checkpoint(finished, place, capsys):
     home, runs, _, _ = finished
     line = ["MaskFlownet", "-c", runs[5][:9], "--valid", "--debug", "--output_root", str(home)]

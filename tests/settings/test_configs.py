@@ -10,7 +10,6 @@ from maskflownet.errors import UserError
 from maskflownet.settings.configs import (
     CONFIGS,
     AugmentationRanges,
-    DataConfig,
     find_config,
     load_network_config,
     load_schedule,
@@ -239,11 +238,8 @@ WRONG = [
     ({"dataset": {"chairs": 0}}, "dataset.chairs must be at least 1"),
     ({"dataset": {"chairs": 4, "sintel": 2}}, "batch_size is 8 but dataset adds up to 6"),
     ({"batch_size": "8"}, "batch_size must be a whole number, not '8'"),
-    ({"batch_size": 7.5}, "batch_size must be a whole number, not 7.5"),
     ({"batch_size": float("inf")}, "batch_size must be a whole number, not inf"),
-    ({"batch_size": True}, "batch_size must be a whole number, not True"),
     ({"orig_shape": 384}, r"orig_shape must be \[height, width\] in px, not 384"),
-    ({"orig_shape": [384, 512, 3]}, r"orig_shape must be \[height, width\]"),
     ({"target_shape": [320, 450]}, "target_shape must be multiples of 64"),
     ({"resize": [300, 512]}, "orig_shape is larger than resize"),
     ({"augmentation": None}, "without augmentation target_shape must be orig_shape"),
@@ -251,7 +247,6 @@ WRONG = [
         {"augmentation": None, "orig_shape": [384, 512], "target_shape": [384, 512], "echo": 2},
         "echo repeats the very same step",
     ),
-    ({"echo": 0}, "echo must be at least 1"),
     ({"augmentation": 3}, "augmentation must hold keys and values"),
     ({"augmentation": {"rotations": 17}}, "unknown key augmentation.rotations, did you mean 'rotation'"),
     ({"augmentation": {"rotation": 17}}, "key augmentation.zoom is missing"),
@@ -275,7 +270,6 @@ WRONG = [
     ({"passes": {"chairs": ["clean"]}}, "passes cannot name passes of chairs"),
     ({"passes": {"sintel": ["albedo"]}}, "passes of sintel must be one of clean, final, not 'albedo'"),
     ({"passes": {"sintel": ["clean", "clean"]}}, "passes.sintel names clean twice"),
-    ({"validation_steps": 0}, "validation_steps must be at least 1"),
     ({"checkpoint_steps": None}, "checkpoint_steps must be a whole number"),
     ({"synthetic": {"length": 10**9}}, "synthetic.length must be at most 100000000, not 1000000000"),
     ({"synthetic": {"size": [8, 64]}}, "synthetic.size is at least 16 px a side"),
@@ -284,8 +278,6 @@ WRONG = [
     ({"batch_size": 1e30}, "batch_size must be at most 1000000000"),
     ({"orig_shape": [1e6, 64]}, r"orig_shape must be \[height, width\] in px"),
     ({"synthetic": {"lenght": 3}}, "unknown key synthetic.lenght, did you mean 'length'"),
-    ({"synthetic": {"seed": -1}}, "synthetic.seed must be at least 0"),
-    ({"synthetic": {"textures": 3}}, "synthetic.textures must be a text"),
     ({"synthetic": {"scenes": {"fog": 0.1}}}, "unknown key synthetic.scenes.fog, did you mean 'fog_share'"),
     ({"synthetic": {"scenes": {"min_objects": 11}}}, "synthetic.scenes min_objects is 11, above max_objects"),
     ({"synthetic": {"scenes": {"fog_share": 2}}}, "synthetic.scenes.fog_share must be at most 1"),
@@ -318,12 +310,6 @@ def test_a_mapping_written_is_a_mapping_read(tmp_path):
     path = write(tmp_path, yaml_text(content))
     assert read_yaml(path) == content and list(read_yaml(path)) == ["z", "a"]
     assert "1.0e-05" in path.read_text()  # for PyYAML
-
-
-def test_a_changed_config_is_checked_again():
-    with pytest.raises(ValueError, match="whole number|valid integer"):
-        dataclasses.replace(load_data_config("chairs"), batch_size="8")
-    assert isinstance(load_data_config("chairs"), DataConfig)
 
 
 def test_reading_a_config_imports_neither_mxnet_nor_torch():
