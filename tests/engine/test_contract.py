@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from maskflownet.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from maskflownet.checkpoints.records import Record
-from maskflownet.engine.contract import Drawing, Sizing, shares
+from maskflownet.engine.contract import Drawing, Sizing
 from maskflownet.errors import UserError
 from maskflownet.inference.metrics import measure, summarise
 from maskflownet.inference.predictor import Predictor
@@ -109,11 +109,6 @@ def test_a_batch_is_its_pairs_on_any_number_of_devices(checkpoints, engine_of, k
         for a, b, c in zip(together, shared, alone):
             assert_allclose(a[i], c[0], rtol=0, atol=1e-4)
             assert_allclose(b[i], c[0], rtol=0, atol=1e-4)
-
-
-def test_shares_are_even_and_never_empty():
-    assert shares(3, 2) == [slice(0, 2), slice(2, 3)]
-    assert shares(1, 3) == [slice(0, 1)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -307,10 +302,6 @@ def test_device_ids_are_checked(module, function, gpus):
 @pytest.mark.parametrize(("size", "network"), [((436, 1024), (448, 1024)), ((64, 64), (64, 64)), ((1, 65), (64, 128))])
 def test_the_network_sees_the_next_multiples_of_64(size, network):
     assert Sizing().network_size(*size) == network
-
-
-def test_resize_is_height_width():
-    assert Sizing(resize=(384, 1280)).network_size(375, 1242) == (384, 1280)
 
 
 @pytest.mark.parametrize("resize", [(100, 128), (64, 0), (63, 64), (-64, 64)])

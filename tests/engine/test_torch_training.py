@@ -13,12 +13,10 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from maskflownet.checkpoints.checkpoint import load_checkpoint, read_checkpoint
-from maskflownet.checkpoints.params import read_params
 from maskflownet.engine.contract import NotFinite, TrainingSettings
 from maskflownet.engine.torch.engine import TorchEngine
 from maskflownet.engine.torch.training import ALIGNMENT, FlatAdam, corrected_rate
 from maskflownet.errors import UserError
-from maskflownet.network.architecture import HEAD
 from maskflownet.network.draws import draw_noise, draw_step
 from maskflownet.reader.loader import Batch
 from maskflownet.settings.configs import load_network_config
@@ -97,18 +95,6 @@ def test_scenes_made_on_the_device_are_the_same_in_a_resumed_run(tmp_path, kind,
     state_path(tmp_path / f"weights/{RUN}_5.params").rename(state_path(whole))
     checkpoint = load_checkpoint(tmp_path / f"weights/{RUN}_3.params")
     assert_same_training(train_torch_in(tmp_path, checkpoint=checkpoint, kind=kind, steps=5), whole, 1e-4, 2e-2)
-
-
-def test_the_head_stays_frozen_with_torch(tmp_path, random_checkpoints):
-    write_configs(tmp_path, {**NETWORK, "network": {"class": "MaskFlownet"}})
-    head = read_checkpoint(random_checkpoints["MaskFlownet_S"])
-    path = train_torch_in(tmp_path, checkpoint=head, steps=2, clear_steps=True)
-    trained = load_checkpoint(path)
-    for name, array in head.parameters.items():
-        assert (trained.parameters[HEAD + name] == array).all(), name
-    state = read_params(state_path(path))
-    assert not [name for name in state if HEAD in name]
-    assert len(state) == 2 * 128
 
 
 def settings_of(folder) -> tuple:

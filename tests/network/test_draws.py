@@ -60,32 +60,6 @@ def test_windows_fill_their_ranges():
         assert abs(values.mean() - (low + high) / 2) < 0.02 * width, name
 
 
-def test_translation_is_a_fraction_of_the_original():
-    size = (1000, 3000)
-    narrow = replace(NOTHING, translation=0.1, zoom=(0.5, 0.5))
-    still = draw_windows(np.random.default_rng(6), 2000, size, (100, 100), NOTHING).t
-    moved = draw_windows(np.random.default_rng(6), 2000, size, (100, 100), narrow).t
-    shift = moved - still * ((np.array(size[::-1]) - 50) / (np.array(size[::-1]) - 100))
-    inside = np.abs(moved) < (np.array(size[::-1]) - 60) / 2  # not pushed back from the border
-    for axis, limit in ((0, 300), (1, 100)):
-        values = shift[inside[:, axis], axis]
-        assert 0.97 * limit < np.abs(values).max() <= limit + 1e-9
-
-
-def test_relative_translation_counts_the_gaps_between_pixels():
-    sizes = [(11, 21), LARGE]
-    drawn = [draw_windows(np.random.default_rng(6), 50, s, SMALL, CHAIRS).r for s in sizes]
-    fractions = [r / (np.array(s[::-1]) - 1) for r, s in zip(drawn, sizes)]
-    assert np.allclose(fractions[0], fractions[1], rtol=1e-9)
-
-
-def test_samples_of_a_batch_differ():
-    rng = np.random.default_rng(9)
-    geometry = draw_geometry(rng, 8, *SHAPES["chairs"], CHAIRS)
-    colour = draw_colour(rng, 8, CHAIRS)
-    assert len(np.unique(geometry, axis=0)) == len(np.unique(colour, axis=0)) == 8
-
-
 @pytest.mark.parametrize("shapes", [((1, 512), SMALL), (LARGE, (320, 1)), (LARGE, (320,))])
 def test_shape_that_is_none(shapes):
     with pytest.raises(ValueError, match="shape"):

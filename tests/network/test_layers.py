@@ -1,7 +1,5 @@
 """The operators, against values worked out by hand and against the golden file."""
 
-import json
-
 import numpy as np
 import pytest
 from maskflownet.network.compat import mx
@@ -86,10 +84,3 @@ def test_golden_warp(golden, clamp, entry):
     values = golden.arrays("operators")
     out = Warp(clamp)(nd.array(values["deform_x"]), nd.array(values["deform_flow_yx"]))
     golden.check("operators", entry, out)
-
-
-def test_upsampling_kernel_is_no_parameter():
-    block = Upsample(4, 2)
-    assert not block._collect_params_with_prefix()
-    graph = json.loads(block(mx.sym.var("x")).tojson())
-    assert [node["name"] for node in graph["nodes"] if node["op"] == "null"] == ["x"]

@@ -98,7 +98,7 @@ def save(snapshots, step, epe=None):
 
 def test_the_newest_three_and_the_best_are_kept(tmp_path):
     snapshots = Snapshots(tmp_path, RUN)
-    for step, epe in ((1, 3.0), (2, 1.0), (3, 2.0), (4, None), (5, None), (6, 4.0)):
+    for step, epe in ((1, float("nan")), (2, 1.0), (3, 2.0), (4, None), (5, None), (6, 4.0)):
         save(snapshots, step, epe)
     assert snapshots.steps() == [2, 4, 5, 6]
     assert snapshots.best() == (2, 1.0)
@@ -118,27 +118,12 @@ def test_pictures_of_removed_checkpoints_are_removed(tmp_path):
     assert sorted(path.stem[-1] for path in pictures.iterdir()) == ["1", "3", "4", "5", "e"]
 
 
-def test_an_error_that_is_no_number_is_not_the_best(tmp_path):
-    snapshots = Snapshots(tmp_path, RUN)
-    for step, epe in ((1, float("nan")), (2, 5.0), (3, 1.0), *((step, 3.0) for step in (4, 5, 6))):
-        save(snapshots, step, epe)
-    assert snapshots.best() == (3, 1.0)
-    assert snapshots.steps() == [3, 4, 5, 6]
-
-
 def test_runs_do_not_prune_each_other(tmp_path):
     other = Snapshots(tmp_path, "abdJan01-0000")
     save(other, 1)
     for step in range(1, 6):
         save(Snapshots(tmp_path, RUN), step)
     assert other.steps() == [1]
-
-
-def test_saving_a_step_again_replaces_it(tmp_path):
-    snapshots = Snapshots(tmp_path, RUN)
-    save(snapshots, 1, 2.0)
-    path = save(snapshots, 1, 1.0)
-    assert load_checkpoint(path).record.metrics == {MEAN_EPE: 1.0}
 
 
 def test_what_cannot_be_removed_does_not_fail_the_run(tmp_path, monkeypatch):
