@@ -71,7 +71,7 @@ class GeometryAugmentation(mx.gluon.HybridBlock):
         flow = F.broadcast_div(flow, F.maximum(mask, LEAST_SHARE))
         matrix = _columns(F, params, GEOMETRY_COLUMNS, "flow")
         # GridGenerator evaluates the affine map at each target pixel.
-        label = F.broadcast_add(_mix_channels(F, flow, matrix, 2), self._affine(F, params, "camera"))
+        label = F.broadcast_add(_mix_channels(F, flow, matrix, 2), self._affine(F, params, "windows"))
         valid = mask > LEAST_SHARE
         return img1, img2, F.broadcast_mul(label, valid), F.broadcast_mul(mask, valid)
 

@@ -17,7 +17,7 @@ Shape = tuple[int, int]  # (H, W)
 
 # Columns [begin, end) of the parameter rows. Matrices are stored column by column, save the three
 # 2x3 affine maps, which are row by row as MXNet's GridGenerator reads them.
-GEOMETRY_COLUMNS = {"grid1": (0, 6), "grid2": (6, 12), "camera": (12, 18), "flow": (18, 22)}
+GEOMETRY_COLUMNS = {"grid1": (0, 6), "grid2": (6, 12), "windows": (12, 18), "flow": (18, 22)}
 COLOUR_COLUMNS = {
     "hue": (0, 9),
     "noise": (9, 10),
@@ -97,9 +97,10 @@ def geometry_parameters(windows: Windows, original: Shape, target: Shape) -> np.
     """What `GeometryAugmentation` needs to sample `windows`: (N, 22) float32.
 
     Columns ``grid1`` and ``grid2`` map the target's coordinates in [-1, 1] to those of the two
-    images in [-1, 1]. The new label at d is d2 - d with d2 = B^-1 (d + A^-1 (f - r)) and the flow f
-    of image 1 there. That is ``(B^-1 - 1) d - (A B)^-1 r`` (columns ``camera``, of d in [-1, 1]:
-    what the windows' relative motion adds) plus ``(A B)^-1 f`` (columns ``flow``).
+    images in [-1, 1]. The new label at d is d2 - d, where the flow f of image 1 leads from d to d2:
+    ``t + A d + f = t + A B d2 + r``, so d2 = B^-1 (d + A^-1 (f - r)). The label is ``(B^-1 - 1) d - (A B)^-1 r``
+    (columns ``windows``, of d in [-1, 1]: what the windows' relative motion adds) plus ``(A B)^-1 f`` (columns
+    ``flow``).
     """
     size_o, size_t = _sizes(original, target)
     half_o, half_t = (size_o - 1) / 2, (size_t - 1) / 2
@@ -113,7 +114,7 @@ def geometry_parameters(windows: Windows, original: Shape, target: Shape) -> np.
     parts = {
         "grid1": affine(A, t) / half_o[:, None],
         "grid2": affine(AB, t + r) / half_o[:, None],
-        "camera": affine(np.linalg.inv(B) - np.eye(2), -(inverse @ r[:, :, None])[:, :, 0]),
+        "windows": affine(np.linalg.inv(B) - np.eye(2), -(inverse @ r[:, :, None])[:, :, 0]),
         "flow": inverse.transpose(0, 2, 1),
     }
     return _rows(parts, GEOMETRY_COLUMNS)

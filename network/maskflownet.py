@@ -119,6 +119,8 @@ class FlowNetwork(mx.gluon.HybridBlock):
     def decode(self, F, flow, inputs, on_level=None):
         """Run the decoder: the flows of levels 6 to 2 in flow units, each (N, 2, h, w), (y, x).
 
+        At each level come `inputs`, the dense block, `on_level`, then the flow.
+
         The prediction of level 6 is added to `flow` (N, 2, H/64, W/64), if there is one.
         `inputs(level, features, flow)` gives the input (N, C, h, w) of a level's dense block; features (N, 16, h, w)
         and flow (N, 2, h, w) come from the level above, None and the first flow at level 6.
@@ -138,10 +140,6 @@ class FlowNetwork(mx.gluon.HybridBlock):
                 flow = flow + self.context(x)
             flows.append(flow)
         return flows
-
-
-# The released second stage reads these levels of image 2 from image 1 (spec of the checkpoints).
-SWAPPED_LEVELS = (2, 3)
 
 
 class MaskFlownet_S(FlowNetwork):
@@ -214,6 +212,10 @@ class SecondStageImages(mx.gluon.HybridBlock):
         visible = F.sigmoid(self.upsample_mask(mask))
         warped = self.warp(image_2, self.upsample_flow(flow))
         return (F.concat(image_1, F.zeros_like(visible), dim=1), F.concat(warped, visible - 0.5, dim=1))
+
+
+# The released second stage reads these levels of image 2 from image 1 (`pyramid: released`).
+SWAPPED_LEVELS = (2, 3)
 
 
 class MaskFlownet(FlowNetwork):

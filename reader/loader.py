@@ -56,8 +56,8 @@ class Order(NamedTuple):
 
         Every epoch holds each of the `length` samples once, shuffled anew.
         """
-        number, place = divmod(position, length)
-        order = _shuffled(self.seed, dataset, number, length)
+        epoch, place = divmod(position, length)
+        order = _shuffled(self.seed, dataset, epoch, length)
         return tuple(int(order[p % length]) for p in range(place, place + min(attempts, length)))
 
     def generator(self, dataset: int, position: int) -> np.random.Generator:
@@ -66,8 +66,8 @@ class Order(NamedTuple):
 
 
 @lru_cache(maxsize=16)  # of each data set of a mix the epoch at hand
-def _shuffled(seed: int, dataset: int, number: int, length: int) -> np.ndarray:
-    return np.random.default_rng([seed, dataset, ORDER, number]).permutation(length)
+def _shuffled(seed: int, dataset: int, epoch: int, length: int) -> np.ndarray:
+    return np.random.default_rng([seed, dataset, ORDER, epoch]).permutation(length)
 
 
 class Batch(NamedTuple):
@@ -141,7 +141,7 @@ class TrainLoader:
             for number in count(step):
                 if number % echo == 0 or len(recent) < echo:
                     recent.append(next(loaded))
-                yield recent[-1 - number % echo]
+                yield recent[-1 - number % echo]  # with an echo of 1 the one just loaded
 
     def _loaded(self, first: int) -> Iterator[Batch]:
         """Yield the batches number `first`, `first` + 1, ..., each once; `echo` of them stay valid at a time."""

@@ -188,7 +188,7 @@ class MXNetTraining(Training):
                 beta2=0.999,
                 epsilon=optimizer.epsilon,
                 wd=optimizer.wd,
-                begin_num_update=steps,
+                begin_num_update=steps,  # for the corrections of the moments
             ),
             kvstore=self.processes.kvstore if self.processes.world_size > 1 else "device",
             # The state stays here, where it can be saved as arrays.
@@ -217,7 +217,7 @@ class MXNetTraining(Training):
         if self._failed is None:  # a backward pass over flows that are NaN has crashed MXNet
             mx.autograd.backward(losses)
             self.trainer.set_learning_rate(learning_rate)
-            self.trainer.step(count * processes.world_size)
+            self.trainer.step(count * processes.world_size)  # divides the summed gradients by the samples
         return Losses(partial(_report, self._failed, loss, epe))
 
     def _prepare(self, batch, draws: Draws | None, part: slice, context):
