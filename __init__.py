@@ -8,11 +8,14 @@
 from importlib import import_module
 
 __version__ = "0.2.0"
-__all__ = ["Predictor", "__version__", "flow_to_colour", "load"]
+__all__ = ["Predictor", "__version__", "consistency", "flow_to_colour", "load", "torch_network", "warp"]
 _SOURCES = {
     "Predictor": "maskflownet.inference.predictor",
+    "consistency": "maskflownet.engine.torch.network",
     "flow_to_colour": "maskflownet.reader.colour",
     "load": "maskflownet.inference.predictor",
+    "torch_network": "maskflownet.engine.torch.network",
+    "warp": "maskflownet.engine.torch.network",
 }
 
 

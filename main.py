@@ -26,7 +26,7 @@ from maskflownet.settings.cli import (
 )
 from maskflownet.settings.configs import load_network_config
 from maskflownet.settings.datasets import Roots, load_data_config, parse_roots, validation_sets
-from maskflownet.tools.onnx_export import check_target, export_onnx, import_onnx
+from maskflownet.tools.export import check_target, export, import_packages
 from maskflownet.training.launch import EngineChoice, train_on
 from maskflownet.training.plan import Options
 
@@ -34,7 +34,7 @@ TRAINING_ONLY = ("--steps", "--seed", "--scale", "--shard", "-s", "--skip_damage
 REFUSED = {  # arguments that would do nothing
     "--valid": TRAINING_ONLY,
     "--predict": (*TRAINING_ONLY, "--dataset_cfg", "--debug"),
-    "--export_onnx": (
+    "--export": (
         *TRAINING_ONLY, "--dataset_cfg", "--debug", "-g", "--gpus", "--engine", "--precision", "--data_root",
         "--workers", "--clear_steps",
     ),
@@ -62,8 +62,11 @@ def parse(arguments):
     add("--confidence", action="store_true", help=confidence)
     add_report(parser)
     add("--predict", action="store_true", help="write Sintel's, KITTI's and Spring's test predictions")
-    onnx = "write the checkpoint as an ONNX model of the size --resize (default 448,1024), for --batch pairs at a time"
-    add("--export_onnx", type=Path, metavar="FILE", help=onnx + " (default: any number)")
+    model = (
+        "write the checkpoint as an ONNX model (.onnx) or a program of torch.export (.pt2), of the size --resize "
+        "(default 448,1024), for --batch pairs at a time (default: any number)"
+    )
+    add("--export", "--export_onnx", type=Path, metavar="FILE", help=model)
     add("--steps", type=count, metavar="N", help="end the run at its step N, with a checkpoint")
     add_training(parser)
     add_sizing(parser)
@@ -87,7 +90,7 @@ def refuse(args, arguments) -> None:
         raise UserError(f"--{args.colour.lower()} is about a checkpoint: it needs -c")
     if not tasks and (args.resize or args.pad or args.batch):
         raise UserError(
-            "--resize, --pad and --batch are for --valid, --predict and --export_onnx; "
+            "--resize, --pad and --batch are for --valid, --predict and --export; "
             "for training target_shape and batch_size of the dataset config decide"
         )
     for flag in REFUSED[tasks[0]] if tasks else ():
@@ -103,7 +106,7 @@ def main(arguments):
         run_validation(args, config)
     elif args.predict:
         run_submission(args, config)
-    elif args.export_onnx:
+    elif args.export:
         run_export(args, config)
     else:
         run_training(args, config)
@@ -125,9 +128,8 @@ def run_training(args, config):
 
 def run_export(args, config):
     sizing = Sizing(args.resize, args.pad)
-    check_target(args.export_onnx, sizing)  # before a checkpoint is read
-    import_onnx()
-    print(export_onnx(args.export_onnx, config, read(args), sizing, args.batch).describe())
+    import_packages(check_target(args.export, sizing))  # before a checkpoint is read
+    print(export(args.export, config, read(args), sizing, args.batch).describe())
 
 
 def run_validation(args, config):

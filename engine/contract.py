@@ -13,6 +13,11 @@ from maskflownet.errors import UserError
 from maskflownet.network.architecture import MULTIPLE
 from maskflownet.reader.colour import flow_to_colour, largest_motion
 
+# Sundaram, Brox and Keutzer (ECCV 2010), equation 5: consistent where |f + b|^2 < SHARE (|f|^2 + |b|^2) + SLACK.
+SHARE = 0.01
+SLACK = 0.5  # px^2
+BORDER = 0.5  # px; pixels are squares, so the picture reaches this far beyond their centres
+
 
 class Prediction(NamedTuple):
     """What is predicted for N pairs, at the size of the images; None where it was not asked for."""

@@ -4,7 +4,7 @@ python run_onnx.py MODEL.onnx IMAGE_1 IMAGE_2 OUTPUT [--mask MASK.png]
 
 OUTPUT.flo holds the flow itself; any other suffix is that of a picture, whose hue is the direction
 and whose saturation is the speed. The mask is white where the first picture is visible in the
-second one. The model comes from ``python main.py CONFIG -c CHECKPOINT --export_onnx MODEL.onnx``.
+second one. The model comes from ``python main.py CONFIG -c CHECKPOINT --export MODEL.onnx``.
 """
 
 import argparse

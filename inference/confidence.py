@@ -9,13 +9,9 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
-from maskflownet.engine.contract import ConfidentPrediction, Drawing, Drawn, Engine, Sizing, draw
+from maskflownet.engine.contract import BORDER, SHARE, SLACK, ConfidentPrediction, Drawing, Drawn, Engine, Sizing, draw
 from maskflownet.inference.metrics import COUNTED, Measures, end_point_error, plane, sum_and_count, valid_pixels
 
-# Sundaram, Brox and Keutzer (ECCV 2010), equation 5: consistent where |f + b|^2 < SHARE (|f|^2 + |b|^2) + SLACK.
-SHARE = 0.01
-SLACK = 0.5  # px^2
-BORDER = 0.5  # px; pixels are squares, so the picture reaches this far beyond their centres
 CONSISTENT_ABOVE = 0.5  # the confidence of an error at the tolerance
 
 

@@ -38,18 +38,18 @@ NOT_FOR_ONNX = [  # and values that are right elsewhere
         (["MaskFlownet_S", "-c", "x", "--predict", "--debug"], "--debug is not for --predict"),
         (["MaskFlownet_S", "-c", "x", "--valid", "-s2"], "-s is not for --valid"),
         *(
-            (["MaskFlownet_S", "-c", "x", "--export_onnx", "x.onnx", *given.split()], said)
+            (["MaskFlownet_S", "-c", "x", "--export", "x.onnx", *given.split()], said)
             for given, said in [
-                *((f"{name} {value}", f"{name} is not for --export_onnx") for name, value in NOT_FOR_ONNX),
-                ("--pad", "--pad is not for --export_onnx"),
-                ("--valid", "--export_onnx exclude each other"),
+                *((f"{name} {value}", f"{name} is not for --export") for name, value in NOT_FOR_ONNX),
+                ("--pad", "--pad is not for --export"),
+                ("--valid", "--export exclude each other"),
                 ("--resize 100,64", "such as 128,64"),
-                ("--export_onnx x.pb", "the name of an ONNX model ends in .onnx"),
-                ("--export_onnx no/x.onnx", "its folder no does not exist"),
+                ("--export x.pb", "the name of an exported model ends in .onnx or .pt2"),
+                ("--export no/x.onnx", "its folder no does not exist"),
                 ("-c fff", "no checkpoint fff"),
             ]
         ),
-        (["MaskFlownet_S", "--export_onnx", "x.onnx"], "--export_onnx needs a checkpoint: -c"),
+        (["MaskFlownet_S", "--export", "x.onnx"], "--export needs a checkpoint: -c"),
         (["MaskFlownet_S", "--scale", "1e305"], "at most 1000"),
         (["MaskFlownet_S", "--report"], "--report is for --valid"),
         (["MaskFlownet_S", "--valid", "-c", "x", "--report_images", "3"], "--report_images is for --report"),

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from maskflownet.checkpoints.records import Record
 from maskflownet.engine.contract import (
     ALONE,
@@ -21,8 +20,9 @@ from maskflownet.engine.contract import (
 from maskflownet.engine.graphs import graph_of
 from maskflownet.engine.torch.devices import Streams, enough_memory
 from maskflownet.engine.torch.fused import executor
-from maskflownet.engine.torch.module import computing, module_of
-from maskflownet.engine.torch.training import TorchTraining, centred, to_float
+from maskflownet.engine.torch.module import computing, module_of, to_float
+from maskflownet.engine.torch.network import estimate
+from maskflownet.engine.torch.training import TorchTraining
 from maskflownet.errors import UserError
 from maskflownet.reader.colour import colour_table, largest_motion, packed_colours, scale_of_flow_vis
 from maskflownet.settings.configs import NetworkConfig
@@ -180,34 +180,28 @@ class FlowComputation:
         device = next(network.parameters()).device
         self.network, self.precision, self.colour = network, precision, colour
         self._colours: torch.Tensor | None = None  # made in the first drawing, which is not captured
-        self.upsample_flow, self.upsample_mask, self.warp = (
-            module_of(graph, device)
-            for graph in (
-                graph_of("upsample", factor=4, channels=2),
-                graph_of("upsample", factor=4, channels=1),
-                graph_of("warp", clamp=True),
-            )
-        )
+        self.warp = module_of(graph_of("warp", clamp=True), device)
+        modules = (module_of(graph_of("upsample", factor=4, channels=channels), device) for channels in (2, 1))
+        self.upsample = [lambda x, module=module: module(x)[0] for module in modules]
 
     @torch.no_grad()
     def __call__(
         self, images, sizing: Sizing, mask: bool, warped: bool, drawing: Drawing | None, search: bool = False
     ) -> dict[str, torch.Tensor]:
         """Two (N, H, W, 3) uint8 on the device -> what is asked for, by the names of `Drawn`."""
-        with computing("float32"):
-            image_1, image_2 = (to_float(image) for image in images)
-            fit, unfit = sizing.fitting(*image_1.shape[2:], pad, resize)
-            inputs = [fit(image) for image in centred([image_1, image_2], self.colour)]
+
+        def network(*inputs):
             with computing(self.precision, search):
-                *_, flow, visible = self.network(*inputs)
-            flow, factors = unfit(self.upsample_flow(flow.float())[0])  # (N, 2, H, W), (y, x)
-            # Not as a tensor of factors, which would have to be sent to the device.
-            flow = torch.cat([flow[:, i : i + 1] * factors[i] for i in range(2)], dim=1)
+                return self.network(*inputs)
+
+        with computing("float32"):
+            images = [to_float(image) for image in images]
+            flow, visible, _ = estimate(network, images, self.colour, sizing, self.upsample)
             outputs = {"flow": flow.flip(1)}
             if mask:
-                outputs["mask"] = unfit(self.upsample_mask(visible.float())[0])[0]
+                outputs["mask"] = visible()
             if warped:
-                outputs["warped"] = self.warp(image_2, flow)[0]
+                outputs["warped"] = self.warp(images[1], flow)[0]
             outputs = {name: output.permute(0, 2, 3, 1).contiguous() for name, output in outputs.items()}
             return outputs if drawing is None else self._drawn(outputs, drawing)
 
@@ -221,17 +215,6 @@ class FlowComputation:
             packed = packed_colours(flow, scale, self._colours, torch)
             outputs["colours"] = packed.view(torch.uint8).reshape(*packed.shape, 4)[..., :3].contiguous()
         return outputs
-
-
-def pad(x: torch.Tensor, top: int, bottom: int, left: int, right: int) -> torch.Tensor:
-    return F.pad(x, (left, right, top, bottom), mode="replicate")
-
-
-def resize(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Bilinear, corners aligned: (N, C, h, w) -> (N, C, height, width)."""
-    if x.shape[2:] == (height, width):
-        return x
-    return F.interpolate(x, (height, width), mode="bilinear", align_corners=True)
 
 
 class CPURunner:

@@ -178,3 +178,17 @@ def computing(precision: str, search: bool = False) -> Iterator[None]:
             yield
     finally:
         products.allow_tf32 = before
+
+
+def to_float(image: torch.Tensor) -> torch.Tensor:
+    """(N, H, W, C) uint8 -> (N, C, H, W) float32 in [0, 1]."""
+    return image.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format) / 255
+
+
+def centred(images: list[torch.Tensor], colour: str) -> list[torch.Tensor]:
+    """RGB images (N, 3, H, W) in the network's channel order, minus the mean of both."""
+    if colour == "BGR":
+        images = [image.flip(1) for image in images]
+    # Axis after axis: onnxruntime's sum of a whole picture is inexact.
+    mean = torch.cat(images, dim=2).mean(3, keepdim=True).mean(2, keepdim=True)
+    return [image - mean for image in images]

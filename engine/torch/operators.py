@@ -49,6 +49,11 @@ def only(operator: str, **values) -> None:
             )
 
 
+def wide(x: torch.Tensor) -> torch.Tensor:
+    """As float32, or float64 where it is that: positions in px are too large for 16 bits."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 @operator("Correlation")
 def correlation(a, b, *, max_displacement, pad_size=0, kernel_size=1, stride1=1, stride2=1, is_multiply=True):
     """Cost volume, (N, C, H, W) twice -> (N, (2 md + 1)^2, H, W), zero outside `b`.
@@ -81,8 +86,9 @@ def deformable_convolution(
     """
     only("_contrib_DeformableConvolution", num_group=(num_group, 1), num_deformable_group=(num_deformable_group, 1))
     rows, columns = offset.shape[2:]
-    top = torch.arange(rows, device=x.device, dtype=x.dtype)[:, None] * stride[0] - pad[0]
-    left = torch.arange(columns, device=x.device, dtype=x.dtype) * stride[1] - pad[1]
+    offset = wide(offset)
+    top = torch.arange(rows, device=x.device, dtype=offset.dtype)[:, None] * stride[0] - pad[0]
+    left = torch.arange(columns, device=x.device, dtype=offset.dtype) * stride[1] - pad[1]
     out = None
     for tap in range(kernel[0] * kernel[1]):
         i, j = divmod(tap, kernel[1])
@@ -107,7 +113,7 @@ def _sample(image, y, x):
         index = (row * width + column).long().flatten(1)[:, None]
         return flat.gather(2, index.expand(-1, channels, -1)).view(count, channels, *y.shape[1:])
 
-    down, right = (y - y0)[:, None], (x - x0)[:, None]
+    down, right = ((p - p0)[:, None].to(image.dtype) for p, p0 in ((y, y0), (x, x0)))
     upper = torch.lerp(corner(y0, x0), corner(y0, x0 + 1), right)
     lower = torch.lerp(corner(y0 + 1, x0), corner(y0 + 1, x0 + 1), right)
     return torch.lerp(upper, lower, down) * inside[:, None]
@@ -120,12 +126,13 @@ def grid_generator(x, *, transform_type, target_shape=(0, 0)):
     "warp": from a flow (N, 2, H, W) in px, (x, y); "affine": from (N, 6), two rows of 2x3 matrices.
     """
     only("GridGenerator", transform_type=(transform_type, "warp", "affine"))
+    x = wide(x)
     height, width = x.shape[2:] if transform_type == "warp" else target_shape
     column = torch.arange(width, device=x.device, dtype=x.dtype)
     row = torch.arange(height, device=x.device, dtype=x.dtype)[:, None]
     if transform_type == "warp":
-        across = (x[:, 0] + column) / ((width - 1) / 2) - 1
-        down = (x[:, 1] + row) / ((height - 1) / 2) - 1
+        across = (x[:, 0] + column) / (max(width - 1, 1) / 2) - 1
+        down = (x[:, 1] + row) / (max(height - 1, 1) / 2) - 1
         return torch.stack([across, down], 1)
     # Multiplied out, as matrix products may have a reduced precision on GPUs.
     column, row = column * (2 / (width - 1)) - 1, row * (2 / (height - 1)) - 1
@@ -136,7 +143,8 @@ def grid_generator(x, *, transform_type, target_shape=(0, 0)):
 @operator("BilinearSampler")
 def bilinear_sampler(x, grid, *, cudnn_off=None):
     """(N, C, H, W) at a grid (N, 2, h, w) -> (N, C, h, w), zero outside."""
-    return F.grid_sample(x, grid.permute(0, 2, 3, 1), mode="bilinear", padding_mode="zeros", align_corners=True)
+    sampled = F.grid_sample(x.to(grid.dtype), grid.permute(0, 2, 3, 1), padding_mode="zeros", align_corners=True)
+    return sampled.to(x.dtype)
 
 
 @operator("Convolution")
@@ -185,7 +193,8 @@ def concat(*inputs, num_args, dim=1):
 @operator("SliceChannel")
 def slice_channel(x, *, num_outputs, axis=1, squeeze_axis=False):
     only("SliceChannel", squeeze_axis=(squeeze_axis, False))
-    return torch.split(x, x.shape[axis] // num_outputs, axis)
+    size = x.shape[axis] // num_outputs
+    return tuple(x.narrow(axis, i * size, size) for i in range(num_outputs))  # of batches that are no constant, too
 
 
 @operator("slice_axis")

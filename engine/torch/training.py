@@ -9,7 +9,7 @@ import torch
 from maskflownet.engine.contract import Losses, NotFinite, PeerLost, Training, TrainingSettings, check_state
 from maskflownet.engine.graphs import graph_of
 from maskflownet.engine.torch.devices import Download, Streams, enough_memory
-from maskflownet.engine.torch.module import computing, module_of
+from maskflownet.engine.torch.module import centred, computing, module_of, to_float
 from maskflownet.network.architecture import HEAD
 from maskflownet.network.draws import draw_noise, draw_step
 
@@ -105,19 +105,6 @@ def corrected_rate(rate: float, step: int) -> float:
     """The learning rate with the corrections for the moments' start at 0, after `step` steps."""
     t = step + 1
     return rate * math.sqrt(1 - BETA_2**t) / (1 - BETA_1**t)
-
-
-def to_float(image: torch.Tensor) -> torch.Tensor:
-    """(N, H, W, C) uint8 -> (N, C, H, W) float32 in [0, 1]."""
-    return image.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format) / 255
-
-
-def centred(images: list[torch.Tensor], colour: str) -> list[torch.Tensor]:
-    """RGB images (N, 3, H, W) in the network's channel order, minus the mean of both."""
-    if colour == "BGR":
-        images = [image.flip(1) for image in images]
-    mean = torch.cat(images, dim=2).mean((2, 3), keepdim=True)
-    return [image - mean for image in images]
 
 
 class Inputs(NamedTuple):

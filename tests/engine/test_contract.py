@@ -273,13 +273,13 @@ def test_checkpoints_that_do_not_fit_are_refused(checkpoints, record, config, sa
         make("torch", replace(checkpoint, record=replace(checkpoint.record, **record)), config)
 
 
-@pytest.mark.parametrize("kind", ["mxnet", "torch.engine"])
+@pytest.mark.parametrize("kind", ["mxnet", "torch.network"])
 def test_scaling_and_padding_come_back_to_image_pixels(kind):
     engine = import_module(f"maskflownet.engine.{kind}")
     x = np.arange(70.0 * 100, dtype=np.float32).reshape(1, 1, 70, 100)
     x = (
         import_module("torch").from_numpy(x)
-        if kind == "torch.engine"
+        if kind == "torch.network"
         else import_module("maskflownet.network.compat").mx.nd.array(x)
     )
     fit, unfit = Sizing((128, 256)).fitting(70, 100, engine.pad, engine.resize)

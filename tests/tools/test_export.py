@@ -18,8 +18,7 @@ from maskflownet.inference.predictor import Predictor
 from maskflownet.reader.formats import read_flow, read_image, read_images, write_image
 from maskflownet.settings.cli import run
 from maskflownet.settings.configs import load_network_config
-from maskflownet.tools import onnx_export
-from maskflownet.tools.onnx_export import export_onnx
+from maskflownet.tools.export import _OPERATORS, export
 
 import main
 
@@ -61,7 +60,7 @@ def models(checkpoints):
     """The command's files, by network."""
     paths = {network: path.with_suffix(".onnx") for network, path in checkpoints.items()}
     for network, path in paths.items():
-        line = [network, "-c", str(checkpoints[network]), "--export_onnx", str(path)]
+        line = [network, "-c", str(checkpoints[network]), "--export", str(path)]
         assert run(main.main, [*line, "--resize", "64,128"]) == 0
     return paths
 
@@ -118,7 +117,7 @@ def test_a_real_pair_of_another_size(shared, tmp_path):
     folder = shared / "data" / "pairs" / "sintel" / "cave_2_0002_final"
     pair = [read_image(path)[None, 100:292, 300:620] for path in sorted(folder.glob("frame_*"))]
     config = load_network_config("MaskFlownet_S")
-    done = export_onnx(tmp_path / "model.onnx", config, read_checkpoint(checkpoint), Sizing((192, 320)), 1)
+    done = export(tmp_path / "model.onnx", config, read_checkpoint(checkpoint), Sizing((192, 320)), 1)
     flow, mask = run_model(done.path, *pair)
     prediction = engine_of("torch", "MaskFlownet_S", checkpoint).predict(*pair, warped=False)
     assert np.abs(flow).max() > 3
@@ -150,7 +149,7 @@ def test_the_file_says_what_it_is(network, checkpoints, models):
 def test_the_command_says_how_to_run_it(checkpoints, tmp_path, capsys):
     """The head of a MaskFlownet, for two pairs at a time."""
     path = tmp_path / "head.onnx"
-    line = ["MaskFlownet_S", "-c", str(checkpoints["MaskFlownet"]), "--export_onnx", str(path)]
+    line = ["MaskFlownet_S", "-c", str(checkpoints["MaskFlownet"]), "--export", str(path)]
     assert run(main.main, [*line, "--resize", "64,64", "--batch", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
@@ -165,13 +164,36 @@ def test_the_command_says_how_to_run_it(checkpoints, tmp_path, capsys):
     assert np.abs(run_model(path, *pair)[0] - engine.predict(*pair).flow).max() < 1e-3
 
 
+def test_a_program_of_torch_export_needs_nothing_of_this_code(checkpoints, tmp_path, capsys):
+    """The head of a MaskFlownet, for any number of pairs."""
+    path = tmp_path / "head.pt2"
+    line = ["MaskFlownet_S", "-c", str(checkpoints["MaskFlownet"]), "--export", str(path)]
+    assert run(main.main, [*line, "--resize", "64,128"]) == 0
+    assert "torch.export.load(" in capsys.readouterr().out.splitlines()[2]
+    pair = images(3)
+    code = """if True:
+        import sys, torch, torch.export
+        sys.modules["maskflownet"] = None
+        facts = {"facts.json": ""}
+        program = torch.export.load("head.pt2", extra_files=facts)
+        torch.save(program.module()(*torch.load("in.pt")), "out.pt")
+        print(facts)
+    """
+    torch.save([torch.from_numpy(image.transpose(0, 3, 1, 2) / np.float32(255)) for image in pair], tmp_path / "in.pt")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and '"network": "MaskFlownet_S"' in done.stdout, done.stderr
+    expected = engine_of("torch", "MaskFlownet_S", checkpoints["MaskFlownet"]).predict(*pair)
+    for found, array in zip(torch.load(tmp_path / "out.pt"), expected):
+        np.testing.assert_allclose(found.detach().permute(0, 2, 3, 1), array, rtol=0, atol=1e-3)
+
+
 def test_a_checkpoint_that_does_not_fit_is_refused(checkpoints, tmp_path):
     checkpoint = read_checkpoint(checkpoints["MaskFlownet_S"])
     with pytest.raises(UserError, match="not one of MaskFlownet"):
-        export_onnx(tmp_path / "x.onnx", load_network_config("MaskFlownet"), checkpoint)
+        export(tmp_path / "x.onnx", load_network_config("MaskFlownet"), checkpoint)
     other = replace(checkpoint, record=replace(checkpoint.record, flow_multiplier=0.25))
     with pytest.raises(UserError, match=r"was trained with flow_multiplier 0\.25"):
-        export_onnx(tmp_path / "x.onnx", load_network_config("MaskFlownet_S"), other)
+        export(tmp_path / "x.onnx", load_network_config("MaskFlownet_S"), other)
     assert not list(tmp_path.iterdir())
 
 
@@ -181,7 +203,7 @@ def test_a_missing_package_is_one_sentence_that_says_what_to_install(missing, ch
         f"import sys; sys.modules['{missing}'] = sys.modules['mxnet'] = None; "
         "import main; from maskflownet.settings.cli import run; sys.exit(run(main.main))"
     )
-    line = ["MaskFlownet_S", "-c", str(checkpoints["MaskFlownet_S"]), "--export_onnx"]
+    line = ["MaskFlownet_S", "-c", str(checkpoints["MaskFlownet_S"]), "--export"]
     line = [sys.executable, "-c", code, *line, str(tmp_path / "x.onnx")]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
@@ -193,7 +215,7 @@ def test_a_missing_package_is_one_sentence_that_says_what_to_install(missing, ch
 def agree(op, inputs, attrs, bound):
     """The export's operator computes what the torch engine's does."""
     inputs = [torch.from_numpy(x) for x in inputs]
-    exported, expected = onnx_export._OPERATORS[op](inputs, attrs), OPERATORS[op](inputs, attrs)
+    exported, expected = _OPERATORS[op](inputs, attrs), OPERATORS[op](inputs, attrs)
     assert exported.shape == expected.shape
     np.testing.assert_allclose(exported, expected, rtol=0, atol=bound)
 

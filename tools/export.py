@@ -1,24 +1,24 @@
-"""A checkpoint as an ONNX file, for programs that know neither this code nor its engines.
+"""A checkpoint as an ONNX file or a program of torch.export, for programs that know nothing of this code.
 
-PyTorch's exporter traces the network. Height and width are constants of the model, the batch need not be.
+PyTorch's exporters trace the network. Height and width are constants of the model, the batch need not be.
 """
 
+import json
 import warnings
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from maskflownet.checkpoints.checkpoint import Checkpoint, check_multiplier, match_network
+from maskflownet.checkpoints.checkpoint import Checkpoint, check_multiplier
 from maskflownet.checkpoints.records import sha256
 from maskflownet.engine.contract import Sizing
-from maskflownet.engine.graphs import graph_of
 from maskflownet.errors import UserError
 from maskflownet.reader.files import atomic_path
 from maskflownet.settings.configs import NetworkConfig
 
 SIZE = (448, 1024)  # (H, W) px: Sintel's 436x1024 at the next multiples of 64
 OPSET = 17  # new enough for GridSample, old enough for every runtime of the last years
-SUFFIX = ".onnx"
+ONNX, PT2 = SUFFIXES = ".onnx", ".pt2"
 DESCRIPTION = "Optical flow with a learnable occlusion mask: MaskFlownet (Zhao et al., CVPR 2020, arXiv 2003.10955)."
 INPUT = (
     "(N, 3, H, W) float32, RGB in [0, 1] (8-bit values / 255). Images of another size are resized "
@@ -47,25 +47,31 @@ class Exported(NamedTuple):
         height, width = self.size
         count = self.batch or "N"
         pairs = f"{self.batch} pair(s)" if self.batch else "any number of pairs"
+        kind, example = f"opset {OPSET}", f"python examples/run_onnx.py {self.path} IMAGE_1 IMAGE_2 flow.png"
+        if self.path.suffix == PT2:
+            kind, example = "torch.export", f"torch.export.load('{self.path}').module()(img1, img2)"
+        needed = "onnxruntime opencv-python-headless" if self.path.suffix == ONNX else "torch"
         return (
             f"wrote {self.path}: {self.network} for {pairs} of {height}x{width} px at a time, "
-            f"opset {OPSET}, {self.path.stat().st_size / 1e6:.1f} MB\n"
+            f"{kind}, {self.path.stat().st_size / 1e6:.1f} MB\n"
             f"inputs img1 and img2 ({count}, 3, {height}, {width}), float32 RGB in [0, 1]; outputs "
             f"flow ({count}, 2, {height}, {width}), px (u, v), and mask ({count}, 1, {height}, "
             f"{width}), 1 = visible\n"
-            "run it, after pip install onnxruntime opencv-python-headless: python examples/run_onnx.py "
-            f"{self.path} IMAGE_1 IMAGE_2 flow.png"
+            f"run it, after pip install {needed}: {example}"
         )
 
 
-def import_onnx():
-    """The packages torch and onnx. UserError: one cannot be imported."""
+def import_packages(path: Path):
+    """The packages torch and, for an ONNX file, onnx, else None. UserError: one cannot be imported."""
     try:
-        import onnx  # noqa: PLC0415
         import torch  # noqa: PLC0415
+
+        if path.suffix == PT2:
+            return torch, None
+        import onnx  # noqa: PLC0415
     except (ImportError, OSError) as error:
         raise UserError(
-            f"--export_onnx needs PyTorch and the package onnx ({error}): pip install torch onnx onnxruntime"
+            f"--export needs PyTorch, and for {ONNX} the package onnx ({error}): pip install torch onnx onnxruntime"
         ) from error
     return torch, onnx
 
@@ -73,21 +79,23 @@ def import_onnx():
 def check_target(path, sizing: Sizing) -> Path:
     """Check what can be checked before a checkpoint is read. UserError: the name, the folder or the sizing."""
     path = Path(path)
-    if path.suffix.lower() != SUFFIX:
-        raise UserError(f"cannot write {path}: the name of an ONNX model ends in {SUFFIX}")
+    if path.suffix not in SUFFIXES:
+        raise UserError(f"cannot write {path}: the name of an exported model ends in {' or '.join(SUFFIXES)}")
     if not path.parent.is_dir():
         raise UserError(f"cannot write {path}: its folder {path.parent} does not exist")
     if path.is_dir():
         raise UserError(f"cannot write {path}: it is a folder")
     if sizing.pad:
-        raise UserError("--pad is not for --export_onnx, whose model has one size: --resize H,W")
+        raise UserError("--pad is not for --export, whose model has one size: --resize H,W")
     return path
 
 
-def export_onnx(
+def export(
     path, config: NetworkConfig, checkpoint: Checkpoint, sizing: Sizing | None = None, batch: int | None = None
 ) -> Exported:
-    """Write a checkpoint, or its head if `config` is the head's, as an ONNX model with float32 weights inside.
+    """Write a checkpoint, or its head if `config` is the head's, as a model with float32 weights inside.
+
+    The suffix chooses ONNX or torch.export, whose file holds what an ONNX model says of itself as `facts.json`.
 
     `sizing.resize` is the size of its images and flow, by default 448x1024; `batch` its pairs, by default any number.
 
@@ -97,12 +105,14 @@ def export_onnx(
         A package is missing, the checkpoint does not fit, or the file cannot be written.
     """
     path = check_target(path, sizing or Sizing())
-    torch, onnx = import_onnx()
-    network, size, record = config.network.class_, (sizing and sizing.resize) or SIZE, checkpoint.record
-    graph = graph_of("network", network=network, flow_multiplier=record.flow_multiplier, pyramid=record.pyramid)
-    checkpoint = match_network(checkpoint, network, graph.parameters)
+    torch, onnx = import_packages(path)
+    from maskflownet.engine.torch.network import of_checkpoint  # noqa: PLC0415 - needs PyTorch
+    from maskflownet.engine.torch.operators import OPERATORS  # noqa: PLC0415
+
+    network, size = config.network.class_, (sizing and sizing.resize) or SIZE
     check_multiplier(checkpoint, config)
-    record = checkpoint.record
+    operators = {**OPERATORS, **_OPERATORS} if onnx else OPERATORS
+    module, record = of_checkpoint(network, checkpoint, operators).eval(), checkpoint.record
     facts = {
         "network": network,
         "pyramid": record.pyramid,
@@ -117,51 +127,34 @@ def export_onnx(
         "run": record.run or "",
         "step": "" if record.step is None else str(record.step),
     }
-    names = {"input_names": ["img1", "img2"], "output_names": list(OUTPUTS)}
-    free = {} if batch else {name: {0: "N"} for names_ in names.values() for name in names_}
     with atomic_path(path) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the tracer: sizes become constants, which is wanted
-        module = _module(torch, graph, checkpoint)
-        images = torch.zeros(batch or 1, 3, *size)
-        settings = {"opset_version": OPSET, "dynamo": False, "dynamic_axes": free, **names}
-        torch.onnx.export(module, (images, images), str(temporary), **settings)
-        model = onnx.load_model(str(temporary))
-        del model.graph.value_info[:]  # the tracer's shapes, some of which onnxruntime warns of
-        model.producer_name, model.doc_string = "MaskFlownet", DESCRIPTION
-        model.graph.name, model.graph.doc_string = network, DESCRIPTION
-        for value in (*model.graph.input, *model.graph.output):
-            value.doc_string = OUTPUTS.get(value.name, INPUT)
-            for axis, length in ((2, size[0]), (3, size[1])):
-                value.type.tensor_type.shape.dim[axis].dim_value = length  # the tracer loses those of the outputs
-        onnx.helper.set_model_props(model, facts)
-        onnx.checker.check_model(model)
-        onnx.save_model(model, str(temporary))
+        images = (torch.zeros(batch or 2, 3, *size),) * 2
+        if onnx:
+            _write_onnx(temporary, module, images, batch, facts)
+        else:
+            free = None if batch else ({0: torch.export.Dim("N")},) * 2
+            program = torch.export.export(module, images, dynamic_shapes=free)
+            torch.export.save(program, temporary, extra_files={"facts.json": json.dumps(facts)})
     return Exported(path, network, size, batch)
 
 
-def _module(torch, graph, checkpoint: Checkpoint):
-    """img1, img2 (N, 3, H, W) -> flow (N, 2, H, W), mask (N, 1, H, W), as `INPUT` and `OUTPUTS` say."""
-    from maskflownet.engine.torch.module import GraphModule  # noqa: PLC0415 - they need PyTorch
-    from maskflownet.engine.torch.operators import OPERATORS  # noqa: PLC0415
-
-    class Model(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.network = GraphModule(graph, {**OPERATORS, **_OPERATORS})
-            parameters = {n: torch.from_numpy(np.array(a, np.float32)) for n, a in checkpoint.parameters.items()}
-            self.network.load_state_dict(parameters)
-            self.upsample = [GraphModule(graph_of("upsample", factor=4, channels=channels)) for channels in (2, 1)]
-
-        def forward(self, *images):
-            if checkpoint.record.colour == "BGR":
-                images = [image[:, [2, 1, 0]] for image in images]
-            # Axis after axis: onnxruntime's sum of a whole picture is inexact.
-            mean = torch.cat(list(images), 2).mean(3, keepdim=True).mean(2, keepdim=True)
-            *_, flow, mask = self.network(*(image - mean for image in images))
-            (flow,), (mask,) = self.upsample[0](flow), self.upsample[1](mask)
-            return flow[:, [1, 0]], mask  # (y, x) -> (u, v)
-
-    return Model()
+def _write_onnx(path: Path, module, images, batch: int | None, facts: dict[str, str]) -> None:
+    torch, onnx = import_packages(path)
+    names = {"input_names": ["img1", "img2"], "output_names": list(OUTPUTS)}
+    free = {} if batch else {name: {0: "N"} for names_ in names.values() for name in names_}
+    torch.onnx.export(module, images, str(path), opset_version=OPSET, dynamo=False, dynamic_axes=free, **names)
+    model = onnx.load_model(str(path))
+    del model.graph.value_info[:]  # the tracer's shapes, some of which onnxruntime warns of
+    model.producer_name, model.doc_string = "MaskFlownet", DESCRIPTION
+    model.graph.name, model.graph.doc_string = facts["network"], DESCRIPTION
+    for value in (*model.graph.input, *model.graph.output):
+        value.doc_string = OUTPUTS.get(value.name, INPUT)
+        for axis, length in enumerate(({"flow": 2, "mask": 1}.get(value.name, 3), *images[0].shape[2:]), 1):
+            value.type.tensor_type.shape.dim[axis].dim_value = length  # the tracer loses those of the outputs
+    onnx.helper.set_model_props(model, facts)
+    onnx.checker.check_model(model)
+    onnx.save_model(model, str(path))
 
 
 def _correlation(inputs, attrs):
@@ -246,8 +239,4 @@ def _cells(size: int, taps: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
     return int(first), rows[:, 0].astype(np.float32), np.stack([start, end], 1)[stored]
 
 
-_OPERATORS = {
-    "Correlation": _correlation,
-    "_contrib_DeformableConvolution": _deformable_convolution,
-    "SliceChannel": lambda inputs, attrs: inputs[0].chunk(attrs["num_outputs"], attrs.get("axis", 1)),
-}
+_OPERATORS = {"Correlation": _correlation, "_contrib_DeformableConvolution": _deformable_convolution}
