@@ -129,7 +129,7 @@ def export(
     }
     with atomic_path(path) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the tracer: sizes become constants, which is wanted
-        images = (torch.zeros(batch or 2, 3, *size),) * 2
+        images = tuple(torch.zeros(batch or 2, 3, *size) for _ in range(2))  # one twice would be taken for one input
         if onnx:
             _write_onnx(temporary, module, images, batch, facts)
         else:
