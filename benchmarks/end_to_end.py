@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
 
 import cv2
@@ -24,7 +24,6 @@ from maskflownet.engine.contract import Drawing
 from maskflownet.errors import UserError
 from maskflownet.inference.new_data import Folder, Output, Pair, Video, writing
 from maskflownet.inference.predictor import load
-from maskflownet.processes import in_threads
 from maskflownet.settings.cli import Parser, add_batch, add_config, add_devices, count, height_width, pixels, run
 
 PROGRAM = "from maskflownet.predict_new_data import command; raise SystemExit(command())"
@@ -84,9 +83,8 @@ def parts(args, paths: list[Path], output: Output) -> Iterator[tuple[str, float]
         per_item(predicted(asked))  # in which a GPU captures its graph
         yield part, per_item(predicted(asked))
     results = list(predictor.stream(pairs, mask=False, warped=False, drawing=drawing))
-    with writing(output, source, source.rate or Fraction(25)) as (writer, threads):
-        turns = (writer(results[i % len(results)]) for i in range(source.count))
-        yield "writing", per_item(in_threads(turns, threads, threads + 1))
+    with writing(output, source, source.rate or Fraction(25)) as write:
+        yield "writing", per_item(write(islice(cycle(results), source.count)))
 
 
 def main(arguments):

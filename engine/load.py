@@ -60,16 +60,17 @@ def _make_engine(
     # The engines are imported only here: bad arguments are told without waiting for MXNet's import.
     if engine == "torch":
         torch = import_torch()
-        from maskflownet.engine.torch.devices import check_precision, devices  # noqa: PLC0415
+        from maskflownet.engine.torch.devices import check_precision, devices, triton_hashed  # noqa: PLC0415
         from maskflownet.engine.torch.distributed import join_torchrun  # noqa: PLC0415
         from maskflownet.engine.torch.engine import TorchEngine  # noqa: PLC0415
 
         threads, found = torch.get_num_threads(), devices(gpus)
-        precision, processes = check_precision(precision, found), ALONE
-        if distributed:
-            processes = join_torchrun(found)
-            found = [processes.device]
-        made = TorchEngine(config, found, seed, precision, processes)
+        with triton_hashed(gpus):
+            precision, processes = check_precision(precision, found), ALONE
+            if distributed:
+                processes = join_torchrun(found)
+                found = [processes.device]
+            made = TorchEngine(config, found, seed, precision, processes)
         torch.set_num_threads(threads)  # MXNet's import, where a graph had to be traced, halves them
         return made
     if precision not in {None, "float32"}:

@@ -290,8 +290,8 @@ def predict_files(
         images = stage(ahead(source.pairs(), most))
         results = stage(ahead(predictor.stream(images, **asked, drawing=drawing), most))
         results = _finite(results)
-        for writer, threads in writers:
-            results = stage(in_threads(map(writer, results), threads, threads + 1))
+        for write in writers:
+            results = stage(write(results))
         for drawn_pair in _bar(source, "flow", results):
             largest, pairs = max(largest, float(drawn_pair.largest)), pairs + 1
     seconds = time.perf_counter() - started
@@ -335,26 +335,29 @@ def _scale_of(predictor: Predictor, source: Frames) -> float:
 @contextmanager
 def writing(
     output: Output, source: Pair | Frames, rate: Fraction | None
-) -> Iterator[tuple[Callable[[Drawn], Callable[[], Drawn]], int]]:
-    """Open an output: a function that makes of a result the call that writes it, and how many threads may do that.
-
-    A video appears when it is complete.
-    """
+) -> Iterator[Callable[[Iterable[Drawn]], Generator]]:
+    """Open an output: a function that writes results and yields them. A video appears when it is complete."""
     if output.is_video:
         from maskflownet.reader.video import VideoWriter  # noqa: PLC0415
 
         size = source.height, source.width
         with VideoWriter(output.path, rate or source.rate, *size, source.pixel_aspect, output.codec) as video:
-            yield (lambda result: partial(_write_frame, video, output.role, result)), 1
+            yield partial(_write_frames, video, output.role)
     else:
         numbers = chain(source.numbers, count(source.count + 1))
         paths = (output.path_of(number, source.is_sequence) for number in numbers)
-        yield (lambda result: partial(_write_file, output, next(paths), result)), THREADS
+        yield lambda results: in_threads(
+            (partial(_write_file, output, path, result) for path, result in zip(paths, results)), THREADS, THREADS + 1
+        )
 
 
-def _write_frame(video, role: str, result: Drawn) -> Drawn:
-    video.write(_picture(role, result))
-    return result
+def _write_frames(video, role: str, results: Iterable[Drawn]) -> Generator:
+    """Threads convert the frames to the encoder's pixels."""
+    calls = (partial(lambda result: (result, video.converted(_picture(role, result))), result) for result in results)
+    with closing(in_threads(calls, THREADS, THREADS + 1)) as converted:
+        for result, frame in converted:
+            video.write(frame)
+            yield result
 
 
 def _write_file(output: Output, path: Path, result: Drawn) -> Drawn:

@@ -14,7 +14,7 @@ from maskflownet.reader.files import PathLike, atomic_path, check_file, check_pi
 from maskflownet.reader.formats import VIDEO_SUFFIXES, check_jpeg, sample_range, to_8bit
 from PIL import Image, ImageSequence
 
-_THREADS = min(4, os.cpu_count() or 1)  # each holds frames of its own, so this bounds the memory
+_THREADS = min(8, os.cpu_count() or 1)  # each holds frames of its own, so this bounds the memory
 # A GIF counts hundredths of a second, and viewers slow a frame of fewer than two down to ten.
 _GIF_MAX_RATE = 50
 # Values of ITU-T H.273, which FFmpeg uses, too.
@@ -330,12 +330,17 @@ class VideoWriter:
     def __exit__(self, *raised: object) -> bool | None:
         return self._context.__exit__(*raised)
 
-    def write(self, frame: np.ndarray) -> None:
-        """Append one frame, (H, W, 3) uint8 RGB."""
+    def converted(self, frame: np.ndarray) -> av.VideoFrame:
+        """A frame (H, W, 3) uint8 RGB as `write` takes it; any thread may call this."""
         expected = (self.height, self.width, 3)
         if frame.shape != expected or frame.dtype != np.uint8:
             raise ValueError(f"a frame of this video is {expected} uint8, not {frame.shape} {frame.dtype}")
         picture = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(frame), format="rgb24")
+        return picture if self._graph else picture.reformat(format=self._stream.pix_fmt)
+
+    def write(self, frame: np.ndarray | av.VideoFrame) -> None:
+        """Append one frame, (H, W, 3) uint8 RGB or `converted`."""
+        picture = frame if isinstance(frame, av.VideoFrame) else self.converted(frame)
         picture.pts = self._written
         picture.time_base = 1 / self.rate
         self._encode(picture)
@@ -406,7 +411,7 @@ class VideoWriter:
         """Yield what the encoder takes; the filters hold a frame back until it has a palette."""
         if self._graph is None:
             if frame is not None:
-                yield frame.reformat(format=self._stream.pix_fmt)
+                yield frame
             return
         self._graph.push(frame)
         while True:

@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,18 @@ def check_precision(precision: str | None, devices: Sequence[torch.device]) -> s
                 name = torch.cuda.get_device_name(device)
                 raise UserError(f"--precision bf16 needs a GPU from Ampere on, {name} is older")
     return precision or "tf32"
+
+
+@contextmanager
+def triton_hashed(gpus: str) -> Iterator[None]:
+    """With GPUs a thread hashes Triton's library meanwhile, which otherwise delays the first kernel by 0.4 s."""
+    with ThreadPoolExecutor(1) as pool:
+        if gpus:
+            with suppress(ImportError):  # there is no Triton, or one that keeps the hash elsewhere
+                from triton.runtime.cache import triton_key  # noqa: PLC0415 - not for the CPU
+
+                pool.submit(triton_key)
+        yield
 
 
 @contextmanager
