@@ -1,14 +1,16 @@
 """Optical flow for your own images and videos; `--help` explains the arguments."""
 
+import re
 import sys
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 from maskflownet.errors import UserError
-from maskflownet.inference.new_data import Folder, Output, Pair, Video, check_outputs, predict_files
+from maskflownet.inference.new_data import Folder, Live, Output, Pair, Video, check_outputs, predict_files
 from maskflownet.inference.predictor import load
-from maskflownet.reader.video import pixel_format
+from maskflownet.processes import Interruption, interrupt
+from maskflownet.reader.video import camera, pixel_format
 from maskflownet.settings.cli import (
     Parser,
     add_batch,
@@ -37,7 +39,8 @@ def parse(arguments):
     add_config(parser)
     add("--image_1", metavar="A", help="first image")
     add("--image_2", metavar="B", help="second image")
-    add("--video_filepath", metavar="V", help="video or GIF; each frame is paired with the next")
+    add("--video_filepath", metavar="V", help="video or GIF; each frame is paired with the next; or a live URL://")
+    add("--camera", metavar="N", help="number or path of a camera; live: frames that come too fast are dropped")
     add("--folder", metavar="D", help="folder of frames, paired in natural order of their names")
     add_checkpoint(parser, required=True)
     add_colour(parser)
@@ -73,11 +76,14 @@ def parse(arguments):
 
 
 def open_source(args):
-    given = [args.video_filepath, args.folder, args.image_1 or args.image_2]
+    given = [args.video_filepath, args.camera, args.folder, args.image_1 or args.image_2]
     if sum(value is not None for value in given) != 1:
-        raise UserError("give one input: --image_1 and --image_2, --video_filepath, or --folder")
+        raise UserError("give one input: --image_1 and --image_2, --video_filepath, --camera, or --folder")
+    if args.camera is not None:
+        return Live(*camera(args.camera))
     if args.video_filepath is not None:
-        return Video(args.video_filepath)
+        is_url = re.match(r"\w[\w+.-]*://", args.video_filepath)
+        return Live(args.video_filepath) if is_url else Video(args.video_filepath)
     if args.folder is not None:
         return Folder(args.folder)
     if args.image_1 is None or args.image_2 is None:
@@ -88,6 +94,7 @@ def open_source(args):
 def main(arguments):
     args = parse(arguments)
     source = open_source(args)
+    live = isinstance(source, Live)
     outputs = [Output(Path(args.output), "flow", args.kitti)]
     roles = {"flow": args.flow, "mask": args.mask, "warped": args.warped, "confidence": args.confidence}
     outputs += [Output(Path(path), role) for role, path in roles.items() if path is not None]
@@ -107,18 +114,24 @@ def main(arguments):
         args.gpus,
         resize=args.resize,
         pad=args.pad,
-        batch=args.batch,
+        batch=args.batch or (1 if live else None),
         engine=args.engine,
         precision=args.precision,
         colour=args.colour,
     )
-    done = predict_files(predictor, source, outputs, args.max_flow, rate)
+    with Interruption(None if live else interrupt) as end:  # what is live ends by Ctrl-C, and is complete
+        done = predict_files(predictor, source, outputs, args.max_flow, rate)
     pairs = "1 pair" if done.pairs == 1 else f"{done.pairs} pairs"
     colours = f"full colour is {done.max_flow} px (--max_flow {done.max_flow}); " if done.max_flow else ""
+    dropped = f"{source.reader.dropped} frames dropped; " if live else ""
     print(
         f"{pairs} of {done.height}x{done.width} in {done.seconds:.2f} s; "
-        f"largest motion {done.largest:.1f} px; {colours}wrote {', '.join(str(o.path) for o in outputs)}"
+        f"largest motion {done.largest:.1f} px; {dropped}{colours}wrote {', '.join(str(o.path) for o in outputs)}"
     )
+    if live and source.reader.lost:
+        raise source.reader.lost
+    if end.pressed:
+        raise KeyboardInterrupt
 
 
 def command() -> int:

@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
-from itertools import chain, count, islice, pairwise
+from itertools import chain, count, islice, pairwise, repeat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,6 +42,7 @@ THREADS = min(8, os.cpu_count() or 1)  # that read or write the files of a folde
 NUMBERED = re.compile(r"%0?\d{0,2}d")
 # A first pass over a sequence finds one colour scale for all its frames.
 SCALE_SIDE = 256  # px, the longer side of its frames
+LIVE_SCALE = 1 / 50  # of the diagonal: a live source has no first pass
 SCALE_PERCENTILE = 90  # of the pairs that move: a cut, which moves by any number of px, shall not make all pale
 
 
@@ -74,12 +75,13 @@ class Frames:
     rate: Fraction | None = None
     pixel_aspect = Fraction(1)  # width over height
     folder: Path | None = None  # whose pictures are the frames
-    count: int
+    count: int | None  # of pairs, if it is known
+    times: Iterable[float | None] = repeat(None)  # s, of each frame; None: at the rate
 
     @property
     def numbers(self) -> Sequence[int]:
         """The number of each pair in the names of its outputs."""
-        return range(1, self.count + 1)
+        return range(1, (self.count or 1) + 1)
 
     def frames(self) -> Iterator[np.ndarray]:
         """Yield (H, W, 3) uint8 RGB frames from the first one, holding one at a time."""
@@ -137,16 +139,29 @@ class Video(Frames):
         from maskflownet.reader.video import VideoReader  # noqa: PLC0415 - folders do without PyAV
 
         self.paths = [Path(path)]
-        self.reader = VideoReader(path)
-        self.height, self.width = self.reader.height, self.reader.width
-        self.rate = self.reader.rate
-        self.pixel_aspect = self.reader.pixel_aspect
+        self._set(VideoReader(path))
         if self.reader.count < 2:
             raise UserError(f"{path} holds a single frame, two are needed")
         self.count = self.reader.count - 1
 
+    def _set(self, reader):
+        self.reader = reader
+        self.height, self.width = reader.height, reader.width
+        self.rate, self.pixel_aspect = reader.rate, reader.pixel_aspect
+
     def frames(self):
         return iter(self.reader)
+
+
+class Live(Video):
+    """A camera or a stream: a pair is the frame that was taken last and the newest one."""
+
+    def __init__(self, url: str, kind: str | None = None):
+        from maskflownet.reader.video import LiveReader  # noqa: PLC0415
+
+        self.paths, self.count = [], None
+        self._set(LiveReader(url, kind))
+        self.times = self.reader.times
 
 
 def _check_same_size(paths, images) -> None:
@@ -259,11 +274,11 @@ def predict_files(
     Parameters
     ----------
     predictor : Predictor
-    source : Pair, Folder or Video
+    source : Pair, Folder, Video or Live
     outputs : list of Output
     max_flow : float, optional
         Motion in px that is drawn with full colour. Without it the `colour_scale` of the pair's
-        largest motion, or of what a first pass finds in a sequence (`_scale_of`).
+        largest motion, of what a first pass finds in a sequence (`_scale_of`), or of `LIVE_SCALE`.
     rate : Fraction, optional
         Frames per second of written videos; those of the source without it.
     """
@@ -271,12 +286,14 @@ def predict_files(
     roles = {output.role for output in outputs}
     drawn = any(output.role == "flow" and output.is_drawn for output in outputs)
     vectors = any(output.role == "flow" and not output.is_drawn for output in outputs)
-    largest, pairs = 0.0, 0
+    largest, pairs, live = 0.0, 0, isinstance(source, Live)
     with ExitStack() as stack:
         # Opened before the first pass: what cannot be written is known at once.
         writers = [stack.enter_context(writing(output, source, rate)) for output in outputs]
         if drawn and max_flow is None:
-            if source.is_sequence:
+            if live:
+                max_flow = colour_scale(LIVE_SCALE * math.hypot(source.height, source.width), 0, 0)
+            elif source.is_sequence:
                 max_flow = _scale_of(predictor, source)
             else:
                 vectors = True  # drawn when its largest motion is known
@@ -286,13 +303,16 @@ def predict_files(
         def stage(items: Generator) -> Generator:
             return stack.enter_context(closing(items))  # ended with its thread when something fails
 
-        most = 2 * predictor.most(source.height, source.width)
+        most = 1 if live else 2 * predictor.most(source.height, source.width)  # what waits is not new
         images = stage(ahead(source.pairs(), most))
         results = stage(ahead(predictor.stream(images, **asked, drawing=drawing), most))
         results = _finite(results)
         for write in writers:
             results = stage(write(results))
-        for drawn_pair in _bar(source, "flow", results):
+        bar = _bar(source, "flow", results)
+        for drawn_pair in bar:
+            if live:
+                bar.set_postfix_str(f"{source.reader.dropped} dropped", refresh=False)
             largest, pairs = max(largest, float(drawn_pair.largest)), pairs + 1
     seconds = time.perf_counter() - started
     if drawn and max_flow is None:
@@ -342,21 +362,21 @@ def writing(
 
         size = source.height, source.width
         with VideoWriter(output.path, rate or source.rate, *size, source.pixel_aspect, output.codec) as video:
-            yield partial(_write_frames, video, output.role)
+            yield partial(_write_frames, video, output.role, source.times)
     else:
-        numbers = chain(source.numbers, count(source.count + 1))
+        numbers = chain(source.numbers, count(len(source.numbers) + 1))
         paths = (output.path_of(number, source.is_sequence) for number in numbers)
         yield lambda results: in_threads(
             (partial(_write_file, output, path, result) for path, result in zip(paths, results)), THREADS, THREADS + 1
         )
 
 
-def _write_frames(video, role: str, results: Iterable[Drawn]) -> Generator:
+def _write_frames(video, role: str, times: Iterable, results: Iterable[Drawn]) -> Generator:
     """Threads convert the frames to the encoder's pixels."""
     calls = (partial(lambda result: (result, video.converted(_picture(role, result))), result) for result in results)
     with closing(in_threads(calls, THREADS, THREADS + 1)) as converted:
-        for result, frame in converted:
-            video.write(frame)
+        for (result, frame), seconds in zip(converted, times):
+            video.write(frame, seconds)
             yield result
 
 

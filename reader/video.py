@@ -1,27 +1,35 @@
 """Videos as streams of (H, W, 3) uint8 RGB frames, through PyAV: one frame in memory at a time."""
 
+import errno
 import os
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 from maskflownet.errors import UserError
+from maskflownet.processes import end_is_asked
 from maskflownet.reader.files import PathLike, atomic_path, check_file, check_pixels, max_pixels
 from maskflownet.reader.formats import VIDEO_SUFFIXES, check_jpeg, sample_range, to_8bit
 from PIL import Image, ImageSequence
 
 _THREADS = min(8, os.cpu_count() or 1)  # each holds frames of its own, so this bounds the memory
+_SILENCE = 10  # s without a frame, after which a live stream is given up
+_CAMERAS = {"linux": ("v4l2", "/dev/video"), "darwin": ("avfoundation", ""), "win32": ("dshow", "video=")}
 # A GIF counts hundredths of a second, and viewers slow a frame of fewer than two down to ten.
 _GIF_MAX_RATE = 50
 # Values of ITU-T H.273, which FFmpeg uses, too.
 _BT601 = 5
 _STUDIO_RANGE = 1
-# Since PyAV 19 there is no other way than this one with metadata that is not UTF-8.
 _SQUARE = Fraction(1)
+# Since PyAV 19 there is no other way than this one with metadata that is not UTF-8.
 _METADATA = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 
@@ -51,17 +59,18 @@ class VideoReader:
     height: int
     width: int
     rate: Fraction
+    _kind: str | None = None  # the container's, which is found out where it is None
 
     def __init__(self, path: PathLike):
         self.path = Path(path)
         check_file(self.path)
+        # The prefix keeps FFmpeg from taking a name with a colon for a network protocol.
+        self._url = f"file:{self.path}"
         self.count = 0
         with self._opened() as (container, stream):
             if container.format.name == "gif":
                 _check_gif(self.path)
             deep = self._measure(container, stream)
-            aspect = Fraction(stream.sample_aspect_ratio or 1)
-            self.pixel_aspect = 1 / aspect if self._turned else aspect
         self._range = 0, 65535
         if deep:
             with self._opened() as opened:
@@ -71,9 +80,12 @@ class VideoReader:
         """Yield the frames, (H, W, 3) uint8 RGB, from the first one."""
         with self._opened() as (container, stream):
             for frame in self._decoded(container, stream):
-                picture = to_8bit(_samples(frame), self._range)
-                picture = picture.swapaxes(0, 1) if self._turned else picture
-                yield np.ascontiguousarray(picture[:: self._steps[0], :: self._steps[1]])
+                yield self._picture(frame)
+
+    def _picture(self, frame: av.VideoFrame) -> np.ndarray:
+        picture = to_8bit(_samples(frame), self._range)
+        picture = picture.swapaxes(0, 1) if self._turned else picture
+        return np.ascontiguousarray(picture[:: self._steps[0], :: self._steps[1]])
 
     def _measure(self, container: av.container.InputContainer, stream: av.VideoStream) -> bool:
         """Read all packets for what they tell together, and the first frame; whether that has 16 bit."""
@@ -88,13 +100,18 @@ class VideoReader:
                     stamps.append((_seconds(packet.pts, packet), _seconds(packet.duration, packet)))
         if first is None:
             raise UserError(f"cannot read {self.path}: it holds no frame")
-        self._size = first.height, first.width
-        self._turned, self._steps = _orientation(first)
-        self.height, self.width = self._size[::-1] if self._turned else self._size
+        self._measure_frame(first, stream)
         (start, _), (end, length) = min(stamps, default=(0, 0)), max(stamps, default=(0, 0))
         self.rate = self._rate(container.format.name, stream, end - start, length)
         self._check_end(container, stream)
         return _is_deep(first)
+
+    def _measure_frame(self, frame: av.VideoFrame, stream: av.VideoStream) -> None:
+        self._size = frame.height, frame.width
+        self._turned, self._steps = _orientation(frame)
+        self.height, self.width = self._size[::-1] if self._turned else self._size
+        aspect = Fraction(stream.sample_aspect_ratio or 1)
+        self.pixel_aspect = 1 / aspect if self._turned else aspect
 
     def _rate(self, kind: str, stream: av.VideoStream, span: Fraction, length: Fraction) -> Fraction:
         """Return the frames per second; headers claim anything, and AVI and GIF have gaps."""
@@ -141,8 +158,7 @@ class VideoReader:
     @contextmanager
     def _opened(self) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
         try:
-            # The prefix keeps FFmpeg from taking a name with a colon for a network protocol.
-            with av.open(f"file:{self.path}", options=_limit(), **_METADATA) as container:
+            with av.open(self._url, format=self._kind, options=_limit(), **_METADATA) as container:
                 kind = container.format.name
                 if kind in ("tty", "image2") or kind.endswith("_pipe"):  # text, single pictures
                     raise UserError(f"cannot read {self.path}: it is not a video")
@@ -177,6 +193,91 @@ class VideoReader:
                 f"cannot read {self.path}: the video is cut short, "
                 f"{float(self._end):.2f} s of {float(promised):.2f} s are there"
             )
+
+
+class LiveReader(VideoReader):
+    """The newest frame of a camera or URL, read once. A thread decodes all frames; those not asked for are dropped.
+
+    A stream that states its length is a file: its frames come when their time stamps say.
+    """
+
+    rate = Fraction(60)  # the most
+
+    def __init__(self, url: str, kind: str | None = None):
+        self.path, self._url, self._kind = url, url, kind
+        self.times: list[float] = []  # s, when the frames that were yielded came, from the first one
+        self.dropped = 0  # frames that came between them
+        self.lost: Exception | None = None  # why the frames ended, unless the sender or Ctrl-C ended them
+        self._newest: deque[tuple] = deque(maxlen=1)  # frame, when it came, s, its number
+        self._closed, self._thread = threading.Event(), threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+        if not self._take():
+            raise self.lost or UserError(f"cannot read {url}: it holds no frame")
+
+    def __iter__(self):
+        first = None
+        try:
+            while (newest := self._take()) and not end_is_asked():
+                first = first or newest
+                self.times.append(newest[1] - first[1])
+                self.dropped = newest[2] - first[2] + 1 - len(self.times)
+                yield self._picture(newest[0])
+        finally:
+            self._closed.set()
+            self._thread.join(1)
+        if len(self.times) < 2 and end_is_asked():
+            raise KeyboardInterrupt
+        if len(self.times) < 2:
+            raise self.lost or UserError(f"{self.path} ended before the first pair")
+
+    def _take(self) -> tuple | None:
+        until = time.monotonic() + _SILENCE
+        while time.monotonic() < until:
+            ended = end_is_asked() or not self._thread.is_alive()  # first: the last frame comes before the end
+            if self._newest or ended:
+                return self._newest.pop() if self._newest else None
+            time.sleep(0.005)
+        self.lost = UserError(f"cannot read {self.path}: no frame came for {_SILENCE} s")
+        return None
+
+    def _follow(self) -> None:
+        number = -1
+        try:
+            with self._opened() as (container, stream):  # PyAV's time-outs crash where the interpreter ends first
+                stream.thread_type = "SLICE"  # FRAME would hold frames back
+                stream.codec_context.options = _limit()
+                paced = container.duration or container.format.name in ("hls", "dash")
+                for number, frame in enumerate(_intact(container.demux(stream))):
+                    now = time.monotonic()
+                    if number == 0:
+                        self._measure_frame(frame, stream)
+                        self._range = sample_range([_samples(frame)])
+                        start = now - (frame.time or 0)
+                    if self._size != (frame.height, frame.width):
+                        raise UserError(f"{self.path}: its frames change their size")
+                    if paced and frame.time is not None:
+                        self._closed.wait(max(0, start + frame.time - now))
+                    if self._closed.is_set():
+                        return
+                    self._newest.append((frame, time.monotonic(), number))
+        except Exception as error:
+            # FFmpeg says EIO, too, where the server ends an HTTP stream that has no stated length.
+            ended = self._url.startswith("http") and getattr(error.__cause__, "errno", None) == errno.EIO
+            self.lost = None if ended and number >= 0 else error
+
+
+def camera(name: str) -> tuple[str, str]:
+    """URL and kind of a camera for `LiveReader`; `name` is its number, path or, on Windows, name."""
+    kind, prefix = _CAMERAS.get(sys.platform, _CAMERAS["linux"])
+    if kind not in ",".join(av.formats_available).split(","):
+        raise UserError(f"--camera: PyAV's FFmpeg has no {kind} here; --video_filepath takes the URL of a stream")
+    return (name if "/" in name else prefix + name), kind
+
+
+def _intact(packets: Iterable[av.Packet]) -> Iterator[av.VideoFrame]:
+    for packet in packets:
+        with suppress(av.error.InvalidDataError):  # as before the first key frame
+            yield from packet.decode()
 
 
 def _limit() -> dict[str, str]:
@@ -320,7 +421,7 @@ class VideoWriter:
         self._codec = _CODECS[self._suffix]
         if codec not in (None, self._codec[0]):
             self._codec = codec, pixel_format(codec), {"crf": "16", "cq": "16"}
-        self._written = 0
+        self._written = 0  # 1/rate s
 
     def __enter__(self):
         self._context = self._opened()
@@ -338,13 +439,18 @@ class VideoWriter:
         picture = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(frame), format="rgb24")
         return picture if self._graph else picture.reformat(format=self._stream.pix_fmt)
 
-    def write(self, frame: np.ndarray | av.VideoFrame) -> None:
-        """Append one frame, (H, W, 3) uint8 RGB or `converted`."""
+    def write(self, frame: np.ndarray | av.VideoFrame, time: float | None = None) -> None:
+        """Append one frame, (H, W, 3) uint8 RGB or `converted`, for this time, s; without one it follows at once.
+
+        One that comes less than 1/rate s after the frame before it may be left out.
+        """
+        place = self._written if time is None else int(time * self.rate)
+        if place < self._written:
+            return
         picture = frame if isinstance(frame, av.VideoFrame) else self.converted(frame)
-        picture.pts = self._written
-        picture.time_base = 1 / self.rate
+        picture.pts, picture.time_base = place, 1 / self.rate
         self._encode(picture)
-        self._written += 1
+        self._written = place + 1
 
     @contextmanager
     def _opened(self) -> Iterator[None]:

@@ -112,6 +112,8 @@ BAD = {
     "zero-byte image": (["--image_2", "{in}/empty.png"], "empty.png"),
     "two sizes": (["--image_2", "{in}/small.png"], "differ in size"),
     "truncated video": (["--video_filepath", "{in}/cut.mp4"], "cut.mp4"),
+    "no camera": (["--camera", "99"], "/dev/video99 as a video: No such file"),
+    "no server": (["--video_filepath", "http://127.0.0.1:9/"], "http://127.0.0.1:9/ as a video: Connection refused"),
     "no such checkpoint": (["-c", "{in}/none.params"], "no such file"),
     "unknown run": (["-c", "fff"], "no checkpoint fff"),
     "truncated checkpoint": (["-c", "{in}/cut.params"], "truncated or damaged"),
@@ -149,7 +151,7 @@ def test_bad_input_is_one_sentence(command, inputs, random_checkpoints, tmp_path
     (inputs / "mine.yaml").write_text("network: {class: MaskFlownet_S, colour: red}\n")
     arguments, message, config = (*BAD[case], "MaskFlownet_S")[:3]
     *arguments, config = (a.replace("{in}", str(inputs)).replace("{out}", str(tmp_path)) for a in (*arguments, config))
-    pair = "--video_filepath" not in arguments
+    pair = not {"--video_filepath", "--camera"} & {*arguments}
     code, out, err = command("x.png" if pair else "x.mp4", *arguments, config=config, pair=pair)
     assert code == 2
     assert message in err

@@ -15,6 +15,7 @@ from maskflownet.checkpoints.checkpoint import load_checkpoint  # noqa: E402
 from maskflownet.engine.torch.engine import TorchEngine  # noqa: E402
 from maskflownet.engine.torch.training import TorchTraining  # noqa: E402
 from maskflownet.processes import ENDING  # noqa: E402
+from maskflownet.reader.video import VideoReader  # noqa: E402
 from maskflownet.scenes.synthetic import Synthetic  # noqa: E402
 from maskflownet.settings.cli import run  # noqa: E402
 from maskflownet.tools import synthetic  # noqa: E402
@@ -22,6 +23,7 @@ from maskflownet.tools import synthetic  # noqa: E402
 import run_stages  # noqa: E402
 from tests.training.test_launch import line_of  # noqa: E402
 from tests.training_runs import write_configs  # noqa: E402
+from tests.videos import make  # noqa: E402
 
 D43 = ["-c", "d43", "--engine", "torch"]
 
@@ -46,6 +48,10 @@ def prepare(kind: str, folder: Path):
         case "prediction":
             arguments = [str(folder / "out/flow.gif"), "MaskFlownet", "--folder", str(folder), *D43]
             return predict_new_data.main, arguments, (TorchEngine, "_submit"), "interrupted"
+        case "live":
+            url = make(folder / "live.mp4", 300, 10).as_uri()  # half a minute
+            arguments = [str(folder / "out/flow.mp4"), "MaskFlownet", "--video_filepath", url, *D43]
+            return predict_new_data.main, arguments, (TorchEngine, "_submit"), "interrupted"
         case "validation":
             arguments = ["MaskFlownet", *data, *home, *D43, "--valid", "--report"]
             return main.main, arguments, (TorchEngine, "_submit"), "interrupted"
@@ -55,7 +61,9 @@ def prepare(kind: str, folder: Path):
 
 
 @pytest.mark.parametrize("number", ENDING, ids=lambda number: number.name)
-@pytest.mark.parametrize("kind", ["training", "validation in training", "stages", "prediction", "validation", "tool"])
+@pytest.mark.parametrize(
+    "kind", ["training", "validation in training", "stages", "prediction", "live", "validation", "tool"]
+)
 def test_a_signal_ends_a_program_as_ctrl_c_does(tmp_path, monkeypatch, capsys, kind, number):
     program, arguments, (owner, name), said = prepare(kind, tmp_path)
     (tmp_path / "out").mkdir()
@@ -77,3 +85,4 @@ def test_a_signal_ends_a_program_as_ctrl_c_does(tmp_path, monkeypatch, capsys, k
         assert max(load_checkpoint(path).record.step for path in files if path.suffix == ".params") == 2
     assert not [path for path in files if path.name.startswith(".")]
     assert kind not in ("prediction", "validation") or not files
+    assert kind != "live" or VideoReader(*files).count == 2

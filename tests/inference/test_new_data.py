@@ -1,22 +1,25 @@
 """A user's own images: what is read, what an output's suffix means, what is refused, how motion is coloured."""
 
 import threading
+import time
 import tracemalloc
 from fractions import Fraction
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
 from maskflownet.errors import UserError
-from maskflownet.inference.new_data import Folder, Output, Pair, Video, check_outputs, predict_files
+from maskflownet.inference.new_data import Folder, Live, Output, Pair, Video, check_outputs, predict_files
 from maskflownet.inference.predictor import Predictor, load
 from maskflownet.reader.colour import flow_to_colour
 from maskflownet.reader.formats import read_flow, read_image, read_mask, read_pfm, write_image
 from maskflownet.reader.video import VideoReader, VideoWriter
 
 from tests.known_engine import KnownEngine
-from tests.videos import make
+from tests.videos import encode, make
 
 SIZE = (40, 50)
 STEPS = (3, 5, 2)  # px: the motion of each pair of the folder
@@ -199,6 +202,63 @@ def test_a_video_is_decoded_once_where_its_scale_is_given(tmp_path):
         source.frames = lambda source=source, decoded=decoded: (decoded.append(1) or f for f in source.reader)
         predict(source, (tmp_path / "y.mp4", "flow"), (tmp_path / "%d.flo", "flow"), **options)
         assert len(decoded) == 5 * passes
+
+
+LIVE = 30, 25  # frames and their rate; frame n is of the grey 5 n
+
+
+@pytest.fixture
+def url(tmp_path, request):
+    """Where a live video is read: from a file at its own rate, or from a server that sends it at its own rate."""
+    pictures = [np.full((*SIZE, 3), 5 * number, np.uint8) for number in range(LIVE[0])]
+    if request.param == "file":
+        yield encode(tmp_path / "live.mp4", "libx264", "yuv444p", pictures, LIVE[1]).as_uri()
+        return
+    over = threading.Event()
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Type", "multipart/x-mixed-replace;boundary=ffmpeg")
+            self.end_headers()
+            started = time.monotonic()
+            for number, picture in enumerate(pictures):
+                over.wait(started + number / LIVE[1] - time.monotonic())
+                data = cv2.imencode(".jpg", picture)[1].tobytes()
+                self.wfile.write(b"--ffmpeg\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(data))
+                self.wfile.write(data + b"\r\n")
+            if request.param == "silent server":
+                over.wait()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        over.set()
+        server.shutdown()
+
+
+@pytest.mark.parametrize("url", ["file", "server", "silent server"], indirect=True)
+def test_live_pairs_are_of_the_newest_frames_and_the_video_has_their_times(tmp_path, monkeypatch, request, url):
+    def slow(image_1, image_2):
+        time.sleep(0.1)  # two frames and a half
+        return brightness(image_1, image_2) / 5
+
+    monkeypatch.setattr("maskflownet.reader.video._SILENCE", 1)
+    source, names = Live(url), ("x.mp4", "x.avi", "x.gif")
+    time.sleep(0.2)  # as a network is loaded; what came before the stream was known comes at once
+    assert (source.height, source.width) == SIZE
+    _, done = predict(source, *((tmp_path / name, "flow") for name in (*names, "%d.flo")), rule=slow)
+    steps = [round(read_flow(tmp_path / f"{number}.flo")[0][0, 0, 0]) for number in range(1, done.pairs + 1)]
+    assert not (tmp_path / f"{done.pairs + 1}.flo").exists()
+    assert max(steps) > 1
+    assert source.reader.dropped == sum(steps) - len(steps)
+    lost = str(source.reader.lost)
+    assert "no frame came for 1 s" in lost if "silent" in request.node.name else lost == "None"
+    for name in names:
+        with av.open(str(tmp_path / name)) as container:
+            times = [frame.time for frame in container.decode(video=0)]
+        np.testing.assert_allclose(np.subtract(times, times[0]), source.times[:-1], atol=0.021)
+    assert source.times[-1] == pytest.approx(sum(steps) / LIVE[1], abs=0.25)  # s, on a busy machine
 
 
 @pytest.mark.parametrize("where", ["frames", "network", "writing"])
