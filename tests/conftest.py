@@ -1,5 +1,7 @@
 """Fixtures that several test files use."""
 
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,23 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("the folder of shared data is not beside this checkout")
     return folder
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """Headless Chromium, from the environment's CHROMIUM or on the PATH, with a camera that shows a moving picture."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        pytest.skip("no Chromium is found: install it, or name it in the variable CHROMIUM")
+    arguments = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        arguments.append("--no-sandbox")  # which refuses to run as root
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=found, args=arguments)
+        yield browser
+        browser.close()
 
 
 GOLDEN = pytest.StashKey[Golden]()

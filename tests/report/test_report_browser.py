@@ -1,30 +1,12 @@
-"""The report in a browser: headless Chromium, from the environment's CHROMIUM or on the PATH."""
-
-import os
-import shutil
+"""The report in a browser."""
 
 import pytest
 
 from tests.report_sets import MemorySet, reported
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 VIEWS = ["First frame", "Flow", "Ground truth", "Error", "Mask", "Occlusion"]
 HOSTILE = "a</script><img src=x onerror=\"document.title='run'\"><b>'&amp;"
 HIGH_IS_WORSE, LOW_IS_WORSE = ("epe", "fl", "s0-10", "unmatched"), ("1px", "3px", "5px")
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
-        pytest.skip("no Chromium is found: install it, or name it in the variable CHROMIUM")
-    # Chromium's sandbox refuses to run as root.
-    root = hasattr(os, "geteuid") and os.geteuid() == 0
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"] if root else [])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
