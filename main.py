@@ -11,19 +11,7 @@ from maskflownet.inference.confidence import describe_confidence
 from maskflownet.inference.predictor import Predictor
 from maskflownet.inference.validation import ValidationOptions, validate, write_submissions
 from maskflownet.report.report import add_report, check_report, report_of
-from maskflownet.settings.cli import (
-    Parser,
-    add_batch,
-    add_checkpoint,
-    add_colour,
-    add_config,
-    add_devices,
-    add_sizing,
-    add_training,
-    count,
-    readers_of,
-    run,
-)
+from maskflownet.settings import cli
 from maskflownet.settings.configs import load_network_config
 from maskflownet.settings.datasets import Roots, load_data_config, parse_roots, validation_sets
 from maskflownet.tools.export import check_target, export, import_packages
@@ -42,16 +30,16 @@ REFUSED = {  # arguments that would do nothing
 
 
 def parse(arguments):
-    parser = Parser(description=__doc__)
+    parser = cli.Parser(description=__doc__)
     add = parser.add_argument
-    add_config(parser)
+    cli.add_config(parser)
     data = (
         "dataset config: a name in config_folder/ or a path (default chairs.yaml; with --valid: all sets with a root)"
     )
     add("--dataset_cfg", metavar="DATASET_CONFIG", help=data)
-    add_devices(parser)
-    add_checkpoint(parser, "; training goes on where it stopped")
-    add_colour(parser)
+    cli.add_devices(parser)
+    cli.add_checkpoint(parser, "; training goes on where it stopped")
+    cli.add_colour(parser)
     clear = "count from step 0 in a new run that starts from the checkpoint's parameters"
     add("--clear_steps", action="store_true", help=clear)
     add("--valid", action="store_true", help="validate the checkpoint, do not train")
@@ -67,10 +55,10 @@ def parse(arguments):
         "(default 448,1024), for --batch pairs at a time (default: any number)"
     )
     add("--export", "--export_onnx", type=Path, metavar="FILE", help=model)
-    add("--steps", type=count, metavar="N", help="end the run at its step N, with a checkpoint")
-    add_training(parser)
-    add_sizing(parser)
-    add_batch(parser)
+    add("--steps", type=cli.count, metavar="N", help="end the run at its step N, with a checkpoint")
+    cli.add_training(parser)
+    cli.add_sizing(parser)
+    cli.add_batch(parser)
     args = parser.parse_args(arguments)
     refuse(args, arguments)
     check_report(args)
@@ -135,7 +123,7 @@ def run_export(args, config):
 def run_validation(args, config):
     refuse_torchrun("--valid")
     data_config = load_data_config(args.dataset_cfg) if args.dataset_cfg else None
-    options = ValidationOptions(Sizing(args.resize, args.pad), args.batch or 1, readers_of(args), args.confidence)
+    options = ValidationOptions(Sizing(args.resize, args.pad), args.batch or 1, cli.readers_of(args), args.confidence)
     roots, checkpoint = Roots(parse_roots(args.data_root)), read(args)
     found = validation_sets(data_config, roots, config.network.class_, args.debug)
     engine = load_engine(config, checkpoint, args.gpus, args.engine, args.precision)
@@ -168,12 +156,12 @@ def run_submission(args, config):
     sizing, roots, checkpoint = Sizing(args.resize, args.pad), Roots(parse_roots(args.data_root)), read(args)
     engine = load_engine(config, checkpoint, args.gpus, args.engine, args.precision)
     predictor, flows = Predictor(engine, sizing, args.batch or 1), args.output_root / "flows"
-    for submission in write_submissions(predictor, roots, checkpoint.path.stem, flows, readers_of(args)):
+    for submission in write_submissions(predictor, roots, checkpoint.path.stem, flows, cli.readers_of(args)):
         print(f"{submission.name}: {submission.count} files in {submission.folder}, {submission.archive}")
 
 
 def command() -> int:
-    return run(main)
+    return cli.run(main)
 
 
 if __name__ == "__main__":

@@ -11,22 +11,11 @@ from maskflownet.inference.new_data import Folder, Live, Output, Pair, Video, ch
 from maskflownet.inference.predictor import load
 from maskflownet.processes import Interruption, interrupt
 from maskflownet.reader.video import camera, pixel_format
-from maskflownet.settings.cli import (
-    Parser,
-    add_batch,
-    add_checkpoint,
-    add_colour,
-    add_config,
-    add_devices,
-    add_sizing,
-    frame_rate,
-    pixels,
-    run,
-)
+from maskflownet.settings import cli
 
 
 def parse(arguments):
-    parser = Parser(description=__doc__)
+    parser = cli.Parser(description=__doc__)
     add = parser.add_argument
     add(
         "output",
@@ -36,17 +25,17 @@ def parse(arguments):
         "or video either a video or a numbered name such as flow_%%04d.flo, which gets the number of the pair's first "
         "frame: the one in the frame's name, or else counted from 1",
     )
-    add_config(parser)
+    cli.add_config(parser)
     add("--image_1", metavar="A", help="first image")
     add("--image_2", metavar="B", help="second image")
     add("--video_filepath", metavar="V", help="video or GIF; each frame is paired with the next; or a live URL://")
     add("--camera", metavar="N", help="number or path of a camera; live: frames that come too fast are dropped")
     add("--folder", metavar="D", help="folder of frames, paired in natural order of their names")
-    add_checkpoint(parser, required=True)
-    add_colour(parser)
-    add_devices(parser)
-    add_sizing(parser)
-    add_batch(parser)
+    cli.add_checkpoint(parser, required=True)
+    cli.add_colour(parser)
+    cli.add_devices(parser)
+    cli.add_sizing(parser)
+    cli.add_batch(parser)
     add(
         "--mask",
         metavar="FILE",
@@ -67,11 +56,11 @@ def parse(arguments):
         "motion in px that is drawn in full colour (default: at least 1 px or 1/1000 of the diagonal; the largest in "
         "the pair; in a folder or video one scale for all frames, found in a first pass at low resolution)"
     )
-    add("--max_flow", type=pixels, metavar="PX", help=scale)
+    add("--max_flow", type=cli.pixels, metavar="PX", help=scale)
     codec = "encoder of a written .mp4 or .avi, of PyAV's FFmpeg, such as h264_nvenc (default: libx264, mjpeg)"
     add("--codec", metavar="NAME", help=codec)
     rate = "frames per second of written videos (default: the video's own, 25 for a folder)"
-    add("--fps", type=frame_rate, metavar="N", help=rate)
+    add("--fps", type=cli.frame_rate, metavar="N", help=rate)
     return parser.parse_args(arguments)
 
 
@@ -135,7 +124,7 @@ def main(arguments):
 
 
 def command() -> int:
-    return run(main)
+    return cli.run(main)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 from maskflownet.inference.metrics import end_point_error
-from maskflownet.inference.new_data import to_picture
 from maskflownet.inference.predictor import load
+from maskflownet.reader.colour import flow_to_colour
 from maskflownet.reader.formats import read_flow, read_image, write_image
 from maskflownet.settings.cli import Parser, add_checkpoint, add_config, add_devices, run
 from maskflownet.settings.folders import FLOWS
@@ -33,10 +33,8 @@ def main(arguments):
     flow, mask, _ = predictor(image_1, image_2)
     seconds = time.perf_counter() - started
     scale = float(np.hypot(label[..., 0], label[..., 1]).max())
-    rows = (
-        (image_1, to_picture("flow", label, scale)),
-        (to_picture("mask", mask, None), to_picture("flow", flow, scale)),
-    )
+    seen = np.rint(mask * 255).astype(np.uint8).repeat(3, axis=2)
+    rows = (image_1, flow_to_colour(label, scale)), (seen, flow_to_colour(flow, scale))
     args.output.parent.mkdir(parents=True, exist_ok=True)
     write_image(args.output, np.vstack([np.hstack(row) for row in rows]))
     error = end_point_error(flow, label).mean()

@@ -19,20 +19,10 @@ from maskflownet.engine.contract import Drawing, Drawn, Sizing
 from maskflownet.errors import UserError
 from maskflownet.inference.predictor import Predictor
 from maskflownet.processes import ahead, in_threads
+from maskflownet.reader import formats
 from maskflownet.reader.colour import colour_scale, flow_to_colour, usual_motion
 from maskflownet.reader.files import atomic_path, natural
-from maskflownet.reader.formats import (
-    PICTURE_SUFFIXES,
-    VIDEO_SUFFIXES,
-    WRITABLE_SUFFIXES,
-    read_images,
-    read_samples,
-    sample_range,
-    to_8bit,
-    write_float_map,
-    write_flow,
-    write_image,
-)
+from maskflownet.reader.video import LiveReader, VideoReader, VideoWriter
 from tqdm import tqdm
 
 ARRAYS = (".npy", ".npz")
@@ -46,30 +36,8 @@ LIVE_SCALE = 1 / 50  # of the diagonal: a live source has no first pass
 SCALE_PERCENTILE = 90  # of the pairs that move: a cut, which moves by any number of px, shall not make all pale
 
 
-Images = tuple[np.ndarray, np.ndarray]  # (H, W, 3) uint8 RGB each
-
-
-class Pair:
-    """Two picture files. `count` is the number of pairs, `height` and `width` are theirs."""
-
-    is_sequence = False
-    rate = None
-    folder = None
-    count = 1
-    numbers = (1,)
-
-    def __init__(self, path_1, path_2):
-        self.paths = [Path(path_1), Path(path_2)]
-        self.images = tuple(read_images(self.paths))
-        self.height, self.width = self.images[0].shape[:2]
-        _check_same_size(self.paths, self.images)
-
-    def pairs(self) -> Iterator[Images]:
-        yield self.images
-
-
 class Frames:
-    """Frames of equal size; consecutive ones are the pairs. Subclasses read them."""
+    """Frames of equal size, `height` and `width` px; consecutive ones are the pairs. Subclasses read them."""
 
     is_sequence = True
     rate: Fraction | None = None
@@ -87,8 +55,24 @@ class Frames:
         """Yield (H, W, 3) uint8 RGB frames from the first one, holding one at a time."""
         raise NotImplementedError
 
-    def pairs(self) -> Iterator[Images]:
+    def pairs(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         return pairwise(self.frames())
+
+
+class Pair(Frames):
+    """Two picture files."""
+
+    is_sequence = False
+    count = 1
+
+    def __init__(self, path_1, path_2):
+        self.paths = [Path(path_1), Path(path_2)]
+        self.images = formats.read_images(self.paths)
+        self.height, self.width = self.images[0].shape[:2]
+        _check_same_size(self.paths, self.images)
+
+    def frames(self):
+        return iter(self.images)
 
 
 class Folder(Frames):
@@ -108,11 +92,11 @@ class Folder(Frames):
                 f"the folder {path} holds {len(self.paths)} pictures, two are needed{_sequence_below(path)}"
             )
         self.count = len(self.paths) - 1
-        self._range = sample_range(self._samples())
+        self._range = formats.sample_range(self._samples())
 
     def _samples(self, trusted: bool = False):
         first = None
-        calls = (partial(read_samples, path, trusted) for path in self.paths)
+        calls = (partial(formats.read_samples, path, trusted) for path in self.paths)
         for path, samples in zip(self.paths, in_threads(calls, THREADS, THREADS)):
             first = samples if first is None else first
             _check_same_size((self.paths[0], path), (first, samples))
@@ -129,15 +113,13 @@ class Folder(Frames):
         return super().numbers
 
     def frames(self):
-        return (to_8bit(samples, self._range) for samples in self._samples(trusted=True))
+        return (formats.to_8bit(samples, self._range) for samples in self._samples(trusted=True))
 
 
 class Video(Frames):
     """A video or GIF."""
 
     def __init__(self, path):
-        from maskflownet.reader.video import VideoReader  # noqa: PLC0415 - folders do without PyAV
-
         self.paths = [Path(path)]
         self._set(VideoReader(path))
         if self.reader.count < 2:
@@ -157,8 +139,6 @@ class Live(Video):
     """A camera or a stream: a pair is the frame that was taken last and the newest one."""
 
     def __init__(self, url: str, kind: str | None = None):
-        from maskflownet.reader.video import LiveReader  # noqa: PLC0415
-
         self.paths, self.count = [], None
         self._set(LiveReader(url, kind))
         self.times = self.reader.times
@@ -171,7 +151,7 @@ def _check_same_size(paths, images) -> None:
 
 
 def _is_frame(name: str) -> bool:
-    return Path(name).suffix.lower() in PICTURE_SUFFIXES and not name.startswith(".")
+    return Path(name).suffix.lower() in formats.PICTURE_SUFFIXES and not name.startswith(".")
 
 
 def _sequence_below(path) -> str:
@@ -201,11 +181,11 @@ class Output:
 
     @property
     def is_video(self) -> bool:
-        return self.suffix in VIDEO_SUFFIXES
+        return self.suffix in formats.VIDEO_SUFFIXES
 
     @property
     def is_drawn(self) -> bool:
-        return not self.kitti and self.suffix in WRITABLE_SUFFIXES + VIDEO_SUFFIXES
+        return not self.kitti and self.suffix in formats.WRITABLE_SUFFIXES + formats.VIDEO_SUFFIXES
 
     def path_of(self, number: int, is_sequence: bool) -> Path:
         """The file of the prediction with this number."""
@@ -215,7 +195,7 @@ class Output:
 
     def check(self, is_sequence: bool) -> None:
         """Raise a UserError if the suffix is unknown or does not fit, or the folder cannot be written to."""
-        path, known = self.path, (*WRITABLE_SUFFIXES, *RAW[self.role], *VIDEO_SUFFIXES)
+        path, known = self.path, (*formats.WRITABLE_SUFFIXES, *RAW[self.role], *formats.VIDEO_SUFFIXES)
         complaint = None
         if self.suffix not in known:
             complaint = f"the suffix of the {self.role} is one of {', '.join(known)}"
@@ -225,7 +205,7 @@ class Output:
             complaint = "a pair gives one picture, not a video"
         elif is_sequence and not self.is_video and len(NUMBERED.findall(path.name)) != 1:
             complaint = (
-                f"a sequence needs a video ({', '.join(VIDEO_SUFFIXES)}) or a numbered name such as "
+                f"a sequence needs a video ({', '.join(formats.VIDEO_SUFFIXES)}) or a numbered name such as "
                 f"{path.stem}_%04d{path.suffix}"
             )
         elif not path.parent.is_dir():
@@ -238,12 +218,12 @@ class Output:
             raise UserError(f"cannot write {path}: {complaint}")
 
 
-def check_outputs(source: Pair | Frames, outputs: list[Output]) -> None:
+def check_outputs(source: Frames, outputs: list[Output]) -> None:
     """Check all names before anything is computed: no file is written twice or is an input, now or in the next call."""
     taken = {path.resolve() for path in source.paths}
     for output in outputs:
         output.check(source.is_sequence)
-        if source.folder and output.suffix in PICTURE_SUFFIXES and source.folder.samefile(output.path.parent):
+        if source.folder and output.suffix in formats.PICTURE_SUFFIXES and source.folder.samefile(output.path.parent):
             raise UserError(f"cannot write {output.path}: the next call would take it for a frame; use another folder")
         paths = {output.path_of(number, source.is_sequence).resolve() for number in source.numbers}
         if paths & taken:
@@ -264,7 +244,7 @@ class Summary(NamedTuple):
 
 def predict_files(
     predictor: Predictor,
-    source: Pair | Frames,
+    source: Frames,
     outputs: list[Output],
     max_flow: float | None = None,
     rate: Fraction | None = None,
@@ -327,7 +307,7 @@ def _finite(results: Iterable[Drawn]) -> Iterator[Drawn]:
         yield result
 
 
-def _bar(source: Pair | Frames, what: str, results: Iterable) -> tqdm:
+def _bar(source: Frames, what: str, results: Iterable) -> tqdm:
     """Show progress of a sequence on a terminal."""
     return tqdm(results, what, source.count, unit="pair", disable=None if source.is_sequence else True)
 
@@ -353,13 +333,9 @@ def _scale_of(predictor: Predictor, source: Frames) -> float:
 
 
 @contextmanager
-def writing(
-    output: Output, source: Pair | Frames, rate: Fraction | None
-) -> Iterator[Callable[[Iterable[Drawn]], Generator]]:
+def writing(output: Output, source: Frames, rate: Fraction | None) -> Iterator[Callable[[Iterable[Drawn]], Generator]]:
     """Open an output: a function that writes results and yields them. A video appears when it is complete."""
     if output.is_video:
-        from maskflownet.reader.video import VideoWriter  # noqa: PLC0415
-
         size = source.height, source.width
         with VideoWriter(output.path, rate or source.rate, *size, source.pixel_aspect, output.codec) as video:
             yield partial(_write_frames, video, output.role, source.times)
@@ -384,11 +360,11 @@ def _write_file(output: Output, path: Path, result: Drawn) -> Drawn:
     values = getattr(result, output.role)
     if output.is_drawn:
         picture = _picture(output.role, result)
-        write_image(path, picture[..., :1] if output.role in GREY else picture)
+        formats.write_image(path, picture[..., :1] if output.role in GREY else picture)
     elif output.role == "flow":
-        write_flow(path, values)
+        formats.write_flow(path, values)
     elif output.suffix == ".pfm":
-        write_float_map(path, values)
+        formats.write_float_map(path, values)
     else:
         with atomic_path(path) as temporary:
             if output.suffix == ".npz":
@@ -399,17 +375,11 @@ def _write_file(output: Output, path: Path, result: Drawn) -> Drawn:
 
 
 def _picture(role: str, result: Drawn) -> np.ndarray:
+    """Draw a flow (H, W, 2), mask or confidence (H, W, 1) or image (H, W, 3) as RGB uint8."""
     values = getattr(result, role)
     if role != "flow":
-        return to_picture(role, values, None)
+        picture = np.clip(np.rint(values * 255), 0, 255).astype(np.uint8)
+        return np.repeat(picture, 3, axis=2) if role in GREY else picture
     if result.colours is not None:
         return result.colours
     return flow_to_colour(values, colour_scale(float(result.largest), *values.shape[:2]))
-
-
-def to_picture(role: str, values: np.ndarray, max_flow: float | None) -> np.ndarray:
-    """Draw a flow (H, W, 2), mask or confidence (H, W, 1) or image (H, W, 3) as RGB uint8."""
-    if role == "flow":
-        return flow_to_colour(values, max_flow)
-    picture = np.clip(np.rint(values * 255), 0, 255).astype(np.uint8)
-    return np.repeat(picture, 3, axis=2) if role in GREY else picture

@@ -12,19 +12,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from maskflownet.engine.contract import Engine, Sizing, equal_sizes, singles
 from maskflownet.errors import UserError
+from maskflownet.inference import metrics
 from maskflownet.inference.confidence import measure_confidence, submit_both_ways
-from maskflownet.inference.metrics import (
-    ImageResult,
-    Labelled,
-    Measured,
-    append_log,
-    best_fitting,
-    log_line,
-    measure,
-    summarise,
-    write_csv,
-    write_json,
-)
+from maskflownet.inference.metrics import ImageResult, Labelled, Measured
 from maskflownet.processes import end_is_asked
 from maskflownet.reader.dataset import FlowDataset
 from maskflownet.reader.files import atomic_path
@@ -68,10 +58,10 @@ class Results:
 
     def write(self, folder: Path, run: str, steps: int) -> None:
         """Append a line to `RUN.val.log`; write `RUN_STEPS.csv`, a row per image, and `RUN_STEPS.json`, the totals."""
-        write_csv(folder / f"{run}_{steps}.csv", self.images)
+        metrics.write_csv(folder / f"{run}_{steps}.csv", self.images)
         about = {"run": run, "steps": steps, **self.about}
-        write_json(folder / f"{run}_{steps}.json", {**about, "sets": self.totals})
-        append_log(folder / f"{run}.val.log", log_line(steps, self.totals))
+        metrics.write_json(folder / f"{run}_{steps}.json", {**about, "sets": self.totals})
+        metrics.append_log(folder / f"{run}.val.log", metrics.log_line(steps, self.totals))
 
 
 def validate(engine: Engine, sets, options: ValidationOptions | None = None, watcher: Watcher | None = None) -> Results:
@@ -111,7 +101,7 @@ def validate(engine: Engine, sets, options: ValidationOptions | None = None, wat
         print(f"skipped {line}", file=sys.stderr)
     images = _measure_sets(engine, sets.sets, options, watcher)
     joined = {**images, **{name: [i for part in parts for i in images[part]] for name, parts in unions.items()}}
-    totals = {name: summarise([image.measures for image in found]) for name, found in joined.items()}
+    totals = {name: metrics.summarise([image.measures for image in found]) for name, found in joined.items()}
     sizing, now = options.sizing, time.strftime("%Y-%m-%d %H:%M:%S")
     return Results(images, totals, {"time": now, "resize": sizing.resize, "pad": sizing.pad, "skipped": skipped})
 
@@ -172,9 +162,9 @@ def _measured(engine: Engine, samples, options: ValidationOptions, mask: bool) -
         else:
             prediction = engine.predict(*images, options.sizing, mask=mask, warped=False)
         for labelled, single in zip(batch, singles(prediction)):
-            pair = labelled._replace(sample=best_fitting(single.flow, labelled.sample))
+            pair = labelled._replace(sample=metrics.best_fitting(single.flow, labelled.sample))
             truth = pair.sample.flow, pair.sample.mask, pair.occlusion, pair.noc
-            measures = measure(single.flow, *truth)
+            measures = metrics.measure(single.flow, *truth)
             if labelled.sample.fine is not None:
                 below, count = measures["1px"]
                 measures["1px_outliers"] = count - below, count

@@ -10,7 +10,6 @@ defines it (Baker et al., IJCV 2011); the flow is 0 there, so that no sum meets 
 """
 
 import io
-import math
 import os
 import re
 import struct
@@ -184,7 +183,7 @@ def _decode(path: PathLike, data: bytes, flags: int, trusted: bool = True) -> np
     """Decode the bytes of a picture file as OpenCV does, channels in BGR order."""
     chunks = _png_chunks(path, data) if data.startswith(_PNG_SIGNATURE) else []
     data = b"".join(chunks) or data
-    _check_header(path, data)
+    check_header(path, data)
     if chunks and not trusted and not _is_whole(chunks):
         raise UserError(f"cannot read {path}: the PNG is damaged (its data do not fit its header)")
     if data.startswith(b"\xff\xd8"):
@@ -199,7 +198,7 @@ def _decode(path: PathLike, data: bytes, flags: int, trusted: bool = True) -> np
     return picture
 
 
-def _check_header(path: PathLike, data: bytes) -> None:
+def check_header(path: PathLike, data: bytes) -> None:
     """Refuse a picture too large for the memory, and an animation, before anything is decoded."""
     try:
         with _FILTERS, warnings.catch_warnings():
@@ -490,12 +489,12 @@ def _read_numpy(path: PathLike) -> tuple[np.ndarray, np.ndarray]:
         try:
             if file.read(2) != b"PK":
                 file.seek(0)
-                arrays["flow"] = _read_array(path, file)
+                arrays["flow"] = _read_array(path, file, os.path.getsize(path))
             else:
                 with zipfile.ZipFile(file) as archive:  # other members are not touched
                     for name in {"flow.npy", "mask.npy"}.intersection(archive.namelist()):
                         with archive.open(name) as member:
-                            arrays[name[:-4]] = _read_array(path, member)
+                            arrays[name[:-4]] = _read_array(path, member, archive.getinfo(name).file_size)
         except UserError:
             raise
         # A damaged file reaches NumPy's header parser, zipfile or zlib, each with errors of its own.
@@ -511,21 +510,14 @@ def _read_numpy(path: PathLike) -> tuple[np.ndarray, np.ndarray]:
     return _known(flow, valid)
 
 
-def _read_array(path: PathLike, file: BinaryIO) -> np.ndarray:
-    """Read one array in NumPy's format, whose header is checked before memory is taken."""
-    version = np.lib.format.read_magic(file)
-    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-    shape, columns_first, dtype = read_header(file)
-    if dtype.kind not in "biufc":
-        raise ValueError(dtype)
-    check_pixels(path, math.prod(shape) // 2)  # (u, v) of each
-    size = math.prod(shape) * dtype.itemsize
-    if size < 0:
-        raise ValueError(shape)
-    data = file.read(size)
-    if len(data) != size or file.read(1):
-        raise EOFError
-    return np.frombuffer(data, dtype).reshape(shape, order="F" if columns_first else "C")
+def _read_array(path: PathLike, file: BinaryIO, size: int) -> np.ndarray:
+    """Read one array of `size` bytes, header included, in NumPy's format."""
+    check_pixels(path, size // 16)  # before memory is taken: (u, v) have at most 16 bytes
+    array = np.lib.format.read_array(file, allow_pickle=False)
+    check_pixels(path, array.size // 2)
+    if file.read(1) or array.dtype.kind not in "biufc":
+        raise ValueError(array.dtype)
+    return array
 
 
 def _write_numpy(path: PathLike, flow: np.ndarray, valid: np.ndarray | None) -> None:

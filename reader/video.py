@@ -1,8 +1,8 @@
 """Videos as streams of (H, W, 3) uint8 RGB frames, through PyAV: one frame in memory at a time."""
 
 import errno
+import io
 import os
-import struct
 import sys
 import threading
 import time
@@ -16,8 +16,8 @@ import av
 import numpy as np
 from maskflownet.errors import UserError
 from maskflownet.processes import end_is_asked
-from maskflownet.reader.files import PathLike, atomic_path, check_file, check_pixels, max_pixels
-from maskflownet.reader.formats import VIDEO_SUFFIXES, check_jpeg, sample_range, to_8bit
+from maskflownet.reader.files import PathLike, atomic_path, check_file, check_pixels, max_pixels, read_bytes
+from maskflownet.reader.formats import VIDEO_SUFFIXES, check_header, check_jpeg, sample_range, to_8bit
 from PIL import Image, ImageSequence
 
 _THREADS = min(8, os.cpu_count() or 1)  # each holds frames of its own, so this bounds the memory
@@ -316,44 +316,18 @@ def _is_cover(stream: av.VideoStream) -> bool:
 
 
 def _check_gif(path: Path) -> None:
-    """Walk the blocks of a GIF (CompuServe, GIF89a specification) to its trailer, and let Pillow decode it.
-
-    FFmpeg takes whatever is left of a cut or damaged GIF for the whole.
-    """
-    with path.open("rb") as file:
-
-        def read(size: int) -> bytes:
-            data = file.read(size)
-            if len(data) < size:
-                raise UserError(f"cannot read {path}: the GIF is cut short")
-            return data
-
-        def skip_colour_table(flags: int) -> None:
-            if flags & 0x80:
-                read(3 << ((flags & 7) + 1))
-
-        if file.read(6) not in (b"GIF87a", b"GIF89a"):
-            raise UserError(f"cannot read {path}: it is not a GIF")
-        width, height, flags = struct.unpack("<HHB2x", read(7))
-        check_pixels(path, height * width)
-        skip_colour_table(flags)
-        while True:
-            kind = read(1)
-            if kind == b";":
-                break
-            if kind == b",":
-                skip_colour_table(read(9)[8])
-            elif kind != b"!":
-                raise UserError(f"cannot read {path}: the GIF is damaged")
-            read(1)  # an extension's label, or the code size of an image
-            while size := read(1)[0]:
-                read(size)
+    """Let Pillow decode a GIF to its trailer: FFmpeg takes whatever is left of a cut or damaged one for the whole."""
+    data = read_bytes(path)
+    check_header(path, data)
     try:
-        with Image.open(path) as gif:
+        with io.BytesIO(data) as file, Image.open(file) as gif:
             for frame in ImageSequence.Iterator(gif):
                 frame.load()
+            ended = data[file.tell() - 1] == ord(";")
     except Exception as error:
         raise UserError(f"cannot read {path}: the GIF is damaged") from error
+    if not ended:
+        raise UserError(f"cannot read {path}: the GIF is cut short")
 
 
 _CODECS = {  # encoder, pixel format, options
