@@ -17,14 +17,12 @@ from maskflownet.settings import cli
 def parse(arguments):
     parser = cli.Parser(description=__doc__)
     add = parser.add_argument
-    add(
-        "output",
-        metavar="OUTPUT",
-        help="file for the flow; its suffix chooses: .png, .jpg and other pictures (colours), "
-        ".flo, .pfm, .npy, .npz (raw vectors u, v in px), .mp4, .avi, .gif (video); for a folder "
-        "or video either a video or a numbered name such as flow_%%04d.flo, which gets the number of the pair's first "
-        "frame: the one in the frame's name, or else counted from 1",
+    output = (
+        "file for the flow; its suffix chooses: .png, .jpg and other pictures (colours), .flo, .pfm, .npy, .npz (raw "
+        "vectors u, v in px), .mp4, .avi, .gif (video); for a folder or video either a video or a numbered name such "
+        "as flow_%%04d.flo: the number in the name of the pair's first frame, or else counted from 1"
     )
+    add("output", metavar="OUTPUT", help=output)
     cli.add_config(parser)
     add("--image_1", metavar="A", help="first image")
     add("--image_2", metavar="B", help="second image")
@@ -36,20 +34,14 @@ def parse(arguments):
     cli.add_devices(parser)
     cli.add_sizing(parser)
     cli.add_batch(parser)
-    add(
-        "--mask",
-        metavar="FILE",
-        help="also write the visibility mask: 1 (white) = visible in the second image, "
-        "0 = occluded; for both networks it is the mask of the MaskFlownet_S stage",
-    )
+    mask = "also write the visibility mask of the MaskFlownet_S stage: 1 (white) = visible in the second image"
+    add("--mask", metavar="FILE", help=mask)
     add("--warped", metavar="FILE", help="also write the second image, warped onto the first")
-    add(
-        "--confidence",
-        metavar="FILE",
-        help="also write how far the flow agrees with that of the opposite direction, which is "
-        "predicted, too: 1 (white) = it leads back exactly, 0.5 = just consistent, 0 = it does not "
-        "lead back, or leaves the picture",
+    confidence = (
+        "also write how far the flow agrees with that of the opposite direction, which is predicted, too: 1 (white) = "
+        "it leads back exactly, 0.5 = just consistent, 0 = it does not lead back, or leaves the picture"
     )
+    add("--confidence", metavar="FILE", help=confidence)
     add("--flow", metavar="FILE", help="also write the flow to a second file, such as a .flo")
     add("--kitti", action="store_true", help="OUTPUT is a .png in KITTI's 16-bit flow format")
     scale = (

@@ -10,20 +10,12 @@ from maskflownet.training.plan import Options
 def main(arguments):
     parser = Parser(description=__doc__)
     add = parser.add_argument
-    add(
-        "schedule",
-        metavar="SCHEDULE",
-        help="YAML file of the stages: a name in config_folder/ such as six_stages.yaml, or a path",
-    )
+    stages = "YAML file of the stages: a name in config_folder/ such as six_stages.yaml, or a path"
+    add("schedule", metavar="SCHEDULE", help=stages)
     add_devices(parser)
     add_checkpoint(parser, ": what the first stage starts from (default: from scratch)")
-    add(
-        "--begin",
-        type=count,
-        default=1,
-        metavar="N",
-        help="the first stage to run; the checkpoint stands for all before it (default 1)",
-    )
+    begin = "the first stage to run; the checkpoint stands for all before it (default 1)"
+    add("--begin", type=count, default=1, metavar="N", help=begin)
     add("--fresh", action="store_true", help="forget what an earlier call reached, begin again")
     add_training(parser)
     args = parser.parse_args(arguments)

@@ -369,8 +369,7 @@ class VideoWriter:
     UserError
         The suffix or the encoder is unknown, or does not start here, or the file cannot be written.
     ValueError
-        The rate or the size is not above 0, a frame has another shape or type, or the block ends
-        without a frame.
+        The rate or the size is not above 0, a frame has another shape or type, or the block ends without a frame.
     """
 
     def __init__(

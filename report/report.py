@@ -36,29 +36,16 @@ IMAGES, WIDTH = 400, 768  # a picture's bytes grow with the square of the width
 THREADS = 4  # that draw, at most; one draws some 6 pairs of 436x1024 a second
 WHEEL = 320  # px; shown at half of it, so that it is sharp on dense screens
 STOPS = 17  # of the error scale's gradient
-picture_width = number(int, "a width from 64 to 4096 px", 64, 4096)
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add(
-        "--report",
-        action="store_true",
-        help="with --valid: also write logs/val/RUN_STEPS.html, one page with the totals, a table "
-        "of the images and the pictures of the worst",
-    )
-    add(
-        "--report_images",
-        type=count,
-        metavar="N",
-        help=f"with --report: images with pictures, at most, the worst of each set in equal parts (default {IMAGES})",
-    )
-    add(
-        "--report_width",
-        type=picture_width,
-        metavar="PX",
-        help=f"with --report: width of its pictures in px, 64 to 4096 (default {WIDTH}, some 0.1 MB an image)",
-    )
+    page = "with --valid: also write logs/val/RUN_STEPS.html: the totals, a table of images, the pictures of the worst"
+    add("--report", action="store_true", help=page)
+    images = f"with --report: images with pictures, at most, the worst of each set in equal parts (default {IMAGES})"
+    add("--report_images", type=count, metavar="N", help=images)
+    width = f"with --report: width of its pictures in px, 64 to 4096 (default {WIDTH}, some 0.1 MB an image)"
+    add("--report_width", type=number(int, "a width from 64 to 4096 px", 64, 4096), metavar="PX", help=width)
 
 
 def check_report(args: argparse.Namespace) -> None:
@@ -72,9 +59,9 @@ def check_report(args: argparse.Namespace) -> None:
 
 def report_of(args: argparse.Namespace, path: Path, sets: int):
     """A context: the Report that the arguments ask for, or None."""
-    return (
-        Report(path, sets, args.report_images or IMAGES, args.report_width or WIDTH) if args.report else nullcontext()
-    )
+    if not args.report:
+        return nullcontext()
+    return Report(path, sets, args.report_images or IMAGES, args.report_width or WIDTH)
 
 
 class Measure(NamedTuple):

@@ -100,7 +100,7 @@ def _once(names: tuple) -> tuple:
     return names
 
 
-_Shape = Annotated[tuple[Side, Side], described("[height, width] in px")]
+_Shape = Annotated[tuple[Side, Side], described("[height, width] in px, each at least 2")]
 _Passes = Annotated[tuple[str | int, ...], Field(min_length=1), AfterValidator(_once)]
 _Mix = Annotated[  # {name: samples per batch}; a name alone fills the batch
     dict[Text, Whole | None],

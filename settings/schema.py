@@ -25,7 +25,7 @@ _whole = BeforeValidator(lambda value: int(value) if isinstance(value, float) an
 Whole = Annotated[int, _whole, Field(ge=1, le=10**9)]  # 1e5 is one, too
 WholeOrZero = Annotated[int, _whole, Field(ge=0, le=10**9)]
 Seed = Annotated[int, _whole, Field(ge=0, le=2**63 - 1)]
-Side = Annotated[int, _whole, Field(ge=1, le=16384)]  # px, of a picture
+Side = Annotated[int, _whole, Field(ge=2, le=16384)]  # px, of a picture
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Text = Annotated[str, Field(min_length=1)]

@@ -26,7 +26,7 @@ from maskflownet.training.snapshots import MEAN_EPE, Snapshots, read_state
 from PIL import Image
 from tqdm import tqdm
 
-EVERY_STEP_UNTIL, THEN_EVERY = 20, 50
+EVERY_STEP_UNTIL, THEN_EVERY = 20, 50  # steps with a line in the log: the first 20, then every 50th
 
 
 def train(
@@ -239,11 +239,6 @@ class _Run:
         self.saved_step = step
 
 
-def line_is_due(step: int) -> bool:
-    """Whether a line is written after `step` steps: the first 20, then every 50."""
-    return step <= EVERY_STEP_UNTIL or step % THEN_EVERY == 0
-
-
 class RunLog:
     """Writes what happens in a run to `folder/RUN.log` and `folder/RUN.tensorboard`; nothing where it is `quiet`.
 
@@ -252,6 +247,7 @@ class RunLog:
 
     def __init__(self, folder, run: str, start: int, end: int, quiet: bool = False):
         self.path = Path(folder) / f"{run}.log"
+        self._event_folder = self.path.with_suffix(".tensorboard")
         self.quiet = quiet
         self._started = time.perf_counter()
         self._unread: list[tuple[int, Losses]] = []
@@ -269,10 +265,6 @@ class RunLog:
         with if_possible(self._event_folder):
             self._event_folder.mkdir(exist_ok=True)
             self._events = EventsWriter(str(self._event_folder / "events"))
-
-    @property
-    def _event_folder(self) -> Path:
-        return self.path.with_suffix(".tensorboard")
 
     def line(self, text: str) -> None:
         """Append `[time] text` to the log, and print it."""
@@ -292,7 +284,7 @@ class RunLog:
         for sentence in skipped[self._skipped :]:
             self.line(f"skipped a damaged sample: {sentence}")
         self._skipped = len(skipped)
-        if not line_is_due(step):
+        if step > EVERY_STEP_UNTIL and step % THEN_EVERY:
             return
         self.read_losses()
         loss, epe = np.mean(self._means, axis=0)
@@ -304,7 +296,7 @@ class RunLog:
     def read_losses(self) -> None:
         """Wait for the steps noted so far; NotFinite if one of their losses is not finite."""
         while self._unread:
-            _, losses = self._unread[0]
+            losses = self._unread[0][1]
             self._means.append((losses.loss, losses.epe))
             del self._unread[0]
 
