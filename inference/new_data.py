@@ -375,11 +375,15 @@ def _write_file(output: Output, path: Path, result: Drawn) -> Drawn:
 
 
 def _picture(role: str, result: Drawn) -> np.ndarray:
-    """Draw a flow (H, W, 2), mask or confidence (H, W, 1) or image (H, W, 3) as RGB uint8."""
-    values = getattr(result, role)
-    if role != "flow":
-        picture = np.clip(np.rint(values * 255), 0, 255).astype(np.uint8)
-        return np.repeat(picture, 3, axis=2) if role in GREY else picture
-    if result.colours is not None:
+    if role == "flow" and result.colours is not None:
         return result.colours
-    return flow_to_colour(values, colour_scale(float(result.largest), *values.shape[:2]))
+    values = getattr(result, role)
+    return to_picture(role, values, colour_scale(float(result.largest), *values.shape[:2]))
+
+
+def to_picture(role: str, values: np.ndarray, max_flow: float | None) -> np.ndarray:
+    """Draw a flow (H, W, 2), mask or confidence (H, W, 1) or image (H, W, 3) as RGB uint8."""
+    if role == "flow":
+        return flow_to_colour(values, max_flow)
+    picture = np.clip(np.rint(values * 255), 0, 255).astype(np.uint8)
+    return np.repeat(picture, 3, axis=2) if role in GREY else picture
