@@ -6,7 +6,6 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -59,6 +58,12 @@ def reduced(image: np.ndarray, even: bool = False) -> np.ndarray:
     return image if size == [width, height] else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
+def described(size: tuple[int, int], whole: tuple[int, int]) -> str:
+    """Height and width in px, and those before a reduction."""
+    text = "{}x{} px".format(*size)
+    return text if size == whole else text + " (reduced from {}x{})".format(*whole)
+
+
 class ShortVideo(Video):
     """A video of limited length whose frames are `reduced`, with even sides, since few browsers play odd H.264."""
 
@@ -95,12 +100,9 @@ class Result:
         started = time.perf_counter()
         self.prediction = ConfidentPrediction(*predictor(*self.pair), None)
         seconds, largest = time.perf_counter() - started, float(largest_motion(self.prediction.flow, np))
-        (height, width), whole = self.image.shape[:2], image_1.shape[:2]
-        before = "" if whole == (height, width) else " (reduced from {}x{})".format(*whole)
-        self.said = (
-            f"{height}x{width} px{before} in {seconds:.2f} s. Largest motion {largest:.1f} px; full colour is "
-            f"{colour_scale(largest, height, width)} px."
-        )
+        size = self.image.shape[:2]
+        motion = f"Largest motion {largest:.1f} px; full colour is {colour_scale(largest, *size)} px."
+        self.said = f"{described(size, image_1.shape[:2])} in {seconds:.2f} s. {motion}"
 
     def both_ways(self, predictor) -> None:
         confidence = consistency(self.prediction.flow, predictor(*self.pair[::-1]).flow).confidence
@@ -149,8 +151,8 @@ def download(suffix: str, result: Result | None, view: str) -> Path:
     return path
 
 
-def actions(predictor) -> tuple[Callable, Callable, Callable]:
-    """What the page does with a pair of files, a frame of the camera and a video."""
+def actions(predictor):
+    """What the page does with a pair of files, a frame of the camera and a video: three functions."""
 
     def pair(first, second, view):
         with on_page():
@@ -175,10 +177,12 @@ def actions(predictor) -> tuple[Callable, Callable, Callable]:
             if not path:
                 raise UserError("choose a video first")
             output = Output(new_file(f"{view.lower()}.mp4"), VIEWS[view])
-            done = predict_files(predictor, ShortVideo(path), [output])
+            source = ShortVideo(path)
+            done = predict_files(predictor, source, [output])
+        size = described((done.height, done.width), (source.reader.height, source.reader.width))
         colours = f"; full colour is {done.max_flow} px" if done.max_flow else ""
-        size = f"{done.pairs} pairs of {done.height}x{done.width} px"
-        return output.path, f"{size} in {done.seconds:.1f} s. Largest motion {done.largest:.1f} px{colours}."
+        motion = f"Largest motion {done.largest:.1f} px{colours}."
+        return output.path, f"{done.pairs} pairs of {size} in {done.seconds:.1f} s. {motion}"
 
     return pair, camera, video
 
@@ -192,29 +196,25 @@ def page(predictor):
         with gr.Tab("Two pictures") as tab_pair:
             with gr.Row():
                 pair = [
-                    gr.Image(label=f"{n} picture", type="filepath", height=260, buttons=[]) for n in ("First", "Second")
+                    gr.Image(PACKAGE / "examples" / file, label=label, type="filepath", height=260, buttons=[])
+                    for file, label in (("example_1.png", "First picture"), ("example_2.png", "Second picture"))
                 ]
             for image in pair:  # of a file that Gradio cannot read our own reader says why
                 image.preprocess = lambda data: data and data.path
             start_pair = gr.Button("Show the flow", variant="primary")
-            gr.Examples([[str(PACKAGE / "examples" / f"example_{i}.png") for i in (1, 2)]], pair, label="Example")
         with gr.Tab("Camera") as tab_camera:
             size = gr.WebcamOptions(mirror=False, constraints={"video": {"width": 640, "height": 480}})
-            camera = gr.Image(
-                sources="webcam", streaming=True, height=260, label="Record, and move", webcam_options=size
-            )
+            camera = gr.Image(sources="webcam", streaming=True, height=260, label="Camera", webcam_options=size)
         with gr.Tab("Video") as tab_video:
             video = gr.File(file_types=["video", ".gif"], label="Video or GIF")
             drawing = gr.Radio([view for view in VIEWS if VIEWS[view]], value="Colours", label="Draw")
             start_video = gr.Button("Show the flow", variant="primary")
-            film = gr.Video(label="Flow", height=400, interactive=False, autoplay=True, loop=True)
-            said_of_film = gr.Markdown()
+            film = gr.Video(label="Flow", height=400, autoplay=True, loop=True)
+            about = gr.Markdown()
         with gr.Column() as panel:
             view = gr.Radio(list(VIEWS), value="Colours", label="View")
             with gr.Row():
-                picture = gr.Image(
-                    label="Flow", format="webp", interactive=False, buttons=["fullscreen"], elem_id="view", scale=4
-                )
+                picture = gr.Image(label="Flow", format="webp", buttons=["fullscreen"], elem_id="view", scale=4)
                 with gr.Column(min_width=160):
                     value = gr.Markdown("Point at the picture, or tap it, for the values of a pixel.", elem_id="value")
                     said = gr.Markdown()
@@ -233,7 +233,7 @@ def page(predictor):
         start_pair.click(None, js="() => document.querySelector('#view').scrollIntoView({block: 'center'})")
         live = {"stream_every": 0.1, "time_limit": 60, **device, **quiet}  # s; then it is the next visitor's turn
         camera.stream(of_camera, [camera, last, view], [last, *shown], **live)
-        start_video.click(of_video, [video, drawing], [film, said_of_film], **device)
+        start_video.click(of_video, [video, drawing], [film, about], **device)
         view.change(lambda result, view: result and result.drawn(view), [result, view], picture, **quiet)
         picture.select(at_pointer, result, value, queue=False, trigger_mode="multiple", **quiet)
         for suffix, button in buttons.items():

@@ -118,7 +118,6 @@ def downloaded(page, suffix):
 @WIDTHS
 def test_a_pair_with_its_views_values_and_downloads(visit, width):
     page = visit(width)
-    page.locator("tr", has=page.locator("td img")).click()
     start(page)
     page.get_by_text("consistent.").wait_for()
     expected = maskflownet.load(ENGINE[0], engine="torch")(*EXAMPLE, confidence=True)
@@ -176,7 +175,7 @@ def test_a_video_becomes_one_that_plays(visit, width, tmp_path):
     page.locator("input[type=file]").last.set_input_files(make(tmp_path / "in.mp4", 4, height=65, width=129))
     page.get_by_text("in.mp4").wait_for()
     start(page)
-    page.get_by_text("3 pairs of 64x128 px").wait_for()
+    page.get_by_text("3 pairs of 64x128 px (reduced from 65x129)").wait_for()
     page.wait_for_function("document.querySelector('video')?.readyState >= 2")
     assert page.locator("video").evaluate("it => [it.videoWidth, it.videoHeight, it.error]") == [128, 64, None]
     assert not page.locator("#view").is_visible()
@@ -199,15 +198,17 @@ def test_a_bad_file_gets_its_sentence(visit, tmp_path):
     def give(files, tab):
         page.reload()
         page.get_by_role("tab", name=tab).click()
-        inputs = page.locator("input[type=file]")
-        for index, file in reversed([*enumerate(files)]):  # the second one first: an input may go when it has its file
-            with page.expect_response(lambda answer: "/upload" in answer.url):
-                (inputs.nth(index) if tab == "Two pictures" else inputs.last).set_input_files(file)
+        for index, file in enumerate(files):
+            page.locator(".tabitem").locator("visible=true").locator("input[type=file]").nth(index).set_input_files(
+                file
+            )
+            page.locator(f"[src*='{file.name}'], [href*='{file.name}']").wait_for(state="attached")
         start(page)
 
     page.get_by_role("button", name="Download .flo").click()
     said("there is nothing to download yet")
-    give([], "Two pictures")
+    page.get_by_label("Remove Image").last.click()
+    start(page)
     said("choose two pictures first")
     give([tmp_path / "cut.png", EXAMPLE[1]], "Two pictures")
     said("cannot read cut.png: the PNG ends early")
