@@ -105,7 +105,7 @@ class Result:
         self.said = f"{described(size, image_1.shape[:2])} in {seconds:.2f} s. {motion}"
 
     def both_ways(self, predictor) -> None:
-        confidence = consistency(self.prediction.flow, predictor(*self.pair[::-1]).flow).confidence
+        confidence = consistency(self.prediction.flow, predictor(*self.pair[::-1]).flow)
         self.prediction = self.prediction._replace(confidence=confidence[..., None])
         self.said += f" {100 * (confidence > CONSISTENT_ABOVE).mean():.0f} % of the pixels are consistent."
 

@@ -31,7 +31,7 @@ def dis(image_1: np.ndarray, image_2: np.ndarray) -> ConfidentPrediction:
     greys = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (image_1, image_2)]
     method = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     flows = [method.calc(*there, None) for there in (greys, greys[::-1])]
-    return ConfidentPrediction(flows[0], None, None, consistency(*flows).confidence[..., None])
+    return ConfidentPrediction(flows[0], None, None, consistency(*flows)[..., None])
 
 
 def measured(prediction, sample, occlusion) -> np.ndarray:

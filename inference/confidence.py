@@ -6,34 +6,12 @@ usually ends elsewhere.
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 import numpy as np
 from maskflownet.engine.contract import BORDER, SHARE, SLACK, ConfidentPrediction, Drawing, Drawn, Engine, Sizing, draw
 from maskflownet.inference.metrics import COUNTED, Measures, end_point_error, plane, sum_and_count, valid_pixels
 
 CONSISTENT_ABOVE = 0.5  # the confidence of an error at the tolerance
-
-
-class Consistency(NamedTuple):
-    """How far the way there and back misses its start, and how far it may."""
-
-    error: np.ndarray  # (H, W) float32, px, |f(x) + b(x + f(x))|; infinite outside of the picture
-    tolerance: np.ndarray  # (H, W) float32, px, sqrt(0.01 (|f|^2 + |b|^2) + 0.5), finite
-
-    @property
-    def consistent(self) -> np.ndarray:
-        """Whether each pixel keeps within the tolerance: (H, W) bool."""
-        return self.error < self.tolerance
-
-    @property
-    def confidence(self) -> np.ndarray:
-        """1 / (1 + (error / tolerance)^2): (H, W) float32 in [0, 1].
-
-        1 where the way back ends where it began, 1/2 at the tolerance, 0 where the flow leaves the picture.
-        """
-        with np.errstate(over="ignore"):  # beyond 1e19 px the square is infinite, as it may be
-            return 1 / (1 + np.square(self.error / self.tolerance))
 
 
 def submit_both_ways(
@@ -56,15 +34,18 @@ def submit_both_ways(
     def result() -> ConfidentPrediction | Drawn:
         arrays = prediction()
         flow, *others = (None if array is None else array[:count] for array in arrays)
-        confidences = [consistency(*flows).confidence for flows in zip(flow, arrays.flow[count:])]
+        confidences = [consistency(*flows) for flows in zip(flow, arrays.flow[count:])]
         confident = ConfidentPrediction(flow, *others, np.stack(confidences)[..., None])
         return confident if drawing is None else draw(confident, drawing)
 
     return result
 
 
-def consistency(forward: np.ndarray, backward: np.ndarray) -> Consistency:
-    """Compare the flows from image 1 to image 2 and back, (H, W, 2) float32 px each, at the pixels of image 1.
+def consistency(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
+    """Confidence of the flow from image 1 to image 2, given the one back, (H, W, 2) float32 px each: (H, W) float32.
+
+    1 / (1 + |f(x) + b(x + f(x))|^2 / (0.01 (|f|^2 + |b|^2) + 0.5)): 1 where the way back ends where it began, 1/2 at
+    the tolerance, 0 where the flow leaves the picture or one of the two is no number.
 
     Raises
     ------
@@ -76,13 +57,9 @@ def consistency(forward: np.ndarray, backward: np.ndarray) -> Consistency:
     forward = np.asarray(forward, np.float32)
     with np.errstate(over="ignore", invalid="ignore"):  # a way back that is no number is none
         back, inside = look_up(backward, forward)
-        there = np.where(inside[..., None], forward, 0)
-        tolerance = np.sqrt(SHARE * (_squares(there) + _squares(back)) + np.float32(SLACK))
-        error = np.where(inside, np.sqrt(_squares(there + back)), np.float32(np.inf))
-    known = np.isfinite(error) & np.isfinite(tolerance)
-    return Consistency(
-        np.where(known, error, np.float32(np.inf)), np.where(known, tolerance, np.float32(np.sqrt(SLACK)))
-    )
+        tolerance = SHARE * (_squares(forward) + _squares(back)) + np.float32(SLACK)  # px^2
+        confidence = 1 / (1 + _squares(forward + back) / tolerance)
+    return np.where(inside & np.isfinite(confidence), confidence, np.float32(0))
 
 
 def look_up(field: np.ndarray, flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -113,7 +113,7 @@ def test_warp_and_consistency_are_those_of_the_predictor(device):
     found = maskflownet.consistency(*flows).cpu().numpy()
     assert found.shape == (2, 1, 20, 30) and found[0].max() > 0.5
     for i in range(2):
-        np.testing.assert_allclose(found[i, 0], consistency(forward[i], backward[i]).confidence, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(found[i, 0], consistency(forward[i], backward[i]), rtol=0, atol=1e-4)
     pictures = [rng.integers(0, 256, (60, 80, 3), np.uint8) for _ in range(2)]
     flow, _, warped = maskflownet.load("MaskFlownet_S", engine="torch")(*pictures)
     image, flow = (torch.from_numpy(x).permute(2, 0, 1)[None].to(device) for x in (pictures[1] / np.float32(255), flow))
