@@ -18,7 +18,7 @@ from maskflownet.inference.metrics import ImageResult, Labelled, Measured
 from maskflownet.processes import end_is_asked
 from maskflownet.reader.dataset import FlowDataset
 from maskflownet.reader.files import atomic_path
-from maskflownet.reader.formats import write_flo, write_flo5, write_kitti_png
+from maskflownet.reader.formats import write_flow
 from maskflownet.reader.kitti import IMAGES, Kitti, held_years
 from maskflownet.reader.loader import ordered
 from maskflownet.reader.sintel import Sintel
@@ -179,8 +179,7 @@ class Part(NamedTuple):
     name: str  # such as kitti.2012
     dataset: FlowDataset
     size: tuple[int, int]  # (H, W) px of the network's input, unless the user wants another
-    suffix: str  # appended to a pair's name, gives the file's
-    write: Callable[[Path, np.ndarray], None]
+    suffix: str  # appended to a pair's name, gives the file's, and its format
     member: Callable[[str], str]  # from a file's name to that in the zip
 
 
@@ -199,7 +198,7 @@ def sintel_parts(root: Path) -> Iterator[Part]:
     Sintel's server does not take their zip: it wants a bundle that the `bundler` program of the data set's download
     makes from the folders `clean` and `final`. The zip is for keeping and for passing on.
     """
-    yield Part("sintel", Sintel(root, split="test"), SINTEL_SIZE, ".flo", write_flo, str)
+    yield Part("sintel", Sintel(root, split="test"), SINTEL_SIZE, ".flo", str)
 
 
 def kitti_parts(root: Path) -> Iterator[Part]:
@@ -210,9 +209,7 @@ def kitti_parts(root: Path) -> Iterator[Part]:
         print(f"skipped: {root} holds no KITTI {' and '.join(missing)}", file=sys.stderr)
     for year in years:
         dataset, top = Kitti(root, "test", (year,)), ZIP_FOLDERS[year]
-        yield Part(
-            f"kitti.{year}", dataset, KITTI_SIZE, "_10.png", write_kitti_png, lambda name, t=top: t + Path(name).name
-        )
+        yield Part(f"kitti.{year}", dataset, KITTI_SIZE, "_10.png", lambda name, t=top: t + Path(name).name)
 
 
 def spring_parts(root: Path) -> Iterator[Part]:
@@ -225,7 +222,7 @@ def spring_parts(root: Path) -> Iterator[Part]:
         print(f"skipped: {reason}", file=sys.stderr)
     versions = [version for version, reason in lost.items() if reason is None]
     if versions:
-        yield Part("spring", Spring(root, "test", versions), SPRING_SIZE, ".flo5", write_flo5, "test/".__add__)
+        yield Part("spring", Spring(root, "test", versions), SPRING_SIZE, ".flo5", "test/".__add__)
 
 
 BENCHMARKS = {"sintel": sintel_parts, "kitti": kitti_parts, "spring": spring_parts}
@@ -285,7 +282,7 @@ def _submission(predictor, part: Part, checkpoint: str, flows: Path, workers: in
                     f"the network predicts values that are no numbers for {file}: the checkpoint is unusable"
                 )
             file.parent.mkdir(parents=True, exist_ok=True)
-            part.write(file, prediction.flow)
+            write_flow(file, prediction.flow)
             bar.update()
     archive = flows / f"{checkpoint}_{part.name.replace('.', '_')}.zip"
     _zip(archive, zip(files, map(part.member, names)))

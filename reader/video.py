@@ -162,7 +162,8 @@ class VideoReader:
                 kind = container.format.name
                 if kind in ("tty", "image2") or kind.endswith("_pipe"):  # text, single pictures
                     raise UserError(f"cannot read {self.path}: it is not a video")
-                streams = [s for s in container.streams.video if not _is_cover(s)]
+                cover = av.stream.Disposition.attached_pic  # of an audio file
+                streams = [s for s in container.streams.video if not s.disposition & cover]
                 if not streams:
                     raise UserError(f"cannot read {self.path}: it holds no video stream")
                 if streams[0].codec_context is None:
@@ -308,11 +309,6 @@ def _orientation(frame: av.VideoFrame) -> tuple[bool, tuple[int, int]]:
     turned = abs(a) + abs(d) < abs(b) + abs(c)
     x, y = (c, b) if turned else (a, d)
     return turned, (-1 if y < 0 else 1, -1 if x < 0 else 1)
-
-
-def _is_cover(stream: av.VideoStream) -> bool:
-    """Tell the cover picture of an audio file from a video; PyAV before 14 does not show it."""
-    return hasattr(stream, "disposition") and bool(stream.disposition & av.stream.Disposition.attached_pic)
 
 
 def _check_gif(path: Path) -> None:

@@ -26,7 +26,8 @@ def shapes(network):
 
 @pytest.fixture
 def folder(tmp_path):
-    for name in ("8caNov12-1532_100", "8caNov12-1532_2000", "8cbNov13-0101_5", "shipped"):
+    runs = "8caNov12-1532_100", "8caNov12-1532_2000", "8cbNov13-0101_5", "shipped", "abc_1", "abcd_1", "d4fJan01-0000_7"
+    for name in runs:
         write_params(tmp_path / f"{name}.params", SMALL["MaskFlownet_S"])
     (tmp_path / ".8ccNov13-0101_5.1234.tmp.params").write_bytes(b"half written")
     return tmp_path
@@ -42,14 +43,13 @@ def folder(tmp_path):
         ("ship", "shipped"),
         ("d43", SHIPPED.stem),  # from every folder
         ("d43:4000", SHIPPED.stem),
+        ("d4", "d4fJan01-0000_7"),  # what the folder has comes first
+        ("abc", "abc_1"),  # a whole id, though abcd begins so
         (None, SHIPPED.stem),
     ],
 )
 def test_checkpoints_are_found(folder, name, stem):
     assert find_checkpoint(name, folder).stem == stem
-
-
-def test_a_path_is_taken_as_it_is(folder):
     path = folder / "shipped.params"
     assert find_checkpoint(str(path), "elsewhere") == path
 
@@ -58,7 +58,7 @@ def test_a_path_is_taken_as_it_is(folder):
     ("name", "message"),
     [
         ("8c", "ambiguous: it fits 8caNov12-1532, 8cbNov13-0101"),
-        ("9", "there are 8caNov12-1532, 8cbNov13-0101, d43Nov28-0826, shipped"),
+        ("9", "there are 8caNov12-1532, 8cbNov13-0101, abc, abcd, d43Nov28-0826, d4fJan01-0000, shipped"),
         ("8ccNov13", "no checkpoint 8ccNov13"),  # what a killed run left
         ("8ca:7", "at step 7: it has 100, 2000"),
         ("8ca:x", "must be a number of steps"),
@@ -71,19 +71,6 @@ def test_what_cannot_be_found_is_one_sentence(folder, name, message):
     with pytest.raises(UserError, match=message) as error:
         find_checkpoint(name, folder)
     assert "\n" not in str(error.value)
-
-
-def test_a_folder_comes_before_the_shipped_checkpoint(tmp_path):
-    """A beginning that fits a run of the folder is never ambiguous with the shipped run."""
-    write_params(tmp_path / "d4fJan01-0000_7.params", SMALL["MaskFlownet_S"])
-    assert find_checkpoint("d4", tmp_path).stem == "d4fJan01-0000_7"
-    assert find_checkpoint("d43", tmp_path) == SHIPPED
-
-
-def test_a_full_run_id_is_not_ambiguous_with_a_longer_one(tmp_path):
-    for name in ("abc_1", "abcd_1"):
-        write_params(tmp_path / f"{name}.params", SMALL["MaskFlownet_S"])
-    assert find_checkpoint("abc", tmp_path).stem == "abc_1"
 
 
 @pytest.mark.parametrize("network", SMALL)

@@ -133,27 +133,16 @@ def test_an_affine_flow_stays_exact(size):
     np.testing.assert_allclose(new_flow[inner], field(*size)[inner], atol=0.02)
 
 
-def test_sizes_are_height_then_width():
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 256, (10, 30, 3), dtype=np.uint8)
-    mask = np.full((10, 30, 1), 255, np.uint8)
-    flow = np.ones((10, 30, 2), np.float32)
-    sample = resize_sample(Sample(image, image, flow, mask, "name"), 20, 90)
-    assert sample.img1.shape == sample.img2.shape == (20, 90, 3)
-    assert sample.flow.shape == (20, 90, 2)
-    assert sample.mask.shape == (20, 90, 1)
-    assert sample.name == "name"
-    np.testing.assert_allclose(sample.flow[5, 5], (3, 2), rtol=1e-6)
-
-
-def test_a_sample_of_the_size_or_without_label_passes():
-    image = np.zeros((6, 8, 3), np.uint8)
-    sample = Sample(image, image, None, None, "name")
-    assert resize_sample(sample, 6, 8) is sample
-    resized = resize_sample(sample, 3, 4)
-    assert resized.img1.shape == (3, 4, 3)
-    assert resized.flow is None
-    assert resized.mask is None
+def test_a_sample_is_resized_to_height_and_width_with_what_it_has():
+    image = np.zeros((10, 30, 3), np.uint8)
+    sample = Sample(image, image, np.ones((10, 30, 2), np.float32), np.full((10, 30, 1), 255, np.uint8), "name")
+    assert resize_sample(sample, 10, 30) is sample
+    resized = resize_sample(sample, 20, 90)
+    assert [array.shape for array in resized[:4]] == [(20, 90, channels) for channels in (3, 3, 2, 1)]
+    np.testing.assert_allclose(resized.flow[5, 5], (3, 2), rtol=1e-6)
+    assert resized.name == "name"
+    bare = resize_sample(sample._replace(flow=None, mask=None), 3, 4)
+    assert bare.img1.shape == (3, 4, 3) and bare.flow is bare.mask is None
 
 
 def test_pictures_shrink_by_area_and_grow_smoothly():

@@ -20,18 +20,7 @@ from maskflownet.settings.datasets import (
 )
 from maskflownet.tools.check import check
 
-from tests.trees import (
-    Writer,
-    make_chairs,
-    make_chairs2,
-    make_chairs_sdhom,
-    make_hd1k,
-    make_kitti,
-    make_pairs,
-    make_sintel,
-    make_spring,
-    make_things3d_subset,
-)
+from tests import trees
 
 NAMES = ("chairs", "things3d", "sintel", "kitti", "hd1k", "pairs", "chairs2", "chairs_sdhom", "spring")
 
@@ -41,15 +30,15 @@ def folders(tmp_path_factory):
     """Every data set; Sintel and KITTI with the published numbers of pairs."""
     root = tmp_path_factory.mktemp("roots")
     size = (16, 32)
-    make_chairs(root / "chairs", train=70, val=40, size=size)
-    make_things3d_subset(root / "things3d", sequences=2, frames=6, size=size, final=True)
-    make_sintel(root / "sintel", size=size)
-    make_kitti(root / "kitti", {2012: 194, 2015: 200}, size=size)
-    make_hd1k(root / "hd1k", size=size)
-    make_pairs(root / "pairs", size=size, unlabelled=False)
-    make_chairs2(root / "chairs2", size=size)
-    make_chairs_sdhom(root / "chairs_sdhom", size=size)
-    make_spring(root / "spring", size=size)
+    trees.make_chairs(root / "chairs", train=70, val=40, size=size)
+    trees.make_things3d_subset(root / "things3d", sequences=2, frames=6, size=size, final=True)
+    trees.make_sintel(root / "sintel", size=size)
+    trees.make_kitti(root / "kitti", {2012: 194, 2015: 200}, size=size)
+    trees.make_hd1k(root / "hd1k", size=size)
+    trees.make_pairs(root / "pairs", size=size, unlabelled=False)
+    trees.make_chairs2(root / "chairs2", size=size)
+    trees.make_chairs_sdhom(root / "chairs_sdhom", size=size)
+    trees.make_spring(root / "spring", size=size)
     return {name: str(root / name) for name in NAMES}
 
 
@@ -236,7 +225,7 @@ class Numbered(FlowDataset):
 
 def test_a_new_data_set_is_one_class_and_one_entry(folders, monkeypatch, tmp_path):
     """It trains, is validated by a config and without one, is checked, and has a root of its own."""
-    writer = Writer()
+    writer = trees.Writer()
     for version in Numbered.versions:
         folder = tmp_path / "own" / version
         for k in range(4):
