@@ -101,6 +101,7 @@ def packed_colours(flow: Any, scale: Any, table: Any, xp: ModuleType) -> Any:
     # The colour jumps where the length is 1, so this is decided to the last bit as flow_vis does: of the squares below
     # 1 + 2^-23 the root is at most 1. What is beyond moves outwards, so that no cell has some of both.
     outwards = xp.clip((u * u + v * v - (1 + 2**-23)) * 2**24, 0, 1.5)
+    outwards = xp.asarray(outwards, dtype=xp.float32)  # NumPy 1 makes it float64
     factor = xp.minimum((_LAST + 0.5) / larger, outwards + _CELLS)
     row, column = _floor(v * factor, xp), _floor(u * factor, xp)
     cell = (row * _ROW + column + _ORIGIN) * xp.isfinite(larger)
