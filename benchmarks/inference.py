@@ -1,10 +1,10 @@
 """Time of both networks: on the CPU both engines in turn, on a GPU the torch engine at each precision.
 
     python -m maskflownet.benchmarks.inference [--size 448,1024] [--repeats 7] [--engines mxnet,torch]
-    python -m maskflownet.benchmarks.inference -g 0 [--batches 1,8] [--kernels 20] [--peer SCRIPT PACKAGES]
+    python -m maskflownet.benchmarks.inference -g 0 [--batches 1,8]
 
 On a GPU a network's call is captured and timed on the device, with its images there. Beside it, in the same run, the
-device's matrix product and, with --peer, another implementation.
+device's matrix product.
 """
 
 import sys
@@ -73,8 +73,6 @@ def main(arguments):
     add("--engines", default="mxnet,torch", help="on the CPU")
     add("--precisions", default="float32,tf32,bf16", help="on a GPU")
     add("--batches", help="pairs at a time (default 1, on a GPU 1,8)")
-    add("--kernels", type=count, metavar="N", help="also the N kernels of the torch engine that take most time")
-    add("--peer", nargs=2, metavar=("SCRIPT", "PACKAGES"), help="timing script of another one")
     args = parser.parse_args(arguments)
     device = timing.the_device(args.gpus)
     print(f"{timing.describe(device)}, {args.size[0]}x{args.size[1]}, median of {args.repeats}")
@@ -94,12 +92,8 @@ def main(arguments):
                           f"{1e-12 * speed:.3g} {memory}", flush=True)  # fmt: skip
                 if len(calls) == 2:
                     print(f"{name}: torch is {times['mxnet'] / times['torch']:.2f} times as fast", flush=True)
-                if args.kernels and "torch" in calls:
-                    timing.print_kernels(calls["torch"], device, args.kernels)
                 del calls, product
                 timing.forget_memory()
-    if args.peer:
-        timing.run_peer(*args.peer)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,6 @@ A ROOT is a folder as `--data_root pairs=` takes it. EPE is the mean over valid 
 error above 3 px and above 5 %. Where a pair has an occlusion file: the average precision (AP) with which 1 - learned
 mask and 1 - confidence of the forward-backward check find what it marks. The last rows are means over the pairs that
 have the value. `main.py --valid --report` draws the pairs.
-
-With --flows the first checkpoint's flows are kept in a file or, where it exists, compared with it: what another engine
-or precision changes, on another machine, too.
 """
 
 import sys
@@ -71,18 +68,6 @@ def cells(values) -> list[str]:
     return [text.replace("nan", "") for text in texts]
 
 
-def compare(path: Path, flows: dict[str, np.ndarray]) -> str:
-    """Write the flows of all pairs, or say how far they are from those that are there."""
-    if not path.exists():
-        with path.open("wb") as file:
-            np.savez_compressed(file, **flows)
-        return f"wrote {path}"
-    with np.load(path) as kept:
-        if kept.files != list(flows):
-            raise UserError(f"{path} holds the flows of other pairs")
-        return f"largest difference from {path}: {max(abs(flows[n] - kept[n]).max() for n in flows):.1e} px"
-
-
 def methods_of(args) -> dict[str, Callable[[np.ndarray, np.ndarray], ConfidentPrediction]]:
     """The methods to compare by name, each from two images to a prediction."""
     methods, options = {}, {name: getattr(args, name) for name in ("resize", "pad", "engine", "precision")}
@@ -99,7 +84,6 @@ def main(arguments):
     add("config", metavar="CONFIG", help="network config, such as MaskFlownet_S")
     add("roots", nargs="+", metavar="ROOT", help="folder of pairs with their flow")
     add("-c", "--checkpoint", action="append", required=True, help="may be given several times")
-    add("--flows", type=Path, metavar="FILE.npz", help="flows of the first checkpoint, to keep or to compare with")
     add_sizing(parser)
     add_devices(parser)
     args = parser.parse_args(arguments)
@@ -107,18 +91,14 @@ def main(arguments):
     if len(sets) < len(args.roots):
         raise UserError(f"two of {', '.join(args.roots)} have the same name")
     methods = methods_of(args)
-    rows, flows = {}, {}
+    rows = {}
     for title, pairs in sets.items():
         for i in range(len(pairs)):
             sample, occlusion = pairs[i], pairs.occlusion(i)
-            name = f"{title}/{sample.name}"
-            predictions = {key: method(sample.img1, sample.img2) for key, method in methods.items()}
-            rows.update({(name, key): measured(found, sample, occlusion) for key, found in predictions.items()})
-            if args.flows is not None:
-                flows[name] = next(iter(predictions.values())).flow
+            for key, method in methods.items():
+                found = measured(method(sample.img1, sample.img2), sample, occlusion)
+                rows[f"{title}/{sample.name}", key] = found
     print(table(rows))
-    if args.flows is not None:
-        print(compare(args.flows, flows))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,7 @@
-"""What the benchmarks share: time on a device, what a network computes, a peer's script.
-
-python -m maskflownet.benchmarks.timing SCRIPT [ARGUMENTS] runs a peer's timing script, with the peak of GPU memory
-beside each line that it prints.
-"""
+"""What the benchmarks share: time on a device, and what a network computes."""
 
 import math
 import platform
-import runpy
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from statistics import median
@@ -97,14 +90,6 @@ def captured(call: Callable, device: torch.device) -> Callable:
     return graph.replay
 
 
-def print_kernels(call: Callable, device: torch.device, number: int) -> None:
-    """A table of the kernels, on the CPU operators, in which the call spends most time."""
-    with torch.profiler.profile() as profile:
-        seconds(call, device)
-    by = f"self_{'cpu' if device.type == 'cpu' else 'device'}_time_total"
-    print(profile.key_averages().table(sort_by=by, row_limit=number, max_name_column_width=80), flush=True)
-
-
 def forget_memory() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
@@ -115,12 +100,6 @@ def forget_memory() -> None:
 def peak_memory() -> str:
     """Of the current GPU since it was last forgotten; empty on the CPU."""
     return f"{torch.cuda.max_memory_allocated() / 2**30:.2f} GiB" if torch.cuda.is_available() else ""
-
-
-def run_peer(script: str, packages: str) -> None:
-    """Run the script that times the peer, in a process of its own, on the same GPU."""
-    forget_memory()
-    subprocess.run([sys.executable, "-m", "maskflownet.benchmarks.timing", script, packages], check=True)
 
 
 def multiply_accumulates(network: str, height: int, width: int) -> dict[str, float]:
@@ -154,13 +133,3 @@ def multiply_accumulates(network: str, height: int, width: int) -> dict[str, flo
     with torch.no_grad():
         module(*(torch.rand(1, 3, SIDE, SIDE) for _ in range(2)))
     return {kind: count * height * width / SIDE**2 for kind, count in counts.items()}
-
-
-if __name__ == "__main__":
-
-    def print_with_memory(*values, **options) -> None:
-        print(*values, peak_memory(), **options)
-        forget_memory()
-
-    sys.argv = sys.argv[1:]
-    runpy.run_path(sys.argv[0], {"print": print_with_memory}, "__main__")

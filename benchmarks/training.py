@@ -65,8 +65,6 @@ def measure(args, device, name: str, size: int, engines: dict) -> None:
         print(f"{case}: whole {1000 * taken / burst:.2f} ms", flush=True)
     if len(times) == 2:
         print(f"{name}: torch is {times['mxnet'] / times['torch']:.2f} times as fast")
-    if args.kernels and "torch" in trains:
-        timing.print_kernels(trains["torch"], device, args.kernels)
 
 
 def measure_network(args, device, name: str, size: int, engine) -> None:
@@ -79,8 +77,6 @@ def measure_network(args, device, name: str, size: int, engine) -> None:
     times = timing.alternate({"network": replay, "product": product}, device, args.repeats)
     found = timing.rate(2 * size * training_macs(name, TARGET), times["network"], operations / times["product"])
     print(f"{name} {engine.precision}, {size} x {TARGET[0]}x{TARGET[1]}: network {found}, {memory}", flush=True)
-    if args.kernels:
-        timing.print_kernels(replay, device, args.kernels)
 
 
 def main(arguments):
@@ -93,7 +89,6 @@ def main(arguments):
     add("--repeats", type=count, default=21)
     add("--engines", default="mxnet,torch", help="on the CPU; alone each is faster: no other's threads linger")
     add("--crop", type=count, default=64, help="px, on the CPU")
-    add("--kernels", type=count, metavar="N", help="also the N kernels of the torch engine that take most time")
     args = parser.parse_args(arguments)
     device = timing.the_device(args.gpus)
     print(f"{timing.describe(device)}, median of {args.repeats}")

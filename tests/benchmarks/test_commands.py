@@ -1,4 +1,4 @@
-"""Every benchmark of speed runs on the CPU, at a tiny size, with the code that times GPUs."""
+"""The benchmarks of speed run on the CPU, at a tiny size, with the code that times GPUs."""
 
 import numpy as np
 import pytest
@@ -7,16 +7,15 @@ from maskflownet.settings.cli import run
 
 pytest.importorskip("torch")
 
-from maskflownet.benchmarks import end_to_end, inference, loader, training
+from maskflownet.benchmarks import end_to_end, inference, training
 
 
 @pytest.mark.parametrize(
     ("program", "line", "said"),
     [
-        (inference, "--engines torch --size 64,64 --repeats 1 --kernels 2", "MaskFlownet torch float32, 1 x 1.5 GMAC"),
+        (inference, "--engines torch --size 64,64 --repeats 1", "MaskFlownet torch float32, 1 x 1.5 GMAC"),
         (training, "--engines torch --cases MaskFlownet_S:1 --repeats 1", "MaskFlownet_S torch, 1 x 64x64: whole"),
         (end_to_end, "MaskFlownet_S {0} --size 64,64 --to .flo --repeats 1 --peer true", "writing: "),
-        (loader, "--samples 1 --memory 32 --workers 1", "batches of chairs.yaml, 1 workers"),
     ],
 )
 def test_a_command_prints_its_table(program, line, said, capsys, tmp_path):

@@ -11,22 +11,17 @@ from maskflownet.settings.cli import run
 from tests.trees import make_pairs
 
 
-@pytest.fixture
-def root(tmp_path):
+def cells(line):
+    return [cell.strip() for cell in line.strip("|\n").split("|")]
+
+
+def test_the_table(random_checkpoints, tmp_path, capsys):
     """Five pairs, of which the last one has occlusions: its right quarter."""
     root = make_pairs(tmp_path / "some", unlabelled=False)
     height, width = read_image(root / "middlebury/Venus/frame10.png").shape[:2]
     occlusion = np.zeros((height, width), np.uint8)
     occlusion[:, -width // 4 :] = 255
     write_image(root / "middlebury/Venus/occlusions.png", occlusion)
-    return root
-
-
-def cells(line):
-    return [cell.strip() for cell in line.strip("|\n").split("|")]
-
-
-def test_the_table(root, random_checkpoints, capsys):
     line = ["MaskFlownet_S", str(root), "-c", str(random_checkpoints["MaskFlownet_S"])]
     assert run(pairs.main, line) == 0
     heads, _, *rows = map(cells, capsys.readouterr().out.splitlines())
@@ -47,15 +42,3 @@ def test_the_table(root, random_checkpoints, capsys):
     means = [np.mean([float(row[2]) for row in rows[i:-2:2]]) for i in (0, 1)]
     assert [float(row[2]) for row in rows[-2:]] == pytest.approx(means, abs=1e-3)
     assert rows[-1][6] == f"{venus[6]}, 1 of 5 pairs"
-
-
-def test_flows_are_compared_with_those_of_another_run(root, random_checkpoints, tmp_path, capsys):
-    line = ["MaskFlownet_S", "-c", str(random_checkpoints["MaskFlownet_S"]), "--flows", str(tmp_path / "flows.npz")]
-    line.append(str(root))
-    assert run(pairs.main, [*line, "--engine", "mxnet"]) == 0
-    assert "wrote" in capsys.readouterr().out
-    assert run(pairs.main, [*line, "--engine", "torch"]) == 0
-    difference = float(capsys.readouterr().out.split()[-2])
-    assert 0 < difference < 1e-3
-    assert run(pairs.main, [*line, str(make_pairs(root.parent / "more", unlabelled=False))]) == 2
-    assert "other pairs" in capsys.readouterr().err
