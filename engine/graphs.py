@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 from maskflownet.engine.symbol import Graph, parse_graph
 from maskflownet.errors import UserError
-from maskflownet.network.architecture import LOSS_WEIGHTS, NETWORKS, PYRAMIDS
+from maskflownet.network.architecture import LOSS_WEIGHTS, NETWORKS, PYRAMIDS, STRIDES
 from maskflownet.settings.folders import PACKAGE
 
 GRAPHS = PACKAGE / "network" / "graphs"
@@ -38,9 +38,9 @@ def _loss(weights=LOSS_WEIGHTS, q=None):
     return name, inputs, lambda blocks: blocks.MultiscaleEPE(*numbers, prefix="")
 
 
-def _metric(stride=4):
+def _metric():
     inputs = ("prediction", "label", "mask")
-    return f"metric-stride{stride}", inputs, lambda blocks: blocks.EndPointError(stride, prefix="")
+    return "metric", inputs, lambda blocks: blocks.EndPointError(STRIDES[-1], prefix="")
 
 
 def _geometry(target):
@@ -54,30 +54,13 @@ def _colour():
     return "colour", inputs, lambda blocks: blocks.ColourAugmentation(prefix="")
 
 
-def _upsample(factor, channels):
-    name = f"upsample-x{factor}-channels{channels}"
-    return name, ("x",), lambda blocks: blocks.Upsample(factor, channels, prefix="")
-
-
-def _warp(clamp):
-    return f"warp-{'clamped' if clamp else 'zeros'}", ("x", "flow"), lambda blocks: blocks.Warp(clamp, prefix="")
-
-
 def _number(value: float) -> str:
     """Shortest text that is this number and no other: 1 for 1.0, 0.25, 1e-05."""
     text = repr(float(value))
     return text[:-2] if text.endswith(".0") else text
 
 
-_KINDS = {
-    "network": _network,
-    "loss": _loss,
-    "metric": _metric,
-    "geometry": _geometry,
-    "colour": _colour,
-    "upsample": _upsample,
-    "warp": _warp,
-}
+_KINDS = {"network": _network, "loss": _loss, "metric": _metric, "geometry": _geometry, "colour": _colour}
 
 
 def graph_path(kind: str, folder: Path = GRAPHS, **settings) -> Path:
@@ -99,12 +82,10 @@ def graph_of(kind: str, **settings) -> Graph:
           W) -> flows of strides 64, 32, 16, 8, 4 (N, 2, H/s, W/s) px and the mask (N, 1, H/4, W/4)
         * "loss": weights, q (None); label (N, 2, H, W), mask (N, 1, H, W), prediction_0 to _4
           -> (N,)
-        * "metric": stride (4); prediction, label, mask -> (N,) px
+        * "metric": the finest prediction, label, mask -> (N,) px
         * "geometry": target (H, W); img1, img2, flow, mask, params -> img1, img2, flow, mask, see
           `maskflownet.network.augmentation.GeometryAugmentation`
         * "colour": img1, img2, noise1, noise2, params -> img1, img2
-        * "upsample": factor, channels; x (N, channels, H, W) -> (N, channels, f H, f W)
-        * "warp": clamp; x (N, C, H, W), flow (N, 2, H, W) px -> (N, C, H, W)
 
     Raises
     ------
@@ -116,15 +97,14 @@ def graph_of(kind: str, **settings) -> Graph:
     if path.is_file() and sources_of(path.parent).get(path.name) == network_digest():
         return parse_graph(path.read_bytes(), str(path))
     try:
-        blocks = _import_blocks()
-    except (ImportError, OSError) as reason:
+        text = graph_text(kind, **settings)
+    except UserError as reason:
         missing = "is of another state of network/" if path.is_file() else "does not exist"
         raise UserError(
-            f"the graph {path} {missing}, and MXNet, which could trace it, cannot be imported "
-            f"({reason}): where MXNet is installed, `python -m maskflownet.tools.export_graphs CONFIG "
-            "DATASET_CONFIG` writes the files that these configs need, to be copied here"
+            f"the graph {path} {missing}, and {reason}: where MXNet is installed, `python -m "
+            "maskflownet.tools.export_graphs CONFIG DATASET_CONFIG` writes those of these configs, to be copied here"
         ) from reason
-    return parse_graph(_trace(blocks, kind, settings))
+    return parse_graph(text)
 
 
 def graph_text(kind: str, **settings) -> str:
@@ -133,23 +113,7 @@ def graph_text(kind: str, **settings) -> str:
     One node per line; the inputs come first, in the order of the call; parameters have their names in the
     `.params` file. The text depends on the settings alone. Raises UserError where MXNet cannot be imported.
     """
-    try:
-        blocks = _import_blocks()
-    except (ImportError, OSError) as reason:
-        raise UserError(f"graphs are traced with MXNet, which cannot be imported: {reason}") from reason
-    return _trace(blocks, kind, settings)
-
-
-def _import_blocks() -> SimpleNamespace:
-    """MXNet and the blocks of `network/`; ImportError, or OSError where a library that it needs is missing."""
-    from maskflownet.network import augmentation, compat, layers, losses, maskflownet  # noqa: PLC0415 - need MXNet
-
-    return SimpleNamespace(
-        **{k: v for m in (augmentation, compat, layers, losses, maskflownet) for k, v in vars(m).items()}
-    )
-
-
-def _trace(blocks: SimpleNamespace, kind: str, settings) -> str:
+    blocks = _import_blocks()
     _, inputs, make = _KINDS[kind](**settings)
     mx = blocks.mx
     with mx.name.NameManager():  # counts from 0, whatever was traced before
@@ -163,6 +127,15 @@ def _trace(blocks: SimpleNamespace, kind: str, settings) -> str:
     structural = block._collect_params_with_prefix()
     names = {parameter.name: name for name, parameter in structural.items()}
     return _write(json.loads(mx.sym.Group(outputs).tojson()), inputs, names)
+
+
+def _import_blocks() -> SimpleNamespace:
+    """MXNet and the blocks of `network/`."""
+    try:
+        from maskflownet.network import augmentation, compat, losses, maskflownet  # noqa: PLC0415 - need MXNet
+    except (ImportError, OSError) as reason:  # OSError: a library that it needs is missing
+        raise UserError(f"graphs are traced with MXNet, which cannot be imported ({reason})") from reason
+    return SimpleNamespace(**{k: v for m in (augmentation, compat, losses, maskflownet) for k, v in vars(m).items()})
 
 
 def _write(content, inputs, names) -> str:

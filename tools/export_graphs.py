@@ -17,20 +17,10 @@ from maskflownet.settings.configs import DataConfig, NetworkConfig, load_network
 from maskflownet.settings.datasets import load_data_config
 from maskflownet.settings.folders import CONFIGS
 
-# What every run needs, as graph kind and settings.
-ALWAYS = (
-    ("metric", {"stride": 4}),
-    ("colour", {}),
-    ("upsample", {"factor": 4, "channels": 2}),
-    ("upsample", {"factor": 4, "channels": 1}),
-    ("warp", {"clamp": True}),
-    ("warp", {"clamp": False}),
-)
-
 
 def needed_graphs(networks: Iterable[NetworkConfig], data: Iterable[DataConfig]) -> list:
     """Kind and settings of every graph that runs with these configs may need."""
-    graphs = list(ALWAYS)
+    graphs = [("metric", {}), ("colour", {})]
     for config in networks:
         network = config.network
         for pyramid in PYRAMIDS:  # a checkpoint's record may say either

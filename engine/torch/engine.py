@@ -20,8 +20,8 @@ from maskflownet.engine.contract import (
 from maskflownet.engine.graphs import graph_of
 from maskflownet.engine.torch.devices import Streams, enough_memory
 from maskflownet.engine.torch.fused import executor
-from maskflownet.engine.torch.module import computing, module_of, to_float
-from maskflownet.engine.torch.network import estimate
+from maskflownet.engine.torch.module import computing, to_float
+from maskflownet.engine.torch.network import estimate, warp
 from maskflownet.engine.torch.training import TorchTraining
 from maskflownet.errors import UserError
 from maskflownet.reader.colour import colour_table, largest_motion, packed_colours, scale_of_flow_vis
@@ -177,12 +177,8 @@ class FlowComputation:
     """
 
     def __init__(self, network: torch.nn.Module, precision: str, colour: str):
-        device = next(network.parameters()).device
         self.network, self.precision, self.colour = network, precision, colour
         self._colours: torch.Tensor | None = None  # made in the first drawing, which is not captured
-        self.warp = module_of(graph_of("warp", clamp=True), device)
-        modules = (module_of(graph_of("upsample", factor=4, channels=channels), device) for channels in (2, 1))
-        self.upsample = [lambda x, module=module: module(x)[0] for module in modules]
 
     @torch.no_grad()
     def __call__(
@@ -196,12 +192,12 @@ class FlowComputation:
 
         with computing("float32"):
             images = [to_float(image) for image in images]
-            flow, visible, _ = estimate(network, images, self.colour, sizing, self.upsample)
+            flow, visible, _ = estimate(network, images, self.colour, sizing)
             outputs = {"flow": flow.flip(1)}
             if mask:
                 outputs["mask"] = visible()
             if warped:
-                outputs["warped"] = self.warp(images[1], flow)[0]
+                outputs["warped"] = warp(images[1], flow.flip(1))
             outputs = {name: output.permute(0, 2, 3, 1).contiguous() for name, output in outputs.items()}
             return outputs if drawing is None else self._drawn(outputs, drawing)
 

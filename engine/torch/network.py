@@ -31,21 +31,21 @@ def upsample(x: torch.Tensor) -> torch.Tensor:
     return resize(pad(x, 0, 1, 0, 1), height + 1, width + 1)[:, :, :height, :width]
 
 
-def estimate(network: Callable, images: list[torch.Tensor], colour: str, sizing: Sizing, ups=(upsample, upsample)):
+def estimate(network: Callable, images: list[torch.Tensor], colour: str, sizing: Sizing):
     """Centring, fitting to the network's size, the network, and the way back.
 
     Two RGB images (N, 3, H, W) in [0, 1] -> flow (N, 2, H, W), px, (y, x), and functions that give the mask (N, 1, H,
-    W) and the network's five flows in the images' px. `ups` upsample flow and mask.
+    W) and the network's five flows in the images' px.
     """
     fit, unfit = sizing.fitting(*images[0].shape[2:], pad, resize)
     *levels, mask = network(*(fit(image) for image in centred(images, colour)))
-    flow, factors = unfit(ups[0](wide(levels[-1])))
+    flow, factors = unfit(upsample(wide(levels[-1])))
 
     def scaled(flow: torch.Tensor) -> torch.Tensor:
         # Not times a tensor of factors, which would have to be sent to the device.
         return flow if factors == (1, 1) else torch.cat([flow[:, :1] * factors[0], flow[:, 1:] * factors[1]], 1)
 
-    return scaled(flow), lambda: unfit(ups[1](wide(mask)))[0], lambda: [scaled(wide(level)) for level in levels]
+    return scaled(flow), lambda: unfit(upsample(wide(mask)))[0], lambda: [scaled(wide(level)) for level in levels]
 
 
 class FlowNetwork(GraphModule):

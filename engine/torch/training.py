@@ -15,7 +15,6 @@ from maskflownet.network.draws import draw_noise, draw_step
 
 BETA_1, BETA_2 = 0.9, 0.999
 ALIGNMENT = 64  # floats: every parameter begins where kernels read fastest
-METRIC_STRIDE = 4  # of the finest prediction
 WARM_UP = 2  # steps before a capture: cuDNN times its algorithms, kernels are compiled
 PATIENCE = 5.0  # s that a step may still take after another process has ended
 
@@ -142,7 +141,7 @@ class TorchTraining(Training):
         trained = {name: p for name, p in parameters.items() if name in chosen}
         # The two extra numbers are the means of loss and end-point error.
         self.adam = FlatAdam(trained, optimizer.wd, extra=2, epsilon=optimizer.epsilon)
-        graphs = {"loss": {"weights": settings.loss_weights, "q": optimizer.q}, "metric": {"stride": METRIC_STRIDE}}
+        graphs = {"loss": {"weights": settings.loss_weights, "q": optimizer.q}, "metric": {}}
         if settings.augmentation is not None:
             graphs.update(geometry={"target": settings.target}, colour={})
         self.modules = {kind: module_of(graph_of(kind, **options), self.device) for kind, options in graphs.items()}
