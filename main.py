@@ -117,7 +117,7 @@ def run_training(args, config):
 def run_export(args, config):
     sizing = Sizing(args.resize, args.pad)
     import_packages(check_target(args.export, sizing))  # before a checkpoint is read
-    print(export(args.export, config, read(args), sizing, args.batch).describe())
+    print(export(args.export, config, read(args), sizing, args.batch))
 
 
 def run_validation(args, config):

@@ -18,26 +18,15 @@ from fractions import Fraction
 from itertools import cycle, islice
 from pathlib import Path
 
-import cv2
 from maskflownet.benchmarks.timing import describe, the_device
 from maskflownet.engine.contract import Drawing
 from maskflownet.errors import UserError
 from maskflownet.inference.new_data import Folder, Output, Pair, Video, writing
 from maskflownet.inference.predictor import load
-from maskflownet.settings.cli import Parser, add_batch, add_config, add_devices, count, height_width, pixels, run
+from maskflownet.settings.cli import Parser, add_batch, add_config, add_devices, count, pixels, run
 
 PROGRAM = "from maskflownet.predict_new_data import command; raise SystemExit(command())"
 IN_PROGRAM = re.compile(r"in ([\d.]+) s;")
-
-
-def resized(source, size: tuple[int, int], path: Path) -> Path:
-    """Write the frames of a video or folder as a video of another size."""
-    from maskflownet.reader.video import VideoWriter  # noqa: PLC0415 - the rest does without PyAV
-
-    with VideoWriter(path, source.rate or Fraction(25), *size) as video:
-        for frame in source.frames():
-            video.write(cv2.resize(frame, size[::-1], interpolation=cv2.INTER_CUBIC))
-    return path
 
 
 def opened(paths: list[Path]):
@@ -97,16 +86,13 @@ def main(arguments):
     add_devices(parser)
     add_batch(parser)
     add("--max_flow", type=pixels, metavar="PX", help="one pass over a folder or video")
-    add("--size", type=height_width, metavar="H,W", help="resize the frames first")
     add("--repeats", type=count, default=2, help="commands (default 2)")
     add("--peer", metavar="CMD", help="another program's command, timed beside ours; {input} and {output} are paths")
     args = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as name:
         folder, paths = Path(name), args.input
-        if len(paths) > 2 or (len(paths) == 2 and args.size):
-            raise UserError("give one video or folder, or two pictures (without --size)")
-        if args.size:
-            paths = [resized(opened(paths), args.size, folder / "input.mp4")]
+        if len(paths) > 2:
+            raise UserError("give one video or folder, or two pictures")
         source = opened(paths)
         numbered = source.is_sequence and args.to not in (".mp4", ".avi", ".gif")
         output = Output(folder / f"out{'_%05d' if numbered else ''}{args.to}", "flow")

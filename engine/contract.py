@@ -137,8 +137,12 @@ class Sizing:
         return lambda x: resize(x, *size), lambda x: (resize(x, height, width), factors)
 
 
-def device_ids(gpus: str) -> list[int]:
-    """The numbers in `-g 0,1`; none for the CPU. It is a UserError if they are malformed or repeated."""
+def device_ids(gpus: str, library: str, count: Callable[[], int | None]) -> list[int]:
+    """The numbers in `-g 0,1`; none for the CPU.
+
+    `count` says how many GPUs the library finds, None where it was built without CUDA. It is a UserError if the numbers
+    are malformed or repeated, or there is no such GPU.
+    """
     if not gpus.strip():
         return []
     try:
@@ -147,6 +151,14 @@ def device_ids(gpus: str) -> list[int]:
         ids = [-1]
     if min(ids) < 0 or len(set(ids)) != len(ids):
         raise UserError(f"-g {gpus} is no list of device ids: write them as in -g 0,1")
+    found = count()
+    if found is None:
+        raise UserError(
+            f"-g {gpus} needs CUDA, for which this {library} was not built: install one that was "
+            "(docs/install.md), or leave out -g to use the CPU"
+        )
+    if max(ids) >= found:
+        raise UserError(f"there is no GPU {max(ids)}: {library} finds {found}, numbered from 0")
     return ids
 
 

@@ -45,13 +45,6 @@ def _rotation(angle: np.ndarray) -> np.ndarray:
     return np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], -2)  # (N, 2, 2)
 
 
-def _sizes(original: Shape, target: Shape) -> tuple[np.ndarray, np.ndarray]:
-    for name, shape in (("original", original), ("target", target)):
-        if len(shape) != 2 or min(shape) < 2:
-            raise ValueError(f"the {name} shape {tuple(shape)} is not H, W of at least 2 pixels")
-    return np.array(original[::-1], float), np.array(target[::-1], float)  # (W, H)
-
-
 def draw_windows(rng: np.random.Generator, batch: int, original: Shape, target: Shape, ranges) -> Windows:
     """Draw the affine windows of a batch; every position read in image 1 lies inside the picture.
 
@@ -64,7 +57,7 @@ def draw_windows(rng: np.random.Generator, batch: int, original: Shape, target: 
     original, target : (int, int)
         H, W of the arrays before and after the augmentation, px.
     """
-    size_o, size_t = _sizes(original, target)
+    size_o, size_t = (np.array(shape[::-1], float) for shape in (original, target))  # (W, H)
 
     def uniform(low: float, high: float, *axes: int) -> np.ndarray:
         return rng.uniform(low, high, (batch, *axes))
@@ -102,7 +95,7 @@ def geometry_parameters(windows: Windows, original: Shape, target: Shape) -> np.
     (columns ``windows``, of d in [-1, 1]: what the windows' relative motion adds) plus ``(A B)^-1 f`` (columns
     ``flow``).
     """
-    size_o, size_t = _sizes(original, target)
+    size_o, size_t = (np.array(shape[::-1], float) for shape in (original, target))  # (W, H)
     half_o, half_t = (size_o - 1) / 2, (size_t - 1) / 2
     A, t, B, r = windows
     AB = A @ B

@@ -14,19 +14,8 @@ from maskflownet.settings.cli import run
 from maskflownet.settings.folders import ROOT
 
 # From below to above: a room imports from itself and from those before it.
-ROOMS = [
-    "errors",
-    "processes",
-    "network",
-    "reader",
-    "scenes",
-    "settings",
-    "checkpoints",
-    "engine",
-    "inference",
-    "report",
-    "training",
-]
+ROOMS = ["errors", "processes", "network", "reader", "scenes", "settings"]
+ROOMS += ["checkpoints", "engine", "inference", "report", "training"]
 ABOVE = ["tools", "programs", "examples", "benchmarks"]
 PAGE = ROOT / "docs" / "architecture.md"
 
@@ -59,13 +48,7 @@ def imports(package: Path = ROOT) -> dict[str, set[str]]:
 
 
 def floors(graph: dict[str, set[str]]) -> dict[str, int]:
-    """Module -> length of its longest chain of imports.
-
-    Raises
-    ------
-    graphlib.CycleError
-        Modules import each other in a circle, which the message names.
-    """
+    """Module -> length of its longest chain of imports; CycleError names modules that import each other in a circle."""
     heights: dict[str, int] = {}
     for name in TopologicalSorter(graph).static_order():
         heights[name] = 1 + max((heights[other] for other in graph[name]), default=0)

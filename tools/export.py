@@ -6,7 +6,6 @@ PyTorch's exporters trace the network. Height and width are constants of the mod
 import json
 import warnings
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from maskflownet.checkpoints.checkpoint import Checkpoint, check_multiplier
@@ -34,31 +33,22 @@ TILE = 32  # pixels of a row that are matched in one matrix product, at most
 FAR = -9.0  # a coordinate of grid_sample outside every picture
 
 
-class Exported(NamedTuple):
-    """What was written."""
-
-    path: Path
-    network: str
-    size: tuple[int, int]  # (H, W) px
-    batch: int | None  # None: any
-
-    def describe(self) -> str:
-        """Three lines: the file, what it takes and gives, and how to run it."""
-        height, width = self.size
-        count = self.batch or "N"
-        pairs = f"{self.batch} pair(s)" if self.batch else "any number of pairs"
-        kind, example = f"opset {OPSET}", f"python examples/run_onnx.py {self.path} IMAGE_1 IMAGE_2 flow.png"
-        if self.path.suffix == PT2:
-            kind, example = "torch.export", f"torch.export.load('{self.path}').module()(img1, img2)"
-        needed = "onnxruntime opencv-python-headless" if self.path.suffix == ONNX else "torch"
-        return (
-            f"wrote {self.path}: {self.network} for {pairs} of {height}x{width} px at a time, "
-            f"{kind}, {self.path.stat().st_size / 1e6:.1f} MB\n"
-            f"inputs img1 and img2 ({count}, 3, {height}, {width}), float32 RGB in [0, 1]; outputs "
-            f"flow ({count}, 2, {height}, {width}), px (u, v), and mask ({count}, 1, {height}, "
-            f"{width}), 1 = visible\n"
-            f"run it, after pip install {needed}: {example}"
-        )
+def describe(path: Path, network: str, size: tuple[int, int], batch: int | None) -> str:
+    """Three lines: the file, what it takes and gives, and how to run it."""
+    height, width = size
+    pairs, count = (f"{batch} pair(s)", batch) if batch else ("any number of pairs", "N")
+    kind, example = f"opset {OPSET}", f"python examples/run_onnx.py {path} IMAGE_1 IMAGE_2 flow.png"
+    needed = "onnxruntime opencv-python-headless"
+    if path.suffix == PT2:
+        kind, example = "torch.export", f"torch.export.load('{path}').module()(img1, img2)"
+        needed = "torch"
+    return (
+        f"wrote {path}: {network} for {pairs} of {height}x{width} px at a time, {kind}, "
+        f"{path.stat().st_size / 1e6:.1f} MB\n"
+        f"inputs img1 and img2 ({count}, 3, {height}, {width}), float32 RGB in [0, 1]; outputs "
+        f"flow ({count}, 2, {height}, {width}), px (u, v), and mask ({count}, 1, {height}, {width}), 1 = visible\n"
+        f"run it, after pip install {needed}: {example}"
+    )
 
 
 def import_packages(path: Path):
@@ -92,8 +82,8 @@ def check_target(path, sizing: Sizing) -> Path:
 
 def export(
     path, config: NetworkConfig, checkpoint: Checkpoint, sizing: Sizing | None = None, batch: int | None = None
-) -> Exported:
-    """Write a checkpoint, or its head if `config` is the head's, as a model with float32 weights inside.
+) -> str:
+    """Write a checkpoint, or its head if `config` is the head's, as a model with float32 weights inside; how to run it.
 
     The suffix chooses ONNX or torch.export, whose file holds what an ONNX model says of itself as `facts.json`.
 
@@ -136,7 +126,7 @@ def export(
             free = None if batch else ({0: torch.export.Dim("N")},) * 2
             program = torch.export.export(module, images, dynamic_shapes=free)
             torch.export.save(program, temporary, extra_files={"facts.json": json.dumps(facts)})
-    return Exported(path, network, size, batch)
+    return describe(path, network, size, batch)
 
 
 def _write_onnx(path: Path, module, images, batch: int | None, facts: dict[str, str]) -> None:

@@ -28,7 +28,10 @@ def write_chairs(dataset: Synthetic, folder: str | Path, validation_every: int =
     folder = Path(folder)
     data = folder / "data"
     data.mkdir(parents=True, exist_ok=True)
-    _check_record(folder, dataset)
+    path, record = folder / RECORD_FILE, (json.dumps(dataset.record(), indent=1) + "\n").encode()
+    if any(data.iterdir()) and not (path.is_file() and path.read_bytes() == record):
+        raise UserError(f"{folder}: holds other pairs; give another folder")
+    write_bytes(path, record)
     beyond = [p for p in data.glob("*_img1.ppm") if int(p.name.split("_")[0]) > len(dataset)]
     if beyond:
         raise UserError(f"{folder}: already holds {min(beyond).name}, beyond {len(dataset)} pairs")
@@ -46,22 +49,6 @@ def write_chairs(dataset: Synthetic, folder: str | Path, validation_every: int =
     write_bytes(folder / SPLIT_FILE, ("\n".join(lines) + "\n").encode("ascii"))
     held_out = lines.count("2")
     print(f"{folder}: {len(lines) - held_out} pairs for training, {held_out} for validation")
-
-
-def _check_record(folder: Path, dataset: Synthetic) -> None:
-    """Refuse a folder that holds other pairs; write down what this one holds, so that a restart cannot mix two sets."""
-    path, record = folder / RECORD_FILE, dataset.record()
-    if path.is_file():
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            other = [key for key in record if found.get(key) != record[key]]
-        except (OSError, ValueError, AttributeError) as error:
-            raise UserError(f"{path}: not a record of a synthetic set") from error
-        if other:
-            raise UserError(f"{folder}: holds a synthetic set with other {', '.join(other)}")
-    elif any((folder / "data").iterdir()):
-        raise UserError(f"{folder / 'data'}: holds files but there is no {RECORD_FILE} beside it")
-    write_bytes(path, (json.dumps(record, indent=1) + "\n").encode())
 
 
 def main(arguments: list[str]) -> None:

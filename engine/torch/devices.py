@@ -18,22 +18,10 @@ POLL = 5e-5  # s between two looks at a device, far below a step's time
 
 
 def devices(gpus: str) -> list[torch.device]:
-    """PyTorch devices of comma-separated ids; the CPU without any.
-
-    It is a UserError if this PyTorch has no CUDA, or there is no such device.
-    """
-    ids = device_ids(gpus)
-    if not ids:
-        return [CPU]
-    if not torch.backends.cuda.is_built():
-        raise UserError(
-            f"-g {gpus} needs a PyTorch with CUDA, but this one ({torch.__version__}) has none: "
-            "install one that has, or leave out -g to use the CPU"
-        )
-    count = torch.cuda.device_count()
-    if max(ids) >= count:
-        raise UserError(f"there is no GPU {max(ids)}: PyTorch finds {count}, numbered from 0")
-    return [torch.device("cuda", i) for i in ids]
+    """PyTorch devices of comma-separated ids; the CPU without any."""
+    cuda = torch.backends.cuda
+    ids = device_ids(gpus, "PyTorch", lambda: torch.cuda.device_count() if cuda.is_built() else None)
+    return [torch.device("cuda", i) for i in ids] or [CPU]
 
 
 def check_precision(precision: str | None, devices: Sequence[torch.device]) -> str:

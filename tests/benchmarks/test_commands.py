@@ -15,7 +15,7 @@ from maskflownet.benchmarks import end_to_end, inference, training
     [
         (inference, "--engines torch --size 64,64 --repeats 1", "MaskFlownet torch float32, 1 x 1.5 GMAC"),
         (training, "--engines torch --cases MaskFlownet_S:1 --repeats 1", "MaskFlownet_S torch, 1 x 64x64: whole"),
-        (end_to_end, "MaskFlownet_S {0} --size 64,64 --to .flo --repeats 1 --peer true", "writing: "),
+        (end_to_end, "MaskFlownet_S {0} --to .flo --repeats 1 --peer true", "writing: "),
     ],
 )
 def test_a_command_prints_its_table(program, line, said, capsys, tmp_path):

@@ -27,5 +27,5 @@ def test_no_gpu_means_the_cpu():
 
 @pytest.mark.skipif(mx.runtime.Features().is_enabled("CUDA"), reason="this MXNet has CUDA")
 def test_gpu_without_cuda_says_what_to_install():
-    with pytest.raises(UserError, match=r"requirements-cu117\.txt"):
+    with pytest.raises(UserError, match="this MXNet was not built: install one that was"):
         contexts("0")

@@ -60,12 +60,6 @@ def test_windows_fill_their_ranges():
         assert abs(values.mean() - (low + high) / 2) < 0.02 * width, name
 
 
-@pytest.mark.parametrize("shapes", [((1, 512), SMALL), (LARGE, (320, 1)), (LARGE, (320,))])
-def test_shape_that_is_none(shapes):
-    with pytest.raises(ValueError, match="shape"):
-        draw_windows(np.random.default_rng(0), 1, *shapes, CHAIRS)
-
-
 def test_hue_matrix_is_that_of_yiq():
     # NTSC's I and Q to three digits, as in any textbook.
     chroma = np.array([[0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])

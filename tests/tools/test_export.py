@@ -117,8 +117,8 @@ def test_a_real_pair_of_another_size(shared, tmp_path):
     folder = shared / "data" / "pairs" / "sintel" / "cave_2_0002_final"
     pair = [read_image(path)[None, 100:292, 300:620] for path in sorted(folder.glob("frame_*"))]
     config = load_network_config("MaskFlownet_S")
-    done = export(tmp_path / "model.onnx", config, read_checkpoint(checkpoint), Sizing((192, 320)), 1)
-    flow, mask = run_model(done.path, *pair)
+    export(tmp_path / "model.onnx", config, read_checkpoint(checkpoint), Sizing((192, 320)), 1)
+    flow, mask = run_model(tmp_path / "model.onnx", *pair)
     prediction = engine_of("torch", "MaskFlownet_S", checkpoint).predict(*pair, warped=False)
     assert np.abs(flow).max() > 3
     assert np.abs(flow - prediction.flow).max() < 1e-3

@@ -26,7 +26,7 @@ def test_write_chairs_is_readable_and_goes_on(tmp_path):
     occlusion = cv2.imread(str(folder / "data" / "00003_occ.png"), cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(occlusion, scene.occlusion[..., 0])
     assert (folder / "FlyingChairs_train_val.txt").read_text() == "1\n2\n1\n"
-    with pytest.raises(UserError, match="other seed"):
+    with pytest.raises(UserError, match="holds other pairs"):
         write_chairs(Synthetic(3, 64, 96, 6), folder)
     with pytest.raises(UserError, match="beyond 2 pairs"):
         write_chairs(Synthetic(2, 64, 96, 5), folder)
