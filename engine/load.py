@@ -30,7 +30,28 @@ def make_engine(
     networks, by default float32 on the CPU and tf32 on GPUs. It is a UserError if the engine is not
     installed, or cannot have these devices or this precision.
     """
-    made = _make_engine(config, gpus, seed, distributed, choose_engine(engine), precision)
+    # The engines are imported only here: bad arguments are told without waiting for MXNet's import.
+    if choose_engine(engine) == "torch":
+        torch = import_torch()
+        from maskflownet.engine.torch.devices import check_precision, devices, triton_hashed  # noqa: PLC0415
+        from maskflownet.engine.torch.distributed import join_torchrun  # noqa: PLC0415
+        from maskflownet.engine.torch.engine import TorchEngine  # noqa: PLC0415
+
+        threads, found = torch.get_num_threads(), devices(gpus)
+        with triton_hashed(gpus):
+            precision, processes = check_precision(precision, found), ALONE
+            if distributed:
+                processes = join_torchrun(found)
+                found = [processes.device]
+            made = TorchEngine(config, found, seed, precision, processes)
+        torch.set_num_threads(threads)  # MXNet's import, where a graph had to be traced, halves them
+    else:
+        if precision not in {None, "float32"}:
+            raise UserError(f"--precision {precision} is for --engine torch: MXNet computes in float32")
+        import_mxnet("--engine torch does without it")
+        from maskflownet.engine.mxnet import MXNetEngine, Workers, contexts  # noqa: PLC0415
+
+        made = MXNetEngine(config, contexts(gpus), seed, Workers.join() if distributed else ALONE)
     if gpus.strip():
         made.place = f"GPU {gpus.strip()}"
     return made
@@ -52,33 +73,6 @@ def choose_engine(name: str) -> str:
         if getattr(find_spec(engine), "origin", None):
             return engine
     raise UserError("no engine is installed: pip install torch, or pip install --no-deps mxnet==1.9.1")
-
-
-def _make_engine(
-    config: NetworkConfig, gpus: str, seed: int | None, distributed: bool, engine: str, precision
-) -> Engine:
-    # The engines are imported only here: bad arguments are told without waiting for MXNet's import.
-    if engine == "torch":
-        torch = import_torch()
-        from maskflownet.engine.torch.devices import check_precision, devices, triton_hashed  # noqa: PLC0415
-        from maskflownet.engine.torch.distributed import join_torchrun  # noqa: PLC0415
-        from maskflownet.engine.torch.engine import TorchEngine  # noqa: PLC0415
-
-        threads, found = torch.get_num_threads(), devices(gpus)
-        with triton_hashed(gpus):
-            precision, processes = check_precision(precision, found), ALONE
-            if distributed:
-                processes = join_torchrun(found)
-                found = [processes.device]
-            made = TorchEngine(config, found, seed, precision, processes)
-        torch.set_num_threads(threads)  # MXNet's import, where a graph had to be traced, halves them
-        return made
-    if precision not in {None, "float32"}:
-        raise UserError(f"--precision {precision} is for --engine torch: MXNet computes in float32")
-    import_mxnet("--engine torch does without it")
-    from maskflownet.engine.mxnet import MXNetEngine, Workers, contexts  # noqa: PLC0415
-
-    return MXNetEngine(config, contexts(gpus), seed, Workers.join() if distributed else ALONE)
 
 
 def import_torch():

@@ -46,30 +46,19 @@ RENAMED = {
     "trapz": "trapezoid",
 }
 # mxnet.numpy falls back to these by name when it is imported; nothing here calls them.
-FINANCIAL = ("fv", "ipmt", "irr", "mirr", "nper", "npv", "pmt", "ppmt", "pv", "rate")
-
-
-def _absent(name: str):
-    def removed(*_args, **_kwargs):
-        raise AttributeError(f"numpy.{name} was removed from NumPy and has no replacement here")
-
-    removed.__name__ = name
-    return removed
+FINANCIAL = dict.fromkeys(("fv", "ipmt", "irr", "mirr", "nper", "npv", "pmt", "ppmt", "pv", "rate"))
 
 
 def restore() -> None:
     """Give NumPy the names that MXNet 1.9.1 looks up while it is imported."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # hasattr(np, "bool") warns on NumPy 1.20 to 1.23
-        for name, value in {**SCALARS, **CONSTANTS}.items():
+        for name, value in {**SCALARS, **CONSTANTS, **FINANCIAL}.items():
             if not hasattr(np, name):
                 setattr(np, name, value)
         for name, replacement in RENAMED.items():
             if not hasattr(np, name) and hasattr(np, replacement):
                 setattr(np, name, getattr(np, replacement))
-        for name in FINANCIAL:
-            if not hasattr(np, name):
-                setattr(np, name, _absent(name))
         if scipy is not None and not hasattr(scipy.sparse, "csr"):
             scipy.sparse.csr = scipy.sparse
 

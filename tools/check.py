@@ -21,9 +21,7 @@ class Report(NamedTuple):
     problems: list[str]
 
 
-def check(
-    roots: Mapping[str, str | os.PathLike], decode: bool = False, workers: int = 1, progress: bool = False
-) -> list[Report]:
+def check(roots: Mapping[str, str | os.PathLike], decode: bool = False, workers: int = 1) -> list[Report]:
     """Check data sets, {name: root}, against the counts of the published ones.
 
     With `decode` every file is read by `workers` threads, otherwise only looked for. Returns a
@@ -52,7 +50,7 @@ def check(
             else:
                 problems = _miscounted(dataset, wanted)
                 if decode:
-                    problems += _undecodable(dataset, title, workers, progress)
+                    problems += _undecodable(dataset, title, workers)
                 reports.append(Report(title, _counted(dataset), problems))
     return reports
 
@@ -75,7 +73,7 @@ def _miscounted(dataset: FlowDataset, expected) -> list[str]:
     return [f"{dataset.root} has {count} {dataset.unit} where {wanted} are expected"]
 
 
-def _undecodable(dataset: FlowDataset, title: str, workers: int, progress: bool) -> list[str]:
+def _undecodable(dataset: FlowDataset, title: str, workers: int) -> list[str]:
     def read(index: int) -> str | None:
         try:
             dataset[index]
@@ -86,9 +84,8 @@ def _undecodable(dataset: FlowDataset, title: str, workers: int, progress: bool)
         return None
 
     with ThreadPoolExecutor(workers) as pool:
-        results = pool.map(read, range(len(dataset)))
-        bar = tqdm(results, title, len(dataset), unit="pair", disable=not progress)
-        return [problem for problem in bar if problem is not None]
+        results = tqdm(pool.map(read, range(len(dataset))), title, len(dataset), unit="pair", disable=None)
+        return [problem for problem in results if problem is not None]
 
 
 def main(arguments: list[str]) -> int:
@@ -112,7 +109,7 @@ def main(arguments: list[str]) -> int:
     known = {name: root for name, root in found.items() if root is not None}
     if not known:
         raise UserError("no data set is named: give NAME=DIR")
-    reports = check(known, options.decode, options.workers, progress=sys.stderr.isatty())
+    reports = check(known, options.decode, options.workers)
     for report in reports:
         print(f"{report.name}: {report.count}, {'FAULTY' if report.problems else 'ok'}")
         for problem in report.problems:

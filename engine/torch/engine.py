@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -132,7 +133,7 @@ class TorchEngine(Engine):
     def _runner(self, network: torch.nn.Module) -> Callable[..., Arrays]:
         compute = FlowComputation(network, self.precision, self.record.colour)
         device = next(network.parameters()).device
-        return CPURunner(compute) if device.type == "cpu" else CUDARunner(compute, device)
+        return partial(run_on_cpu, compute) if device.type == "cpu" else CUDARunner(compute, device)
 
     def _tell_networks(self) -> None:
         for network in self.networks:
@@ -213,21 +214,15 @@ class FlowComputation:
         return outputs
 
 
-class CPURunner:
-    """Computes when it is called."""
-
-    def __init__(self, compute: FlowComputation):
-        self.compute = compute
-
-    def __call__(self, images, *wanted) -> Arrays:
-        """Two (N, H, W, 3) uint8 arrays -> function that gives the outputs of `FlowComputation`."""
-        images = [torch.from_numpy(np.array(image, order="C")) for image in images]
-        outputs = {name: output.numpy() for name, output in self.compute(images, *wanted).items()}
-        return lambda: outputs
+def run_on_cpu(compute: FlowComputation, images, *wanted) -> Arrays:
+    """Two (N, H, W, 3) uint8 arrays -> function that gives the outputs of `FlowComputation`."""
+    images = [torch.from_numpy(np.array(image, order="C")) for image in images]
+    outputs = {name: output.numpy() for name, output in compute(images, *wanted).items()}
+    return lambda: outputs
 
 
 class CUDARunner:
-    """As `CPURunner`, on streams of its own: copies of one batch overlap another's computing.
+    """As `run_on_cpu`, on streams of its own: copies of one batch overlap another's computing.
 
     The first two batches of a size are computed operation by operation, the third is captured as a
     CUDA graph, which later ones replay. A capture takes as long as two such batches: sizes that do

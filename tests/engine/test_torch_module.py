@@ -40,8 +40,8 @@ def test_initial_weights_have_mxnets_spread():
 
 
 def test_a_wrong_number_of_inputs_is_refused():
-    with pytest.raises(TypeError, match="2 inputs are needed, x, flow, not 1"):
-        GraphModule(graph_of("warp", clamp=True))(torch.zeros(1, 2, 3, 3))
+    with pytest.raises(TypeError, match="3 inputs are needed, prediction, label, mask, not 1"):
+        GraphModule(graph_of("metric"))(torch.zeros(1, 2, 3, 3))
 
 
 def test_the_augmentation_is_mxnets():

@@ -288,18 +288,9 @@ class Stage(NamedTuple):
     bias: Tensor
 
 
-class Head(NamedTuple):
-    """A slice of the last stage's outputs."""
-
-    channels: slice
-    slope: float | None
-    doubled: bool  # a transposed convolution, as a convolution before a pixel shuffle
-
-
 class PackedBlock(NamedTuple):
-    stages: list[Stage]  # the convolutions, and all heads as one
-    slopes: list[float | None]  # of the convolutions
-    heads: list[Head]
+    piece: Piece
+    stages: list[Stage]  # the convolutions, and all heads as one: those that double as before a pixel shuffle
 
 
 def _pack_block(piece: Piece, threads: Threads, parameters: list[Tensor]) -> PackedBlock:
@@ -310,11 +301,7 @@ def _pack_block(piece: Piece, threads: Threads, parameters: list[Tensor]) -> Pac
     joined = [as_convolution(*pair, taps) if head.doubles else pair for head, pair in zip(piece.heads, pairs[count:])]
     weights, biases = zip(*joined)
     stages.append(_stage(torch.cat(weights), torch.cat(biases), widths, threads))
-    heads, first = [], 0
-    for head, weight in zip(piece.heads, weights):
-        heads.append(Head(slice(first, first + weight.shape[0]), head.slope, head.doubles))
-        first += weight.shape[0]
-    return PackedBlock(stages, [layer.slope for layer in piece.layers], heads)
+    return PackedBlock(piece, stages)
 
 
 def _stage(weight: Tensor, bias: Tensor, widths: list[int], threads: Threads) -> Stage:
@@ -332,10 +319,11 @@ def _run_block(packed: PackedBlock, parts: list[Tensor], threads: Threads) -> li
     maps = [frame.framed(parts, threads, "map 0")]
     for i, stage in enumerate(packed.stages[:-1], 1):
         maps.append(frame.memory(batch, stage.bias.numel(), threads.scratch, f"map {i}"))
-    outputs = [torch.empty(batch, *grid.covered, _width(head)) for head in packed.heads]
+    heads = packed.piece.heads
+    outputs = [torch.empty(batch, *grid.covered, head.channels * (4 if head.doubles else 1)) for head in heads]
     for image in range(batch):
         _Pass(packed, frame, [memory[image] for memory in maps], [output[image] for output in outputs], threads).run()
-    return [_result(head, output[:, :height, :width]) for head, output in zip(packed.heads, outputs)]
+    return [_result(head, output[:, :height, :width]) for head, output in zip(heads, outputs)]
 
 
 class _Pass:
@@ -401,7 +389,7 @@ class _Pass:
         piece = self.transformed[i][number % self.slots[i]]
         return piece[: POSITIONS * tiles * channels].view(POSITIONS, tiles, channels)
 
-    def _sum(self, i: int, number: int, positions: slice, products: Tensor) -> None:
+    def _sum(self, i: int, number: int, positions: slice, products: Tensor, _: Scratch | None = None) -> None:
         """The products of stage i at some positions of a strip, summed over the maps."""
         total, filters = products[positions], self.packed.stages[i].filters
         torch.bmm(self._inputs(0, number)[positions], filters[0][positions], out=total)
@@ -414,11 +402,8 @@ class _Pass:
         tiles, channels = self.grid.tiles(self.strips[0]), self.packed.stages[i].bias.numel()
         products = self.threads.scratch.take("products", POSITIONS, tiles, channels)
         shares = split(POSITIONS, self.threads.count)
-        self.threads.run([partial(self._share, i, share, products) for share in shares])
+        self.threads.run([partial(self._sum, i, 0, share, products) for share in shares])
         return products
-
-    def _share(self, i: int, positions: slice, products: Tensor, _: Scratch) -> None:
-        self._sum(i, 0, positions, products)
 
     def _finish(self, i: int, number: int, products: Tensor, scratch: Scratch) -> None:
         """Put the results of a strip of stage i where they belong."""
@@ -426,22 +411,18 @@ class _Pass:
         strip = self.strips[number]
         if i < self.last:
             target = self.maps[i + 1][1:, 1:]
-            place_outputs(outputs, self.packed.slopes[i], self.grid, strip, target)
+            place_outputs(outputs, self.packed.piece.layers[i].slope, self.grid, strip, target)
             if self.grid.covered != self.grid[:2]:
                 self.frame.clear(self.maps[i + 1])
             return
-        for head, target in zip(self.packed.heads, self.outputs):
-            values = outputs[:, :, head.channels]
+        widths = [target.shape[2] for target in self.outputs]
+        for head, values, target in zip(self.packed.piece.heads, outputs.split(widths, 2), self.outputs):
             place_outputs(values, head.slope, self.grid, strip, target)
 
 
-def _width(head: Head) -> int:
-    return head.channels.stop - head.channels.start
-
-
-def _result(head: Head, output: Tensor) -> Tensor:
+def _result(head: Layer, output: Tensor) -> Tensor:
     """(N, h, w, channels) -> (N, C, H, W)."""
-    if not head.doubled:
+    if not head.doubles:
         return output.permute(0, 3, 1, 2)
     batch, height, width, channels = output.shape
     output = output.reshape(batch, height, width, channels // 4, 2, 2).permute(0, 1, 4, 2, 5, 3)

@@ -317,22 +317,12 @@ class TileGrid(NamedTuple):
         """All strips, from top to bottom without dilation, of about as many tiles."""
         cell = TILE * self.dilation
         bands = max(1, tiles // (self.columns * self.dilation))
+        tops, count, step = range(0, self.covered[0], cell), self.dilation, 1
         if self.dilation == 1:
-            count = self.covered[0] // cell
-            for first, some in _shares(count, bands):
-                yield Strip(first * cell, some, cell)
-            return
-        for top in range(0, self.covered[0], cell):
-            for first, some in _shares(self.dilation, bands):
-                yield Strip(top + first, some, 1)
-
-
-def _shares(count: int, most: int) -> Iterator[tuple[int, int]]:
-    """Ranges (first, length) of nearly equal length, none above `most`."""
-    shares = -(-count // most)
-    for i in range(shares):
-        first = i * count // shares
-        yield first, (i + 1) * count // shares - first
+            tops, count, step = (0,), self.covered[0] // cell, cell
+        for top in tops:
+            for rows in split(count, -(-count // bands)):
+                yield Strip(top + rows.start * step, rows.stop - rows.start, step)
 
 
 def transform_inputs(padded: Tensor, grid: TileGrid, strip: Strip, scratch: Scratch, out: Tensor):

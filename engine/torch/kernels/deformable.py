@@ -49,8 +49,6 @@ def deformable(
     residual = None if residual is None else channels_last(residual)
     tensors = (x, offset, weight, bias, mask, residual)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
-        if weight.dim() == 3:
-            raise ValueError("gradients need weights (K, C, 3, 3)")
         return _Deformable.apply(*tensors, slope, precision)
     packed = weight if weight.dim() == 3 else pack_weight(weight, x.dtype)
     return _deform(x, offset, packed, bias, mask, residual, slope, precision)
