@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from maskflownet.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from maskflownet.checkpoints.records import Record
-from maskflownet.engine.contract import Drawing, Sizing
+from maskflownet.engine.contract import Drawing, Sizing, device_ids
 from maskflownet.errors import UserError
 from maskflownet.inference.metrics import measure, summarise
 from maskflownet.inference.predictor import Predictor
@@ -292,11 +292,20 @@ def test_scaling_and_padding_come_back_to_image_pixels(kind):
     assert (unfit(fit(x))[0] == x).sum() == 70 * 100
 
 
-@pytest.mark.parametrize("gpus", ["a", "0,", "-1", "0,0", "0;1"])
+@pytest.mark.parametrize(
+    ("gpus", "said"),
+    [
+        *((gpus, "no list of device ids") for gpus in ("a", "0,", "-1", "0,0", "0;1")),
+        ("99", "there is no GPU 99: .* finds|needs CUDA, for which this .* was not built: install one that was"),
+    ],
+)
 @pytest.mark.parametrize(("module", "function"), [("mxnet", "contexts"), ("torch.devices", "devices")])
-def test_device_ids_are_checked(module, function, gpus):
-    with pytest.raises(UserError, match="no list of device ids"):
-        getattr(import_module(f"maskflownet.engine.{module}"), function)(gpus)
+def test_device_ids_are_checked(module, function, gpus, said):
+    devices = getattr(import_module(f"maskflownet.engine.{module}"), function)
+    assert "cpu" in str(devices("")[0])
+    with pytest.raises(UserError, match=said):
+        devices(gpus)
+    assert device_ids("1,0", "it", lambda: 2) == [1, 0]
 
 
 @pytest.mark.parametrize(("size", "network"), [((436, 1024), (448, 1024)), ((64, 64), (64, 64)), ((1, 65), (64, 128))])

@@ -1,10 +1,8 @@
-"""The MXNet engine: its contexts, and the names that Gluon gives the parameters; see test_contract.py for the rest."""
+"""The MXNet engine: the names that Gluon gives the parameters; see test_contract.py for the rest."""
 
 import pytest
 from maskflownet.checkpoints.checkpoint import load_checkpoint, save_checkpoint
-from maskflownet.engine.mxnet import build_network, contexts
-from maskflownet.errors import UserError
-from maskflownet.network.compat import mx
+from maskflownet.engine.mxnet import build_network
 
 from tests.known_engine import make
 
@@ -19,13 +17,3 @@ def test_gluon_itself_loads_a_saved_file_by_the_same_names(random_checkpoints, t
     theirs = load_checkpoint(tmp_path / "y.params").parameters
     for name, array in engine.parameters().items():
         assert (theirs[name] == array).all(), name
-
-
-def test_no_gpu_means_the_cpu():
-    assert contexts("") == [mx.cpu()]
-
-
-@pytest.mark.skipif(mx.runtime.Features().is_enabled("CUDA"), reason="this MXNet has CUDA")
-def test_gpu_without_cuda_says_what_to_install():
-    with pytest.raises(UserError, match="this MXNet was not built: install one that was"):
-        contexts("0")

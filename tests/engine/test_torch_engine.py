@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 from maskflownet import main
 from maskflownet.engine.contract import TORCHRUN
 from maskflownet.engine.load import choose_engine, make_engine
-from maskflownet.engine.torch.devices import check_precision, devices
+from maskflownet.engine.torch.devices import check_precision
 from maskflownet.errors import UserError
 from maskflownet.reader.formats import write_image
 from maskflownet.settings.cli import run
@@ -27,10 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
 
 
-def test_devices_and_precisions_that_are_not_there():
-    assert devices("") == [CPU]
-    with pytest.raises(UserError, match="PyTorch"):
-        devices("99")
+def test_precisions_that_are_not_there():
     assert check_precision(None, [CPU]) == "float32"
     with pytest.raises(UserError, match="--precision tf32 is for GPUs"):
         check_precision("tf32", [CPU])

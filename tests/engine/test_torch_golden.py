@@ -1,4 +1,4 @@
-"""The torch engine's graphs against the golden files: outputs, losses, gradients, training."""
+"""The torch engine's graphs against the golden files: outputs, losses, gradients."""
 
 # ruff: noqa: E402 - nothing of PyTorch is imported where the tests are skipped
 
@@ -77,31 +77,3 @@ def test_golden_torch_loss_and_gradients(golden, images, network, q):
     assert set(names) == set(gradients)
     norms = torch.stack([gradients[name].double().norm() for name in names])
     check(golden, network, f"gradient_norms_q{q}", norms)
-
-
-@pytest.mark.parametrize("network", NETWORKS)
-def test_golden_torch_training_steps(golden, images, network):
-    values = golden.arrays(network)
-    module = module_of(golden, network)
-    label, mask = tensor(values["train_flow_xy"][:, ::-1]), torch.ones(2, 1, 64, 128)
-    loss, metric = GraphModule(graph_of("loss")), GraphModule(graph_of("metric"))
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    state = [(torch.zeros_like(p), torch.zeros_like(p)) for p in trained]
-    errors = []
-    for step in range(1, 5):
-        flows = module(*images)[:5]
-        (value,) = loss(label, mask, *flows)
-        gradients = torch.autograd.grad(value.mean(), trained)
-        errors.append(metric(flows[-1], label, mask)[0].mean().detach())
-        adam(trained, gradients, state, step)
-    check(golden, network, "train_epe", torch.stack(errors))
-
-
-@torch.no_grad()
-def adam(parameters, gradients, state, step, rate=1e-4, beta1=0.9, beta2=0.999):
-    """One step of Adam with MXNet's place of epsilon."""
-    rate *= (1 - beta2**step) ** 0.5 / (1 - beta1**step)
-    for parameter, gradient, (mean, variance) in zip(parameters, gradients, state):
-        mean.lerp_(gradient, 1 - beta1)
-        variance.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        parameter.sub_(rate * mean / (variance.sqrt() + 1e-8))
