@@ -233,10 +233,7 @@ class Pool:
     def results(self, tasks: Iterable[tuple], ahead: int) -> Iterator[Any]:
         """Yield the results of tasks, which may be endless; at most `ahead` are given out and not yet yielded.
 
-        Raises
-        ------
-        UserError
-            A worker process died.
+        UserError: A worker process died.
         """
         tasks, pending = iter(tasks), deque()
         if self._executor is None:

@@ -52,10 +52,7 @@ class Checkpoint:
 def as_path(name, what: str) -> Path | None:
     """Path of a file, or None if the name is a run id, which has neither a dot nor a slash.
 
-    Raises
-    ------
-    UserError
-        The name is empty, or a path of which there is no file.
+    UserError: The name is empty, or a path of which there is no file.
     """
     if not str(name):
         raise UserError(f"the {what}'s name is empty: give a path or a run id")
@@ -87,10 +84,7 @@ def find_checkpoint(name, folder: Path = WEIGHTS) -> Path:
 
     Without steps, the checkpoint with the most steps of the run. The shipped weights are a run of every folder.
 
-    Raises
-    ------
-    UserError
-        There is none, or the prefix fits several runs; the message lists what there is.
+    UserError: There is none, or the prefix fits several runs; the message lists what there is.
     """
     if name is None:
         return SHIPPED
@@ -129,10 +123,7 @@ def load_checkpoint(path, colour: str | None = None) -> Checkpoint:
     `colour`, "RGB" or "BGR", stands above what its record or the released files' table says. A record that does not say
     run and step gets them from the file's name.
 
-    Raises
-    ------
-    UserError
-        The file is missing, damaged, foreign, or disagrees with its record.
+    UserError: The file is missing, damaged, foreign, or disagrees with its record.
     """
     path = Path(path)
     found, note = read_parameters(path), ""
@@ -178,10 +169,7 @@ def _without_record(path: Path, network: str, found: Parameters, colour: str | N
 def match_network(checkpoint: Checkpoint, network: str, shapes: dict[str, tuple]) -> Checkpoint:
     """The checkpoint for a network (class `network`, parameters of `shapes`): all of it, or its head.
 
-    Raises
-    ------
-    UserError
-        The checkpoint is of the other network, or its arrays are not the network's.
+    UserError: The checkpoint is of the other network, or its arrays are not the network's.
     """
     path, found = checkpoint.path, checkpoint.record.network
     if found == "MaskFlownet" and network == "MaskFlownet_S":

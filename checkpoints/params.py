@@ -50,10 +50,7 @@ class _Cursor:
 def read_params(path) -> dict[str, np.ndarray]:
     """Read the arrays of a `.params` file, all of them finite, by name.
 
-    Raises
-    ------
-    UserError
-        The file is missing, foreign, truncated or damaged.
+    UserError: The file is missing, foreign, truncated or damaged.
     """
     path = Path(path)
     try:
@@ -118,12 +115,8 @@ def _read_name(cursor) -> str:
 def params_bytes(arrays: dict[str, np.ndarray], path) -> bytes:
     """The content of a `.params` file, which MXNet reads as its own.
 
-    Raises
-    ------
-    ValueError
-        An array has a type that the layout does not know, or no values.
-    UserError
-        A value is NaN or infinite; the message says that `path` is not written.
+    ValueError: An array has a type that the layout does not know, or no values.
+    UserError: A value is NaN or infinite; the message says that `path` is not written.
     """
     check_finite(arrays, f"{path} is not written")
     chunks = [struct.pack("<QQQ", LIST_MAGIC, 0, len(arrays))]
@@ -166,10 +159,8 @@ def read_parameters(path) -> Parameters:
 
     It may be cattaneod's and ptlflow's MaskFlownet or mmflow's MaskFlowNetS: names and scales become those of MXNet.
 
-    Raises
-    ------
-    UserError
-        The file is missing, foreign or damaged, needs code to be read, or is PyTorch's and PyTorch is not installed.
+    UserError: The file is missing, foreign or damaged, needs code to be read, or is PyTorch's and PyTorch is not
+    installed.
     """
     try:
         with open(path, "rb") as file:

@@ -89,10 +89,7 @@ def sha256(data: bytes) -> str:
 def read_record(checkpoint, verify: bool = True) -> Record | None:
     """The record beside a checkpoint, None if there is none.
 
-    Raises
-    ------
-    UserError
-        The record is malformed, or (with `verify`) its sha256 is not that of the checkpoint.
+    UserError: The record is malformed, or (with `verify`) its sha256 is not that of the checkpoint.
     """
     path = record_path(checkpoint)
     if not path.exists():

@@ -76,10 +76,7 @@ def validate(engine: Engine, sets, options: ValidationOptions | None = None, wat
     options : ValidationOptions, optional
     watcher : Watcher, optional
 
-    Raises
-    ------
-    UserError
-        There is no set, one is empty, a file cannot be read, a pair has no label, or the batch is below 1.
+    UserError: There is no set, one is empty, a file cannot be read, a pair has no label, or the batch is below 1.
     """
     options = options or ValidationOptions()
     if options.batch < 1:
@@ -245,10 +242,7 @@ def write_submissions(predictor, roots, checkpoint: str, flows: Path, workers: i
     workers : int
         Processes that decode ahead; 0 = the calling one decodes.
 
-    Raises
-    ------
-    UserError
-        There is no root, test images are missing or cannot be read, or the network predicts what is no number.
+    UserError: There is no root, test images are missing or cannot be read, or the network predicts what is no number.
     """
     parts, skipped = [], []
     for benchmark, parts_of in BENCHMARKS.items():

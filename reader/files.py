@@ -53,10 +53,7 @@ def atomic_path(path: PathLike, durable: bool = False) -> Iterator[Path]:
     from here is yielded as it is, so that what writes files can be called for it. `durable`: even after
     a power cut the file is the old or the new one, which costs some 10 ms.
 
-    Raises
-    ------
-    UserError
-        The file cannot be written; the message has its name and the reason, such as a full disk.
+    UserError: The file cannot be written; the message has its name and the reason, such as a full disk.
     """
     path = Path(path)
     if _TEMPORARY.fullmatch(path.name):

@@ -70,11 +70,8 @@ def read_images(pictures: Iterable, trusted: bool = False) -> list[np.ndarray]:
     trusted : bool
         Leave out a slow check of PNGs, without which libpng tells of some faults on stderr.
 
-    Raises
-    ------
-    UserError
-        A file is missing, empty, damaged, incomplete, too large, no picture or an animation, or an
-        array has another shape or type.
+    UserError: A file is missing, empty, damaged, incomplete, too large, no picture or an animation, or an array has
+    another shape or type.
     """
     samples = [read_samples(picture, trusted) for picture in pictures]
     among = sample_range(samples)
@@ -301,10 +298,7 @@ def read_flow(path: PathLike) -> tuple[np.ndarray, np.ndarray]:
 
     Returns the flow, 0 where it is not valid, and where it is valid.
 
-    Raises
-    ------
-    UserError
-        The suffix is unknown, or the file is missing, empty, damaged or of another format.
+    UserError: The suffix is unknown, or the file is missing, empty, damaged or of another format.
     """
     read, _ = _format("read", path)
     return read(path)
@@ -322,12 +316,8 @@ def write_flow(path: PathLike, flow: np.ndarray, valid: np.ndarray | None = None
         (H, W) or (H, W, 1), nonzero = valid; default: valid everywhere. Other pixels become 1e10 in
         ``.flo`` and ``.pfm``, not a number in ``.flo5`` and ``.npy``, and 0 with a mask in ``.png`` and ``.npz``.
 
-    Raises
-    ------
-    UserError
-        The suffix is unknown, or the file cannot be written.
-    ValueError
-        An array has another shape, or a valid value does not fit the format.
+    UserError: The suffix is unknown, or the file cannot be written.
+    ValueError: An array has another shape, or a valid value does not fit the format.
     """
     _, write = _format("write", path)
     write(path, flow, valid)

@@ -130,10 +130,7 @@ class TrainLoader:
 
         A batch's arrays stay as they are until the next batch is asked for.
 
-        Raises
-        ------
-        UserError
-            A sample is damaged, has no label or is smaller than the crop, or a reader died.
+        UserError: A sample is damaged, has no label or is smaller than the crop, or a reader died.
         """
         echo = self.order.echo
         with closing(self._loaded(step // echo)) as loaded:
@@ -249,10 +246,7 @@ def ordered(dataset, readers: int = 0, ahead: int = 4) -> Iterator[tuple[int, Sa
     ahead : int
         Samples that are read ahead.
 
-    Raises
-    ------
-    UserError
-        The data set is empty, a sample is damaged, or a reader died.
+    UserError: The data set is empty, a sample is damaged, or a reader died.
     """
     if not len(dataset):
         raise UserError(f"the data set {getattr(dataset, 'root', '')} has no samples")

@@ -49,11 +49,8 @@ class VideoReader:
     pixel_aspect : fractions.Fraction
         Width of a pixel over its height.
 
-    Raises
-    ------
-    UserError
-        When it is opened: the file is missing, empty, too large, no video, has no frame or no frame rate, or ends
-        before its header says. In an iteration: a frame is damaged, or the frames change their size.
+    UserError: When it is opened: the file is missing, empty, too large, no video, has no frame or no frame rate, or
+    ends before its header says. In an iteration: a frame is damaged, or the frames change their size.
     """
 
     height: int
@@ -360,12 +357,9 @@ class VideoWriter:
 
     In an .mp4 or .avi `codec` replaces the encoder: one of PyAV's FFmpeg, such as h264_nvenc.
 
-    Raises
-    ------
-    UserError
-        The suffix or the encoder is unknown, or does not start here, or the file cannot be written.
-    ValueError
-        The rate or the size is not above 0, a frame has another shape or type, or the block ends without a frame.
+    UserError: The suffix or the encoder is unknown, or does not start here, or the file cannot be written.
+    ValueError: The rate or the size is not above 0, a frame has another shape or type, or the block ends without a
+    frame.
     """
 
     def __init__(

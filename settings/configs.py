@@ -242,10 +242,7 @@ def find_config(name, *folders: Path) -> Path:
 def read_config(path: Path, below: tuple = ()) -> dict:
     """The content of a config on top of that of its `base`: mappings are joined, all else is replaced.
 
-    Raises
-    ------
-    UserError
-        A file cannot be read, or one is its own base.
+    UserError: A file cannot be read, or one is its own base.
     """
     content = read_yaml(path)
     base = content.pop("base", None)

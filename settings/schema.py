@@ -71,10 +71,7 @@ def _count(node, known: dict) -> float:
 def read_yaml(path) -> dict:
     """The mapping in a YAML file, {} for an empty one; no key may stand twice, and nothing in it can run code.
 
-    Raises
-    ------
-    UserError
-        The file cannot be read, is no YAML, or holds no mapping.
+    UserError: The file cannot be read, is no YAML, or holds no mapping.
     """
     yaml = YAML(typ="safe", pure=True)
     yaml.Constructor = _Constructor
@@ -128,10 +125,7 @@ def yaml_text(content: dict) -> str:
 def parse(cls, content: dict, source):
     """Make an instance of a `checked` class from the content of the file `source`.
 
-    Raises
-    ------
-    UserError
-        A key is unknown or missing, or a value is wrong.
+    UserError: A key is unknown or missing, or a value is wrong.
     """
     for key, field in cls.__pydantic_fields__.items():
         if field.exclude and key in content:

@@ -106,12 +106,8 @@ def run_stages(
     fresh : bool
         Forget what an earlier call reached and begin again.
 
-    Raises
-    ------
-    UserError
-        The schedule, an option or the checkpoint does not fit.
-    KeyboardInterrupt
-        Ctrl-C: what was reached is saved.
+    UserError: The schedule, an option or the checkpoint does not fit.
+    KeyboardInterrupt: Ctrl-C: what was reached is saved.
     """
     refuse_torchrun("a schedule of stages")
     path, stages = load_schedule(name)

@@ -49,14 +49,10 @@ def train(
         the head of a MaskFlownet.
     options : Options, optional
 
-    Raises
-    ------
-    UserError
-        Something does not fit, a file cannot be read, or the loss is not finite. Before this and any other error, what
-        was reached is saved, unless the loss is not finite.
-    KeyboardInterrupt
-        Ctrl-C, or a signal like it, in any of the processes: all is saved, and the message says how to go on. A second
-        Ctrl-C ends at once.
+    UserError: Something does not fit, a file cannot be read, or the loss is not finite. Before this and any other
+    error, what was reached is saved, unless the loss is not finite.
+    KeyboardInterrupt: Ctrl-C, or a signal like it, in any of the processes: all is saved, and the message says how to
+    go on. A second Ctrl-C ends at once.
     """
     options = options or Options()
     with ExitStack() as stack:

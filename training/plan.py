@@ -88,10 +88,7 @@ def start_of(
 ) -> Start:
     """Decide between a new run and going on with one.
 
-    Raises
-    ------
-    UserError
-        The checkpoint is of another network, of other settings, which are named, or not the run's last one.
+    UserError: The checkpoint is of another network, of other settings, which are named, or not the run's last one.
     """
     # "workers": machines, each with a batch of its own.
     chosen = {"shard": options.shard, "debug": options.debug, "scale": options.scale, "workers": processes.machines}

@@ -49,10 +49,7 @@ def read_state(checkpoint) -> dict[str, np.ndarray]:
 class Lock:
     """A file that one process holds, until `close` or its end, however it ends.
 
-    Raises
-    ------
-    UserError
-        Another process holds it, which is named, or the file cannot be written.
+    UserError: Another process holds it, which is named, or the file cannot be written.
     """
 
     def __init__(self, path: Path, what: str):
