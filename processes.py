@@ -217,12 +217,8 @@ class Context(SpawnContext):
 class Pool:
     """Does tasks in worker processes, in order and a bounded number ahead.
 
-    Parameters
-    ----------
-    workers : int
-        Number of processes; 0 = a task is done in the calling process, when its result is asked for.
-    work : callable
-        Is called with each task's values. It is pickled, once per worker.
+    `work` is called with each task's values; it is pickled, once per worker. With 0 workers the calling process does a
+    task when its result is asked for.
     """
 
     def __init__(self, workers: int, work: Callable):

@@ -251,16 +251,9 @@ def predict_files(
 ) -> Summary:
     """Predict every pair of a source and write the outputs as a stream.
 
-    Parameters
-    ----------
-    predictor : Predictor
-    source : Pair, Folder, Video or Live
-    outputs : list of Output
-    max_flow : float, optional
-        Motion in px that is drawn with full colour. Without it the `colour_scale` of the pair's
-        largest motion, of what a first pass finds in a sequence (`_scale_of`), or of `LIVE_SCALE`.
-    rate : Fraction, optional
-        Frames per second of written videos; those of the source without it.
+    `max_flow` is the motion in px that is drawn with full colour. Without it that is the `colour_scale` of the pair's
+    largest motion, of what a first pass finds in a sequence (`_scale_of`), or of `LIVE_SCALE`. `rate`: frames per
+    second of written videos; those of the source without it.
     """
     started = time.perf_counter()
     roles = {output.role for output in outputs}

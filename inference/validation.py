@@ -65,16 +65,10 @@ class Results:
 
 
 def validate(engine: Engine, sets, options: ValidationOptions | None = None, watcher: Watcher | None = None) -> Results:
-    """Measure an engine's flow on labelled data sets.
+    """Measure the flow of an engine, with the parameters to validate, on labelled data sets.
 
-    Parameters
-    ----------
-    engine : Engine
-        With the parameters to validate.
-    sets : settings.datasets.ValidationSets
-        A union with a part that is missing is left out. What is skipped is named on stderr.
-    options : ValidationOptions, optional
-    watcher : Watcher, optional
+    `sets` are those of `settings.datasets.validation_sets`. A union with a part that is missing is left out. What is
+    skipped is named on stderr.
 
     UserError: There is no set, one is empty, a file cannot be read, a pair has no label, or the batch is below 1.
     """
@@ -231,16 +225,8 @@ def write_submissions(predictor, roots, checkpoint: str, flows: Path, workers: i
     Writes `FLOWS/CHECKPOINT_BENCHMARK/...` and `FLOWS/CHECKPOINT_BENCHMARK[_YEAR].zip`. Every prediction has its
     image's own size. Earlier outputs of the same name are replaced; a zip appears only when it is complete.
 
-    Parameters
-    ----------
-    predictor : inference.predictor.Predictor
-        Its sizing, where it asks for nothing, is the benchmark's.
-    roots : settings.datasets.Roots
-    checkpoint : str
-        What stands for it in the names of the outputs, such as `8caNov12-1532_5000`.
-    flows : Path
-    workers : int
-        Processes that decode ahead; 0 = the calling one decodes.
+    The predictor's sizing, where it asks for nothing, is the benchmark's. `checkpoint` stands for it in the names of
+    the outputs, such as `8caNov12-1532_5000`. So many processes as `workers` decode ahead.
 
     UserError: There is no root, test images are missing or cannot be read, or the network predicts what is no number.
     """

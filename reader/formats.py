@@ -307,14 +307,9 @@ def read_flow(path: PathLike) -> tuple[np.ndarray, np.ndarray]:
 def write_flow(path: PathLike, flow: np.ndarray, valid: np.ndarray | None = None) -> None:
     """Write a flow field in the format of the path's suffix; ``.png`` means KITTI's.
 
-    Parameters
-    ----------
-    path : path
-    flow : np.ndarray
-        (H, W, 2), px, (u, v).
-    valid : np.ndarray, optional
-        (H, W) or (H, W, 1), nonzero = valid; default: valid everywhere. Other pixels become 1e10 in
-        ``.flo`` and ``.pfm``, not a number in ``.flo5`` and ``.npy``, and 0 with a mask in ``.png`` and ``.npz``.
+    The flow is (H, W, 2), px, (u, v). `valid` is (H, W) or (H, W, 1), nonzero = valid; default: valid everywhere. Other
+    pixels become 1e10 in ``.flo`` and ``.pfm``, not a number in ``.flo5`` and ``.npy``, and 0 with a mask in ``.png``
+    and ``.npz``.
 
     UserError: The suffix is unknown, or the file cannot be written.
     ValueError: An array has another shape, or a valid value does not fit the format.

@@ -36,15 +36,7 @@ class Order(NamedTuple):
     process: tuple[int, int] = (0, 1)  # (i, n): takes the i-th of n equal slices of its machine's batch
 
     def positions(self, number: int, samples: Sequence[int]) -> list[tuple[int, int]]:
-        """(number of the data set, position in it) of what this process reads of a batch.
-
-        Parameters
-        ----------
-        number : int
-            Of the batch.
-        samples : sequence of int
-            Of each data set in a batch.
-        """
+        """(number of the data set, position in it) of what this process reads of a batch, so many `samples` of each."""
         machine, machines = self.machine
         whole = [(d, (number * machines + machine) * n + j) for d, n in enumerate(samples) for j in range(n)]
         i, parts = self.process
@@ -198,17 +190,9 @@ class _Reader:
 
 
 class Slots:
-    """Places for batches of one shape in memory that processes share, as pipes are too slow for pictures.
+    """Places for batches of one shape (N, H, W) in memory that processes share, as pipes are too slow for pictures.
 
     It is plain memory where nothing is shared.
-
-    Parameters
-    ----------
-    count : int
-    shape : (int, int, int)
-        (N, H, W) of each batch.
-    shared : bool
-        False where there is only the calling process.
     """
 
     def __init__(self, count: int, shape: tuple[int, int, int], shared: bool):
@@ -237,14 +221,7 @@ class Slots:
 def ordered(dataset, readers: int = 0, ahead: int = 4) -> Iterator[tuple[int, Sample]]:
     """Yield (index, sample) of every sample of a data set once, in order; closing it ends the readers.
 
-    Parameters
-    ----------
-    dataset : data set
-        Sizes may differ between its samples.
-    readers : int
-        Processes that read; 0 = the calling one does.
-    ahead : int
-        Samples that are read ahead.
+    So many processes as `readers` read up to `ahead` samples ahead; without any the calling one reads.
 
     UserError: The data set is empty, a sample is damaged, or a reader died.
     """

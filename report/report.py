@@ -139,16 +139,8 @@ class _Pictured(NamedTuple):
 class Report:
     """A watcher of a validation: draws pairs while they are measured, and writes the page at the end.
 
-    Parameters
-    ----------
-    path : Path
-        Of the page. The pictures wait on the file system of its folder.
-    sets : int
-        Number of the sets, which share the pictures evenly.
-    images : int
-        Pairs with pictures, at most, the worst ones of each set; the table holds all.
-    width : int
-        Of the pictures, px; smaller images keep their size.
+    At most `images` pairs have pictures: the worst of each of the `sets`, which share them evenly. The table holds all.
+    A picture is `width` px wide; smaller images keep their size. They wait on the file system of the page's folder.
     """
 
     def __init__(self, path: Path, sets: int, images: int = IMAGES, width: int = WIDTH):

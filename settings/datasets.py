@@ -204,17 +204,11 @@ def endless_scenes(config: DataConfig, roots: Roots) -> tuple[Synthetic, int] | 
 def validation_sets(config: DataConfig | None, roots: Roots, network_class: str, debug: bool = False) -> ValidationSets:
     """Return the data sets to validate on, each version of them (pass, year) apart.
 
-    Parameters
-    ----------
-    config : DataConfig or None
-        None: the `measured` splits of every data set.
-    roots : Roots
-        A data set without a root is skipped, and so is a year that a root of KITTI lacks. One that
-        does not exist, or is incomplete, is a UserError.
-    network_class : str
-        MaskFlownet_S is validated on all of Sintel, unless the config says otherwise.
-    debug : bool
-        Read only the first 32 samples of each.
+    Without a config these are the `measured` splits of every data set. MaskFlownet_S is validated on all of Sintel,
+    unless the config says otherwise. With `debug` each has its first 32 samples alone.
+
+    A data set without a root is skipped, and so is a year that a root of KITTI lacks. A root that does not exist, or is
+    incomplete, is a UserError.
     """
     found = ValidationSets({}, {}, {})
     if config is None:

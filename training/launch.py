@@ -92,19 +92,8 @@ def run_stages(
     What has been reached is kept in a state file, so that the same command goes on after a kill at any point: a
     stage's run id is noted before it starts, and its checkpoints say how far it came.
 
-    Parameters
-    ----------
-    name : str
-        Schedule in `config_folder/` or path.
-    choice : EngineChoice
-    options : Options
-        For all stages; `run` and `clear_steps` are set here.
-    checkpoint : str, optional
-        What the first stage that is run starts from; without it from scratch.
-    begin : int
-        The first stage that is run, from 1; `checkpoint` stands for all before it.
-    fresh : bool
-        Forget what an earlier call reached and begin again.
+    The first stage that is run, `begin`, starts from a checkpoint, which stands for all before it, or from scratch. Of
+    the options `run` and `clear_steps` are set here. `fresh`: forget what an earlier call reached and begin again.
 
     UserError: The schedule, an option or the checkpoint does not fit.
     KeyboardInterrupt: Ctrl-C: what was reached is saved.

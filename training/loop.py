@@ -38,16 +38,8 @@ def train(
 ) -> Path | None:
     """Train until the schedule ends; the path of the last checkpoint, None in all processes but the first.
 
-    Parameters
-    ----------
-    engine : Engine
-        With fresh parameters.
-    config : NetworkConfig
-    data : DataConfig
-    checkpoint : Checkpoint, optional
-        To go on with, or with `options.clear_steps` to start a new run from. A MaskFlownet_S checkpoint is taken as
-        the head of a MaskFlownet.
-    options : Options, optional
+    The engine has fresh parameters. The checkpoint is one to go on with, or with `options.clear_steps` to start a new
+    run from; one of MaskFlownet_S is taken as the head of a MaskFlownet.
 
     UserError: Something does not fit, a file cannot be read, or the loss is not finite. Before this and any other
     error, what was reached is saved, unless the loss is not finite.
