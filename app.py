@@ -49,6 +49,9 @@ setInterval(() => {
 }, 100);
 </script>"""
 
+# A camera that runs on would keep the device, and show its flow in the place of another.
+STOP = "() => [...document.querySelectorAll('#camera button')].find((it) => it.innerText.includes('Stop'))?.click()"
+
 
 def reduced(image: np.ndarray, even: bool = False) -> np.ndarray:
     """The picture (H, W, 3), with at most LARGEST px; with even sides if asked for."""
@@ -204,7 +207,8 @@ def page(predictor):
             start_pair = gr.Button("Show the flow", variant="primary")
         with gr.Tab("Camera") as tab_camera:
             size = gr.WebcamOptions(mirror=False, constraints={"video": {"width": 640, "height": 480}})
-            camera = gr.Image(sources="webcam", streaming=True, height=260, label="Camera", webcam_options=size)
+            look = {"label": "Camera", "height": 260, "elem_id": "camera", "webcam_options": size}
+            camera = gr.Image(sources="webcam", streaming=True, **look)
         with gr.Tab("Video") as tab_video:
             video = gr.File(file_types=["video", ".gif"], label="Video or GIF")
             drawing = gr.Radio([view for view in VIEWS if VIEWS[view]], value="Colours", label="Draw")
@@ -231,7 +235,7 @@ def page(predictor):
         quiet, shown = {"show_progress": "hidden"}, [result, picture, said]
         start_pair.click(of_pair, [*pair, view], shown, **device)
         start_pair.click(None, js="() => document.querySelector('#view').scrollIntoView({block: 'center'})")
-        live = {"stream_every": 0.1, "time_limit": 60, **device, **quiet}  # s; then it is the next visitor's turn
+        live = {"stream_every": 0.1, "time_limit": 30, **device, **quiet}  # s; then it is the next visitor's turn
         camera.stream(of_camera, [camera, last, view], [last, *shown], **live)
         start_video.click(of_video, [video, drawing], [film, about], **device)
         view.change(lambda result, view: result and result.drawn(view), [result, view], picture, **quiet)
@@ -241,6 +245,8 @@ def page(predictor):
             written.success(None, js="() => document.querySelector('#file').click()")
         for tab in (tab_pair, tab_camera, tab_video):
             tab.select(partial(gr.Column, visible=tab is not tab_video), None, panel, **quiet)
+            if tab is not tab_camera:
+                tab.select(None, js=STOP)
     return blocks
 
 

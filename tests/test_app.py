@@ -153,7 +153,7 @@ def test_a_pair_with_its_views_values_and_downloads(visit, width):
 
 
 @WIDTHS
-def test_the_camera_is_shown_live(visit, width):
+def test_the_camera_is_shown_live_and_ends_when_it_is_left(visit, width):
     page = visit(width)
     page.get_by_role("tab", name="Camera").click()
     page.get_by_text("Click to Access Webcam").click()
@@ -162,10 +162,12 @@ def test_the_camera_is_shown_live(visit, width):
     said.wait_for()
     first = said.inner_text()
     page.wait_for_function("first => !document.body.innerText.includes(first)", arg=first)
-    page.get_by_role("button", name="capture photo").click()
-    assert page.locator("#view img").evaluate("image => image.naturalWidth") > 0
+    page.wait_for_function("document.querySelector('#view img').naturalWidth > 0")
     assert read_flow(downloaded(page, ".flo"))[0].shape[2] == 2
     assert page.evaluate("document.documentElement.scrollWidth") == width
+    page.get_by_role("tab", name="Two pictures").click()  # which stops the camera: the pair does not wait for it
+    start(page)
+    page.get_by_text("consistent.").wait_for(timeout=25_000)
 
 
 @WIDTHS
