@@ -77,7 +77,7 @@ def main(arguments):
     device = timing.the_device(args.gpus)
     print(f"{timing.describe(device)}, {args.size[0]}x{args.size[1]}, median of {args.repeats}")
     for name in NETWORKS:
-        macs = sum(timing.multiply_accumulates(name, *args.size).values())
+        macs = timing.multiply_accumulates(name, *args.size)
         for batch in map(int, (args.batches or ("1,8" if args.gpus else "1")).split(",")):
             images = [torch.rand(batch, 3, *args.size, device=device) - 0.5 for _ in range(2)]
             timing.forget_memory()

@@ -1,6 +1,5 @@
 """What the benchmarks share: time on a device, and what a network computes."""
 
-import math
 import platform
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from maskflownet.engine.torch.devices import Streams, devices
 from maskflownet.engine.torch.module import GraphModule, computing
 from maskflownet.engine.torch.operators import OPERATORS
 from maskflownet.errors import UserError
+from torch.utils.flop_counter import FlopCounterMode
 
 WARM_UP = 3  # calls before a capture
 SIDE = 64  # px, the smallest image; the arithmetic is proportional to the number of pixels
@@ -102,34 +102,17 @@ def peak_memory() -> str:
     return f"{torch.cuda.max_memory_allocated() / 2**30:.2f} GiB" if torch.cuda.is_available() else ""
 
 
-def multiply_accumulates(network: str, height: int, width: int) -> dict[str, float]:
-    """Multiply-accumulates of one pair by operator kind; operators without products are left out.
+def multiply_accumulates(network: str, height: int, width: int) -> float:
+    """Multiply-accumulates of one pair; a deformable convolution's are its products with the weights."""
+    matches = 0
 
-    A deformable convolution counts its products with the weights, not its sampling.
-    """
-    counts: dict[str, float] = {}
+    def correlation(inputs, attrs):  # no product in the eyes of PyTorch's counter
+        nonlocal matches
+        result = OPERATORS["Correlation"](inputs, attrs)
+        matches += result.numel() * inputs[0].shape[1]
+        return result
 
-    def counting(kind: str, products):
-        def call(inputs, attrs):
-            result = OPERATORS[kind](inputs, attrs)
-            counts[kind] = counts.get(kind, 0) + products(inputs, result)
-            return result
-
-        return call
-
-    def of_output(inputs, result):  # each output value: one product for each weight that it takes
-        weight = next(x for x in inputs[1:] if x.dim() == 4 and x.shape[0] == result.shape[1])
-        return result.numel() * math.prod(weight.shape[1:])
-
-    kinds = {
-        "Convolution": of_output,
-        "Deconvolution": lambda inputs, result: inputs[0].numel() * math.prod(inputs[1].shape[1:]),
-        "Correlation": lambda inputs, result: result.numel() * inputs[0].shape[1],
-        "_contrib_DeformableConvolution": lambda inputs, result: of_output([inputs[0], inputs[2]], result),
-    }
-    graph = graph_of("network", network=network, flow_multiplier=1.0, pyramid="paper")
-    module = GraphModule(graph, {**OPERATORS, **{k: counting(k, p) for k, p in kinds.items()}})
-    counts.clear()  # of what was folded
-    with torch.no_grad():
+    module = GraphModule(graph_of("network", network=network), {**OPERATORS, "Correlation": correlation})
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
         module(*(torch.rand(1, 3, SIDE, SIDE) for _ in range(2)))
-    return {kind: count * height * width / SIDE**2 for kind, count in counts.items()}
+    return (counter.get_total_flops() / 2 + matches) * height * width / SIDE**2

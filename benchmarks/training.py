@@ -48,8 +48,8 @@ def steps(engine, size: int, original, target, augmentation=None):
 
 def training_macs(name: str, target) -> float:
     """Multiply-accumulates a sample: forward, and twice that backward where weights are trained."""
-    macs = sum(timing.multiply_accumulates(name, *target).values())
-    head = sum(timing.multiply_accumulates("MaskFlownet_S", *target).values())
+    macs = timing.multiply_accumulates(name, *target)
+    head = timing.multiply_accumulates("MaskFlownet_S", *target)
     return 3 * macs if name == "MaskFlownet_S" else 3 * (macs - head) + head
 
 

@@ -48,14 +48,7 @@ def _rotation(angle: np.ndarray) -> np.ndarray:
 def draw_windows(rng: np.random.Generator, batch: int, original: Shape, target: Shape, ranges) -> Windows:
     """Draw the affine windows of a batch; every position read in image 1 lies inside the picture.
 
-    Parameters
-    ----------
-    rng : np.random.Generator
-        Advanced by the same number of draws whatever the ranges are.
-    batch : int
-        Number of samples N.
-    original, target : (int, int)
-        H, W of the arrays before and after the augmentation, px.
+    `rng` is advanced by the same number of draws whatever the ranges are.
     """
     size_o, size_t = (np.array(shape[::-1], float) for shape in (original, target))  # (W, H)
 
@@ -201,14 +194,8 @@ class Draws(NamedTuple):
 def draw_step(settings, count: int, step: int, rank: int = 0, world_size: int = 1) -> Draws | None:
     """Draw what this process's samples need in the step that follows `step` steps; None without augmentation.
 
-    There is one stream for the whole batch, of which each process takes its rows: how many devices share it changes
-    nothing.
-
-    Parameters
-    ----------
-    settings : maskflownet.engine.contract.TrainingSettings
-    count : int
-        Samples of this process, the same for all `world_size` processes that train together.
+    `settings` is a `maskflownet.engine.contract.TrainingSettings`; `count` is the same for all processes. There is one
+    stream for the whole batch, of which each process takes its rows: how many devices share it changes nothing.
     """
     ranges = settings.augmentation
     if ranges is None:

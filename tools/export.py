@@ -88,11 +88,7 @@ def export(
     The suffix chooses ONNX or torch.export, whose file holds what an ONNX model says of itself as `facts.json`.
 
     `sizing.resize` is the size of its images and flow, by default 448x1024; `batch` its pairs, by default any number.
-
-    Raises
-    ------
-    UserError
-        A package is missing, the checkpoint does not fit, or the file cannot be written.
+    UserError: a package is missing, the checkpoint does not fit, or the file cannot be written.
     """
     path = check_target(path, sizing or Sizing())
     torch, onnx = import_packages(path)

@@ -73,13 +73,7 @@ class TorchProcesses(Processes):
 
 
 def join_torchrun(devices: list[torch.device]) -> TorchProcesses:
-    """Join the processes that `torchrun` started; each takes one of its machine's devices.
-
-    Raises
-    ------
-    UserError
-        The machines have different numbers of processes, or there are fewer GPUs than processes.
-    """
+    """Join the processes that `torchrun` started; each takes one of its machine's devices."""
     rank, count, local, here = (int(os.environ[name]) for name in TORCHRUN[:4])
     if count % here:
         raise UserError(f"torchrun must start equally many processes on each machine, not {here}")
@@ -110,14 +104,8 @@ def run_in_processes(devices: Sequence, work: Callable[..., Any], arguments: tup
     """Do `work(*arguments)` in a process per device, as `torchrun` would start them; str of the first one's result.
 
     `torchrun` itself restarts the program, and tells its end in a page of text. Ctrl-C reaches the first process,
-    which is enough; a second one ends all. When one dies, the others get SIGTERM and 30 s.
-
-    Raises
-    ------
-    UserError
-        As in a process, or one of them died.
-    KeyboardInterrupt
-        As in the first process.
+    which is enough; a second one ends all. When one dies, the others get SIGTERM and 30 s. It raises UserError and
+    KeyboardInterrupt as a process does, and UserError if one of them died.
     """
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # what it warns of is told below
     count, started, failed = len(devices), None, None

@@ -38,18 +38,9 @@ Arrays = Callable[[], dict[str, np.ndarray]]  # waits for what is predicted: by 
 class TorchEngine(Engine):
     """A network on one or several PyTorch devices of this process.
 
-    A batch of predictions is split evenly over them; training takes one device a process.
-
-    Parameters
-    ----------
-    config : NetworkConfig
-    devices : sequence of torch.device
-    seed : int or None
-        Of the initial parameters; None leaves them 0: all are going to be assigned.
-    precision : {"float32", "tf32", "bf16"}
-        Of the network's matrix products on GPUs; everything else is float32.
-    processes : Processes
-        That train together.
+    A batch of predictions is split evenly over them; training takes one device a process. `seed` decides the initial
+    parameters; None leaves them 0: all are going to be assigned. `precision`, "float32", "tf32" or "bf16", is that of
+    the network's matrix products on GPUs; everything else is float32.
     """
 
     name = "torch"

@@ -12,21 +12,10 @@ from maskflownet.engine.torch.module import GraphModule
 def executor(graph: Graph, device: torch.device, precision: str) -> torch.nn.Module:
     """A network's graph as a module on a device, for prediction and training.
 
-    Parameters
-    ----------
-    graph : Graph
-        Of kind "network".
-    device : torch.device
-    precision : {"float32", "tf32", "bf16"}
-        It is called, and differentiated, within `computing` of the same precision.
-
-    Returns
-    -------
-    torch.nn.Module
-        Two images (N, 3, H, W) float32 -> list of five flows and the mask, as the graph has them.
-        ``named_parameters()`` are float32 under the names of the `.params` file; whatever else
-        depends on them is made anew in ``parameters_changed()``, if there is such a method, in
-        place where a captured CUDA graph reads it.
+    It is called, and differentiated, within `computing` of the same precision: two images (N, 3, H, W) float32 -> five
+    flows and the mask, as the graph has them. ``named_parameters()`` are float32 under the names of the `.params` file.
+    Whatever else depends on them is made anew in ``parameters_changed()``, if there is such a method, in place where a
+    captured CUDA graph reads it.
     """
     try:
         if precision != "float32" and triton_runs(device):

@@ -203,25 +203,13 @@ def convolve_into(
     flip: bool = False,
     precision: str = "tf32",
 ) -> Tensor:
-    """Write a 3x3 convolution, padded by its dilation, into `y`.
+    """Write a 3x3 convolution of a map `x` (N, C, H, W), padded by its dilation, into a map `y`.
 
-    Parameters
-    ----------
-    x : map (N, C, H, W)
-        float32 is converted to the type of the weight.
-    weight : (9, K, C)
-        float32 or bfloat16, any strides; taps row by row.
-    y : map (N, K, H / stride, W / stride)
-    bias : (K,), float32, optional
-    slope : float, optional
-        Of the LeakyReLU at the end; with `gate`, of the LeakyReLU that gave the gate.
-    gate : map like `y`, optional
-        Multiply by the derivative of the LeakyReLU whose output this is, instead of applying it.
-    flip : bool
-        Use the taps in the opposite order: the gradient of a convolution is one with flipped taps
-        and transposed weights.
-    precision : {"tf32", "ieee"}
-        Of float32 products.
+    The weight is (9, K, C), float32 or bfloat16, of any strides, taps row by row; float32 of `x` is converted to its
+    type. The bias is (K,) float32. `slope` is that of the LeakyReLU at the end; with `gate`, a map like `y`, of the
+    LeakyReLU whose output the gate is, and the result is multiplied by its derivative. `flip` takes the taps in the
+    opposite order: the gradient of a convolution is one with flipped taps and transposed weights. `precision`, "tf32"
+    or "ieee", is that of float32 products.
     """
     n, inputs, height, width = x.shape
     outputs, out_height, out_width = y.shape[1:]
