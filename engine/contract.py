@@ -366,17 +366,16 @@ class Engine(ABC):
         sizing: Sizing | None = None,
         mask: bool = True,
         warped: bool = True,
-    ) -> Callable[[], Prediction]:
-        """Begin to predict N pairs (N, H, W, 3) uint8, RGB; the function waits for it, and is called once."""
+        drawing: Drawing | None = None,
+    ) -> Callable[[], Prediction | Drawn]:
+        """Begin to predict N pairs (N, H, W, 3) uint8, RGB; the function waits for it, and is called once.
+
+        With a drawing only what it asks for leaves the device, as Drawn.
+        """
 
     def predict(self, image_1, image_2, sizing: Sizing | None = None, mask=True, warped=True) -> Prediction:
         """As `submit`, at once."""
         return self.submit(image_1, image_2, sizing, mask, warped)()
-
-    def submit_drawn(self, image_1, image_2, sizing, mask: bool, warped: bool, drawing: Drawing) -> Callable[[], Drawn]:
-        """As `submit`; only what is asked for leaves the device."""
-        prediction = self.submit(image_1, image_2, sizing, mask, warped)
-        return lambda: draw(prediction(), drawing)
 
     @abstractmethod
     def training(self, settings: TrainingSettings) -> Training:

@@ -116,7 +116,7 @@ class Predictor:
     def _submit(self, confidence: bool, drawing: Drawing | None = None):
         if confidence:
             return partial(submit_both_ways, self.engine, drawing=drawing)
-        return partial(self.engine.submit_drawn, drawing=drawing) if drawing else self.engine.submit
+        return partial(self.engine.submit, drawing=drawing)
 
 
 def load(

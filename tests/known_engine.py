@@ -5,7 +5,7 @@ from importlib import import_module
 import numpy as np
 import pytest
 from maskflownet.checkpoints.checkpoint import Checkpoint
-from maskflownet.engine.contract import Engine, Prediction, Sizing
+from maskflownet.engine.contract import Engine, Prediction, Sizing, draw
 from maskflownet.engine.load import load_into
 from maskflownet.inference.validation import Results, ValidationOptions, validate
 from maskflownet.settings.configs import load_network_config
@@ -39,11 +39,12 @@ class KnownEngine(Engine):
 
     assign = training = rebuild
 
-    def submit(self, image_1, image_2, sizing=None, mask=True, warped=True):
+    def submit(self, image_1, image_2, sizing=None, mask=True, warped=True, drawing=None):
         self.calls.append((image_1.shape, sizing))
         self.asked.append((mask, warped))
         flow = np.stack([self.rule(*pair) for pair in zip(image_1, image_2)]).astype(np.float32)
-        return lambda: Prediction(flow, np.full_like(flow[..., :1], 0.5) if mask else None, None)
+        prediction = Prediction(flow, np.full_like(flow[..., :1], 0.5) if mask else None, None)
+        return lambda: prediction if drawing is None else draw(prediction, drawing)
 
 
 def validated(engine, sets, unions=None, skipped=None, watcher=None, **options) -> Results:

@@ -1,6 +1,5 @@
 """The engine that executes and trains the networks with MXNet, on one or several contexts."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,6 +18,7 @@ from maskflownet.engine.contract import (
     TrainingSettings,
     check_state,
     device_ids,
+    draw,
     shares,
 )
 from maskflownet.errors import UserError
@@ -115,14 +115,14 @@ class MXNetEngine(Engine):
     def parameters(self) -> dict[str, np.ndarray]:
         return {name: parameter.list_data()[0].asnumpy() for name, parameter in self._structural_parameters().items()}
 
-    def submit(self, image_1, image_2, sizing=None, mask=True, warped=True) -> Callable[[], Prediction]:
+    def submit(self, image_1, image_2, sizing=None, mask=True, warped=True, drawing=None):
         try:
             prediction = self._predict(image_1, image_2, sizing or Sizing(), mask, warped)
         except mx.MXNetError as error:
             height, width = image_1.shape[1:3]
             reason = str(error).strip().splitlines()[-1].strip()
             raise UserError(f"MXNet cannot predict {len(image_1)} pairs of {height}x{width}: {reason}") from error
-        return lambda: prediction
+        return lambda: prediction if drawing is None else draw(prediction, drawing)
 
     def _predict(self, image_1, image_2, sizing, mask, warped) -> Prediction:
         parts = []

@@ -92,20 +92,12 @@ class TorchEngine(Engine):
             name: parameter.detach().cpu().numpy().copy() for name, parameter in self.networks[0].named_parameters()
         }
 
-    def submit(self, image_1, image_2, sizing=None, mask=True, warped=True) -> Callable[[], Prediction]:
-        arrays = self._submit(image_1, image_2, sizing, mask, warped, None)
-        return lambda: Prediction(**dict.fromkeys(Prediction._fields) | arrays())
-
-    def submit_drawn(self, image_1, image_2, sizing, mask, warped, drawing) -> Callable[[], Drawn]:
-        arrays = self._submit(image_1, image_2, sizing, mask, warped, drawing)
-        return lambda: Drawn(**dict.fromkeys(Drawn._fields) | arrays())
-
-    def _submit(self, image_1, image_2, sizing, *wanted) -> Arrays:
+    def submit(self, image_1, image_2, sizing=None, mask=True, warped=True, drawing=None):
         if not self._runners:
             self._runners = [self._runner(network) for network in self.networks]
         if self._changed:
             self._tell_networks()
-        wanted = (sizing or Sizing(), *wanted)
+        wanted = (sizing or Sizing(), mask, warped, drawing)
         parts = shares(len(image_1), self.devices)
 
         def submit_parts() -> list[Arrays]:
@@ -113,11 +105,12 @@ class TorchEngine(Engine):
 
         submitted = self._with_memory(image_1.shape, submit_parts)
 
-        def result() -> dict[str, np.ndarray]:
+        def result() -> Prediction | Drawn:
             first, *others = self._with_memory(image_1.shape, lambda: [arrays() for arrays in submitted])
-            if not others:
-                return first
-            return {name: np.concatenate([first[name], *(other[name] for other in others)]) for name in first}
+            if others:
+                first = {name: np.concatenate([first[name], *(other[name] for other in others)]) for name in first}
+            kind = Prediction if drawing is None else Drawn
+            return kind(**dict.fromkeys(kind._fields) | first)
 
         return result
 

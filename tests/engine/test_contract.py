@@ -129,7 +129,7 @@ def test_outputs_that_are_not_asked_for_are_absent(engine_of, kind):
 def test_a_flow_is_drawn_where_it_is(engine_of, kind, drawing):
     engine, images = engine_of(kind), images_of(2, 70, 100)
     for _ in range(REPEATS):
-        drawn = engine.submit_drawn(*images, None, True, False, drawing)()
+        drawn = engine.submit(*images, None, True, False, drawing)()
         flow, mask, _ = engine.predict(*images, warped=False)
         assert_allclose(drawn.mask, mask, rtol=0, atol=1e-4)
         assert_allclose(drawn.largest, np.hypot(flow[..., 0], flow[..., 1]).max((1, 2)), rtol=0, atol=1e-4)

@@ -64,8 +64,8 @@ def test_a_batch_that_nobody_asked_for_is_halved_until_it_fits(asked):
     class Small(KnownEngine):
         batch_pixels = 8 * 64 * 80
 
-        def submit(self, image_1, *others):
-            result = super().submit(image_1, *others)
+        def submit(self, image_1, *others, **options):
+            result = super().submit(image_1, *others, **options)
             if len(image_1) > 2:
                 raise OutOfMemory("too little memory")
             return result
