@@ -33,9 +33,7 @@ def parse(arguments):
     parser = cli.Parser(description=__doc__)
     add = parser.add_argument
     cli.add_config(parser)
-    data = (
-        "dataset config: a name in config_folder/ or a path (default chairs.yaml; with --valid: all sets with a root)"
-    )
+    data = "dataset config: a name in config_folder/ or a path (default chairs; with --valid: all sets with a root)"
     add("--dataset_cfg", metavar="DATASET_CONFIG", help=data)
     cli.add_devices(parser)
     cli.add_checkpoint(parser, "; training goes on where it stopped")

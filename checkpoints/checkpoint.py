@@ -156,9 +156,7 @@ def _without_record(path: Path, network: str, found: Parameters, colour: str | N
     """What a file without record is taken for, and what the user should know of that."""
     record, facts = released_record(path, network), [found.note] if found.note else []
     if record is not None:
-        facts.append(
-            "by its name it was trained on {trained on}, published end-point error: {published}".format(**record.data)
-        )
+        facts.append("by its name trained on {trained on}, published end-point error {published}".format(**record.data))
     elif network == "MaskFlownet":
         facts.append("it is taken for one of the authors' (pyramid: released)")
     record = record or Record(network, "released", found.colour, found=False)
@@ -196,9 +194,7 @@ def check_multiplier(checkpoint: Checkpoint, config: NetworkConfig) -> None:
     """Refuse a checkpoint whose record has another flow_multiplier than the config."""
     trained, wanted = checkpoint.record.flow_multiplier, config.network.flow_multiplier
     if checkpoint.record.found and trained != wanted:
-        raise UserError(
-            f"{checkpoint.path} was trained with flow_multiplier {trained}, but {config.path} says {wanted}"
-        )
+        raise UserError(f"{checkpoint.path} was trained with flow_multiplier {trained}, {config.path} says {wanted}")
 
 
 def save_checkpoint(path, parameters: dict, record: Record, dtype="float32") -> None:

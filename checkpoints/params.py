@@ -178,9 +178,7 @@ def read_parameters(path) -> Parameters:
         arrays = {re.sub("^(arg|aux):", "", name): array for name, array in arrays.items()}
     head = {name[len(_MMFLOW_HEAD) :]: array for name, array in arrays.items() if name.startswith(_MMFLOW_HEAD)}
     if head:
-        note = (
-            "mmflow's full network swaps the axes of the flow and the mask's scale before its second stage: only its "
-        )
+        note = "mmflow's full network swaps the flow's axes and the mask's scale before its second stage: only its "
         return Parameters(_of_mmflow(head), None, "BGR", f"{note}{_MMFLOW_HEAD} part, a MaskFlownet_S, is taken")
     if any(name.startswith("encoder.layers.") for name in arrays):
         return Parameters(_of_mmflow(arrays), None, "BGR", "it is mmflow's MaskFlowNetS")
@@ -211,9 +209,7 @@ def _import_torch(path):
 def _read_torch(path) -> dict[str, np.ndarray]:
     torch = _import_torch(path)
     if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6):
-        raise UserError(
-            f"{path} could run code in PyTorch before 2.6 (CVE-2025-32434), and this is {torch.__version__}"
-        )
+        raise UserError(f"{path} could run code in PyTorch before 2.6 (CVE-2025-32434), this is {torch.__version__}")
     try:
         with warnings.catch_warnings():  # of pickles that are refused anyway
             warnings.simplefilter("ignore")

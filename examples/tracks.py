@@ -22,9 +22,8 @@ def tracks(predictor, frames, every):
     predictions = predictor.stream(pairwise(frames), mask=False, warped=False, confidence=True)
     for frame, prediction in zip(islice(frames, 1, None), predictions):
         here = path[-1:]  # (1, N, 2)
-        flow, confidence = (
-            cv2.remap(field, here, None, cv2.INTER_LINEAR) for field in (prediction.flow, prediction.confidence)
-        )
+        fields = prediction.flow, prediction.confidence
+        flow, confidence = (cv2.remap(field, here, None, cv2.INTER_LINEAR) for field in fields)
         there = here + flow
         seen = (there >= 0).all(-1) & (there <= (width - 1, height - 1)).all(-1) & (confidence > 0.5)
         path = np.concatenate([path, there])[:, seen[0]]

@@ -88,9 +88,7 @@ class Folder(Frames):
         names = (name for name in os.listdir(self.folder) if _is_frame(name))
         self.paths = [self.folder / name for name in sorted(names, key=natural)]
         if len(self.paths) < 2:
-            raise UserError(
-                f"the folder {path} holds {len(self.paths)} pictures, two are needed{_sequence_below(path)}"
-            )
+            raise UserError(f"folder {path} holds {len(self.paths)} pictures, two are needed{_sequence_below(path)}")
         self.count = len(self.paths) - 1
         self._range = formats.sample_range(self._samples())
 
@@ -335,9 +333,8 @@ def writing(output: Output, source: Frames, rate: Fraction | None) -> Iterator[C
     else:
         numbers = chain(source.numbers, count(len(source.numbers) + 1))
         paths = (output.path_of(number, source.is_sequence) for number in numbers)
-        yield lambda results: in_threads(
-            (partial(_write_file, output, path, result) for path, result in zip(paths, results)), THREADS, THREADS + 1
-        )
+        write = partial(_write_file, output)
+        yield lambda results: in_threads(map(partial, repeat(write), paths, results), THREADS, THREADS + 1)
 
 
 def _write_frames(video, role: str, times: Iterable, results: Iterable[Drawn]) -> Generator:

@@ -258,9 +258,7 @@ def _submission(predictor, part: Part, checkpoint: str, flows: Path, workers: in
     with bar, closing(samples):  # closing them ends the workers
         for file, prediction in zip(files, predictor.stream(pairs, mask=False, warped=False)):
             if not np.isfinite(prediction.flow).all():
-                raise UserError(
-                    f"the network predicts values that are no numbers for {file}: the checkpoint is unusable"
-                )
+                raise UserError(f"the network predicts what is no number for {file}: the checkpoint is unusable")
             file.parent.mkdir(parents=True, exist_ok=True)
             write_flow(file, prediction.flow)
             bar.update()

@@ -211,9 +211,7 @@ def check_header(path: PathLike, data: bytes) -> None:
         return  # OpenCV knows more formats, and refuses what is no picture
     check_pixels(path, pixels)
     if moves:
-        raise UserError(
-            f"cannot read {path} as a picture: it is an animation; convert it to GIF, MP4 or single pictures"
-        )
+        raise UserError(f"cannot read {path} as a picture: it is an animation; convert it to GIF, MP4 or pictures")
 
 
 def _png_chunks(path: PathLike, data: bytes) -> list[bytes | memoryview]:

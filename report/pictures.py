@@ -184,9 +184,8 @@ def draw_strip(pair: Labelled, measured: Measured, caption: str) -> np.ndarray:
     draw, font = ImageDraw.Draw(strip), ImageFont.load_default(TEXT)
     for i, (name, picture) in enumerate(pictures.items()):
         left = i * (width + GAP)
-        strip.paste(
-            Image.fromarray(picture).convert("RGB").resize((width, height), Image.Resampling.NEAREST), (left, ROW)
-        )
+        large = Image.fromarray(picture).convert("RGB").resize((width, height), Image.Resampling.NEAREST)
+        strip.paste(large, (left, ROW))
         title = f"error, yellow: {ERROR_TICKS[-1]} px" if name == "error" else TITLES[name].lower()
         draw.text((left + 2, ROW // 2), title, INK, font, anchor="lm")
     middle = height + ROW + ROW // 2

@@ -95,15 +95,11 @@ MEASURES = {
     "unmatched": Measure("Unmatched", "px", "Mean error of the pixels that are occluded there."),
     "epe_noc": Measure("EPE noc", "px", "Mean error of the pixels that both images show."),
     "fl_noc": Measure("Fl noc", "%", "Share of outliers among these."),
-    "consistent": Measure(
-        "Consistent", "%", "Share of the pixels that the flow of the opposite direction leads back.", low_is_worse=True
-    ),
+    "consistent": Measure("Consistent", "%", "Share of pixels that the opposite flow leads back.", low_is_worse=True),
     "epe_consistent": Measure("EPE cons.", "px", "Mean error of the consistent pixels."),
     "epe_inconsistent": Measure("EPE incons.", "px", "Mean error of the inconsistent pixels."),
     "occluded": Measure("Occluded", "%", "Share of the pixels that are occluded in image 2."),
-    "ause_confidence": Measure(
-        "AUSE conf.", "", "Sparsification error of the confidence: 0 = it orders as the error does."
-    ),
+    "ause_confidence": Measure("AUSE conf.", "", "Sparsification error of the confidence: 0 = it orders as errors do."),
     "ause_mask": Measure("AUSE mask", "", "The same of the learned mask."),
     "ap_confidence": Measure(
         "AP conf.", "", "Average precision with which low confidence finds occluded pixels.", low_is_worse=True

@@ -179,10 +179,8 @@ def add_devices(parser: argparse.ArgumentParser) -> None:
 
 
 def add_sizing(parser: argparse.ArgumentParser) -> None:
-    size = (
-        "size in px at which the network sees the images, multiples of 64 (default: the next ones); the output keeps "
-    )
-    parser.add_argument("--resize", type=height_width, metavar="H,W", help=size + "the images' size")
+    size = "size in px at which the network sees the images, multiples of 64 (default: the next); outputs keep theirs"
+    parser.add_argument("--resize", type=height_width, metavar="H,W", help=size)
     parser.add_argument("--pad", action="store_true", help="repeat the edges up to multiples of 64, do not scale")
 
 
@@ -212,8 +210,6 @@ def add_training(parser: argparse.ArgumentParser) -> None:
         "synthetic scenes; may be repeated; without it MASKFLOWNET_NAME in the environment or NAME in paths.yaml"
     )
     add("--data_root", action="append", default=[], metavar="NAME=DIR", help=root)
-    workers = (
-        f"processes that read data ahead, 0: the program itself reads (default: {READERS} per GPU, as cores allow)"
-    )
+    workers = f"processes that read data ahead, 0: the program reads (default: {READERS} per GPU, as cores allow)"
     add("--workers", type=whole_number, metavar="N", help=workers)
     add_output_root(parser)

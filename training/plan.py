@@ -37,18 +37,9 @@ class Options:
     @classmethod
     def of_arguments(cls, args, **others) -> "Options":
         """The options of a program's arguments as `maskflownet.settings.cli` adds them."""
-        return cls(
-            seed=args.seed,
-            debug=args.debug,
-            shard=args.shard,
-            readers=readers_of(args),
-            skip_damaged=args.skip_damaged,
-            scale=args.scale,
-            roots=Roots(parse_roots(args.data_root)),
-            weights=args.output_root / "weights",
-            logs=args.output_root / "logs",
-            **others,
-        )
+        same = {name: getattr(args, name) for name in ("seed", "debug", "shard", "skip_damaged", "scale")}
+        folders = {name: args.output_root / name for name in ("weights", "logs")}
+        return cls(**same, **folders, readers=readers_of(args), roots=Roots(parse_roots(args.data_root)), **others)
 
 
 def scaled(steps: int, scale: float) -> int:
@@ -101,9 +92,7 @@ def start_of(
     record, path, network = checkpoint.record, checkpoint.path, config.network.class_
     new_run = "--clear_steps starts a new run from it"
     if record.network != network:
-        raise UserError(
-            f"{path} is of {record.network}, not of {network}: give --clear_steps to start a new run from it"
-        )
+        raise UserError(f"{path} is of {record.network}, not {network}: give --clear_steps to start a new run from it")
     if options.seed not in {None, record.seed}:
         raise UserError(f"{path} was trained with seed {record.seed}: a resumed run keeps its seed")
     if not record.found or not record.step:

@@ -40,9 +40,7 @@ def read_state(checkpoint) -> dict[str, np.ndarray]:
         raise UserError(f"{checkpoint} cannot be resumed: the optimiser's state {path.name} is not beside it {new_run}")
     state = read_params(path)
     if record and record.state_sha256 and record.state_sha256 != sha256(path.read_bytes()):
-        raise UserError(
-            f"{checkpoint} cannot be resumed: {path.name} is damaged, its sha256 sum is not the record's {new_run}"
-        )
+        raise UserError(f"{checkpoint} cannot be resumed: {path.name} is damaged, its sha256 sum is another {new_run}")
     return state
 
 
