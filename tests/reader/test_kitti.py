@@ -13,22 +13,16 @@ def root(tmp_path_factory):
     return trees.make_kitti(tmp_path_factory.mktemp("kitti"), {2012: 194, 2015: 200}, test=3)
 
 
-@pytest.mark.parametrize(("year", "count", "val"), [(2012, 194, 39), (2015, 200, 40)])
-def test_yields_194_and_200(root, year, count, val):
+@pytest.mark.parametrize(("year", "count", "val"), [(2012, 194, (39, 0, 190, 3684)), (2015, 200, (40, 10, 199, 3594))])
+def test_yields_194_and_200_with_the_documented_validation_pairs(root, year, count, val):
     numbers = {
         split: [int(pair.name.split("/")[1]) for pair in Kitti(root, split, (year,)).pairs]
         for split in ("train", "val", "all")
     }
     assert numbers["all"] == list(range(count))
-    assert len(numbers["val"]) == val
     assert tuple(numbers["val"]) == VAL[year]
+    assert (len(VAL[year]), VAL[year][0], VAL[year][-1], sum(VAL[year])) == val
     assert sorted(numbers["train"] + numbers["val"]) == numbers["all"]
-
-
-def test_the_documented_validation_pairs():
-    assert [len(VAL[2012]), sum(VAL[2012])] == [39, 3684]
-    assert [len(VAL[2015]), sum(VAL[2015])] == [40, 3594]
-    assert (VAL[2012][0], VAL[2012][-1], VAL[2015][0], VAL[2015][-1]) == (0, 190, 10, 199)
 
 
 @pytest.mark.parametrize("year", [2012, 2015])
