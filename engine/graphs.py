@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 from maskflownet.engine.symbol import Graph, parse_graph
 from maskflownet.errors import UserError
+from maskflownet.network import import_mxnet
 from maskflownet.network.architecture import LOSS_WEIGHTS, NETWORKS, PYRAMIDS, STRIDES
 from maskflownet.settings.folders import PACKAGE
 
@@ -100,10 +101,7 @@ def graph_of(kind: str, **settings) -> Graph:
         text = graph_text(kind, **settings)
     except UserError as reason:
         missing = "is of another state of network/" if path.is_file() else "does not exist"
-        raise UserError(
-            f"the graph {path} {missing}, and {reason}: where MXNet is installed, `python -m "
-            "maskflownet.tools.export_graphs CONFIG DATASET_CONFIG` writes those of these configs, to be copied here"
-        ) from reason
+        raise UserError(f"the graph {path} {missing}, and {reason}") from reason
     return parse_graph(text)
 
 
@@ -131,10 +129,10 @@ def graph_text(kind: str, **settings) -> str:
 
 def _import_blocks() -> SimpleNamespace:
     """MXNet and the blocks of `network/`."""
-    try:
-        from maskflownet.network import augmentation, compat, losses, maskflownet  # noqa: PLC0415 - need MXNet
-    except (ImportError, OSError) as reason:  # OSError: a library that it needs is missing
-        raise UserError(f"graphs are traced with MXNet, which cannot be imported ({reason})") from reason
+    command = "`python -m maskflownet.tools.export_graphs CONFIG DATASET_CONFIG`"
+    import_mxnet(f"copy here what {command} writes where it is installed")
+    from maskflownet.network import augmentation, compat, losses, maskflownet  # noqa: PLC0415 - need MXNet
+
     return SimpleNamespace(**{k: v for m in (augmentation, compat, losses, maskflownet) for k, v in vars(m).items()})
 
 

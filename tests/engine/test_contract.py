@@ -313,13 +313,17 @@ def test_the_network_sees_the_next_multiples_of_64(size, network):
     assert Sizing().network_size(*size) == network
 
 
-@pytest.mark.parametrize("resize", [(100, 128), (64, 0), (63, 64), (-64, 64)])
-def test_other_sizes_are_refused(resize):
-    with pytest.raises(UserError, match="must be multiples of 64"):
-        Sizing(resize=resize)
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        *(({"resize": size}, "must be multiples of 64") for size in ((100, 128), (64, 0), (63, 64), (-64, 64))),
+        ({"resize": (64, 64), "pad": True}, "exclude each other"),
+    ],
+)
+def test_other_sizes_are_refused(settings, said):
+    with pytest.raises(UserError, match=said):
+        Sizing(**settings)
 
 
 def test_padding_is_symmetric():
     assert Sizing(pad=True).padding(101, 128) == (13, 14, 0, 0)
-    with pytest.raises(UserError, match="exclude each other"):
-        Sizing((64, 64), pad=True)

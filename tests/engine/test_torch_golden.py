@@ -1,4 +1,4 @@
-"""The torch engine's graphs against the golden files: outputs, losses, gradients."""
+"""The torch engine's graphs against the golden files: paper pyramid, losses, gradients (predictions: test_contract.py)."""
 
 # ruff: noqa: E402 - nothing of PyTorch is imported where the tests are skipped
 
@@ -8,7 +8,6 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from maskflownet.engine.graphs import graph_of
-from maskflownet.engine.torch.fused.cpu import CPUNetwork
 from maskflownet.engine.torch.module import GraphModule
 
 from tests.golden_values import BOUND, relative_error
@@ -17,9 +16,9 @@ NETWORKS = ("MaskFlownet_S", "MaskFlownet")
 HEAD = "MaskFlownet_S."
 
 
-def module_of(golden, network, pyramid="released", kind=GraphModule):
+def module_of(golden, network, pyramid="released"):
     """The network with the golden parameters; the head of the full one frozen."""
-    module = kind(graph_of("network", network=network, pyramid=pyramid))
+    module = GraphModule(graph_of("network", network=network, pyramid=pyramid))
     arrays = golden.parameters(network)
     module.load_state_dict({name: torch.tensor(array) for name, array in arrays.items()})
     for name, parameter in module.named_parameters():
@@ -40,20 +39,11 @@ def images(golden):
     return [image - mean for image in images]
 
 
-def check(golden, file, entry, value, by="GraphModule"):
+def check(golden, file, entry, value):
     """Compare, under a name of its own in the table of golden errors."""
     error = relative_error(value.detach(), golden.arrays(file)[entry])
-    golden.errors[f"torch, {by}: {file}/{entry}"] = error
+    golden.errors[f"torch, GraphModule: {file}/{entry}"] = error
     assert error < BOUND, f"{file}/{entry} is off by {error:.1e} of its largest value"
-
-
-@pytest.mark.parametrize("kind", [GraphModule, CPUNetwork])
-@pytest.mark.parametrize("network", NETWORKS)
-@torch.no_grad()
-def test_golden_torch_predictions_and_mask(golden, images, network, kind):
-    names = (*(f"prediction{i}" for i in range(5)), "mask")
-    for name, result in zip(names, module_of(golden, network, kind=kind)(*images), strict=True):
-        check(golden, network, name, result, kind.__name__)
 
 
 @torch.no_grad()
