@@ -112,11 +112,8 @@ def main(arguments):
                 wall, _ = timed(shlex.split(args.peer.format(input=paths[0], output=folder)))
                 print(f"peer: {rate(wall, source.count)}", flush=True)
         for part, seconds in parts(args, paths, output):
-            share = 100 * seconds * source.count / inside
-            print(
-                f"{part}: {1000 * seconds:.1f} ms a pair, {1 / seconds:.0f} pairs/s, {share:.0f} % of the time",
-                flush=True,
-            )
+            share = f"{100 * seconds * source.count / inside:.0f} % of the time"
+            print(f"{part}: {1000 * seconds:.1f} ms a pair, {1 / seconds:.0f} pairs/s, {share}", flush=True)
 
 
 if __name__ == "__main__":

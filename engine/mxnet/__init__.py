@@ -1,7 +1,6 @@
 """The engine that executes and trains the networks with MXNet, on one or several contexts."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -206,7 +205,14 @@ class MXNetTraining(Training):
             mx.autograd.backward(losses)
             self.trainer.set_learning_rate(learning_rate)
             self.trainer.step(count * processes.world_size)  # divides the summed gradients by the samples
-        return Losses(partial(_report, self._failed, loss, epe))
+        failed = self._failed
+
+        def read() -> tuple[float, float]:
+            if failed is not None:
+                raise failed
+            return loss, epe
+
+        return Losses(read)
 
     def _prepare(self, batch, draws: Draws | None, part: slice, context):
         """One device's share: two centred images (n, 3, H, W), label (n, 2, H, W) (y, x), mask."""
@@ -240,12 +246,6 @@ class MXNetTraining(Training):
             for index, name in enumerate(self.trained):
                 updater.states[index] = tuple(nd.array(state[f"{kind}.{name}"], context) for kind in ("mean", "var"))
                 updater.states_synced[index] = True
-
-
-def _report(failed: NotFinite | None, loss: float, epe: float) -> tuple[float, float]:
-    if failed is not None:
-        raise failed
-    return loss, epe
 
 
 def channels_first(x):

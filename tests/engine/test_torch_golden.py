@@ -1,4 +1,4 @@
-"""The torch engine's graphs against the golden files: paper pyramid, losses, gradients (predictions: test_contract.py)."""
+"""The torch engine's graphs against the golden files; of predictions only the paper pyramid, see test_contract.py."""
 
 # ruff: noqa: E402 - nothing of PyTorch is imported where the tests are skipped
 
