@@ -157,7 +157,7 @@ def test_upsamplings_of_a_graph(kind, settings, count, device, close):
         inputs += [torch.randn(1, 2, 64 // stride, 64 // stride) for stride in STRIDES]
         inputs = [x.to(device) for x in inputs]
         found = GraphModule(fused, operators).to(device)(*inputs)
-        close(found[0], GraphModule(graph).to(device)(*inputs)[0], 1e-6)
+        close(found[0], GraphModule(graph).to(device)(*inputs)[0], 1e-5)
     # A kernel that is no triangle is left alone.
     steeper = [replace(n, attrs={"scalar": 2.0}) if n.op == "_rminus_scalar" else n for n in graph.nodes]
     assert not any(
