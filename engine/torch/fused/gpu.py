@@ -78,7 +78,10 @@ class GPUNetwork(GraphModule):
 
 
 class PackedOperator(ABC):
-    """An operator with tensors that are derived from its parameters."""
+    """An operator with tensors that are derived from its parameters.
+
+    Subclasses allocate and write them.
+    """
 
     def __init__(self):
         self._parameters: list[Tensor] | None = None
@@ -98,14 +101,17 @@ class PackedOperator(ABC):
             return
         # What inference mode makes could not be written to in training.
         with torch.inference_mode(False), torch.no_grad():
-            made = self._derive(self._parameters)
-            for old, new in zip(self._derived, made):
-                old.copy_(new)
-            self._derived = self._derived or made
+            if not self._derived:
+                self._derived = self._allocate(self._parameters)
+            self._derive(self._parameters, self._derived)
 
     @abstractmethod
-    def _derive(self, parameters: list[Tensor]) -> list[Tensor]:
-        """New tensors, no views of the parameters."""
+    def _allocate(self, parameters: list[Tensor]) -> list[Tensor]:
+        """Memory for the derived tensors."""
+
+    @abstractmethod
+    def _derive(self, parameters: list[Tensor], derived: list[Tensor]) -> None:
+        """Write the derived tensors."""
 
 
 class ConvolutionOperator(PackedOperator):
@@ -125,11 +131,13 @@ class ConvolutionOperator(PackedOperator):
             return Convolution.apply(self.spec, packed, x, weight, bias)
         return convolve_map(self.spec, packed, x, bias)
 
-    def _derive(self, parameters):
+    def _allocate(self, parameters):
+        k, c = map(padded, parameters[0].shape[:2])
+        return [parameters[0].new_zeros((9, k, c), dtype=self.arithmetic.dtype)]
+
+    def _derive(self, parameters, derived):
         k, c = parameters[0].shape[:2]
-        packed = parameters[0].new_zeros((9, padded(k), padded(c)), dtype=self.arithmetic.dtype)
-        pack(parameters[0], packed[:, :k, :c])
-        return [packed]
+        pack(parameters[0], derived[0][:, :k, :c])
 
 
 class DeformableOperator(PackedOperator):
@@ -148,8 +156,11 @@ class DeformableOperator(PackedOperator):
             (weight,), _ = self.derived([weight])
         return deformable(x, offset, weight, bias, mask, residual, self.attrs["slope"], self.arithmetic.precision)
 
-    def _derive(self, parameters):
+    def _allocate(self, parameters):
         return [pack_weight(parameters[0], self.arithmetic.dtype)]
+
+    def _derive(self, parameters, derived):
+        derived[0].copy_(pack_weight(parameters[0], self.arithmetic.dtype))
 
 
 class DenseBlockOperator(PackedOperator):
@@ -219,8 +230,15 @@ class DenseBlockOperator(PackedOperator):
         results.update(zip(self.active, outputs))
         return tuple(results[i] for i in range(len(results)))
 
-    def _derive(self, parameters):
-        arrays, size = self._arrays(parameters), (9, self.spec.rows, self.spec.columns)
-        packed = parameters[0].new_zeros(size, dtype=self.arithmetic.dtype)
+    def _allocate(self, parameters):
+        spec, like = self.spec, parameters[0]
+        packed = like.new_zeros((9, spec.rows, spec.columns), dtype=self.arithmetic.dtype)
+        channels = (*spec.dense, *(head.channels for head in spec.heads))
+        return [packed, *(like.new_empty(count) for count in channels)]
+
+    def _derive(self, parameters, derived):
+        packed, *biases = derived
+        arrays = self._arrays(parameters)
         self.spec.pack(packed, arrays[::2])
-        return [packed, *(bias.clone() for bias in arrays[1::2])]
+        for bias, value in zip(biases, arrays[1::2]):
+            bias.copy_(value)
