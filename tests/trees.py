@@ -142,16 +142,6 @@ def make_things3d_full(
     return root
 
 
-def make_monkaa(root: Path, *arguments, **options) -> Path:
-    """Monkaa, as `make_things3d_full`."""
-    return make_things3d_full(root, *arguments, **options, name="scene_{number}_x2")
-
-
-def make_driving(root: Path, *arguments, **options) -> Path:
-    """Driving, as `make_things3d_full`."""
-    return make_things3d_full(root, *arguments, **options, name="15mm_focallength/scene_forwards/speed_{number}")
-
-
 def make_chairs2(root: Path, train: int = 4, val: int = 2, size: tuple[int, int] = SIZE) -> Path:
     """FlyingChairs2: pair k has the pictures 2 k and 2 k + 1, the label k, backward 10 + k; pair 0 occlusions."""
     writer = Writer(size)

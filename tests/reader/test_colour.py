@@ -59,22 +59,9 @@ def test_the_scale_is_that_of_flow_vis(flow):
         assert np.abs(colour - expected).max() <= 1
 
 
-@pytest.mark.parametrize(
-    ("uv", "strong", "weak"), [((5, 0), "R", "GB"), ((-5, 0), "GB", "R"), ((0, 5), "RG", "B"), ((0, -5), "B", "G")]
-)
-def test_directions(uv, strong, weak):
-    """Right is red, left cyan, down yellow, up violet: the wheel of Baker et al., figure 1."""
-    colour = dict(zip("RGB", flow_to_colour(np.full((1, 1, 2), uv, np.float32))[0, 0].tolist()))
-    assert min(colour[c] for c in strong) > 200
-    assert max(colour[c] for c in weak) < 60
-
-
-def test_rest_is_white():
+def test_rest_is_white_and_its_noise_nearly():
     assert (flow_to_colour(np.zeros((3, 4, 2), np.float32)) == 255).all()
     assert (flow_to_colour(np.zeros((3, 4, 2), np.float32), max_flow=10) == 255).all()
-
-
-def test_noise_at_rest_is_nearly_white():
     flow = np.random.default_rng(0).uniform(-0.3, 0.3, (30, 40, 2)).astype(np.float32)
     assert flow_to_colour(flow).min() > 140 and flow_to_colour(flow).mean() > 220
     assert colour_scale(0.2, 480, 640) == 1
@@ -82,15 +69,6 @@ def test_noise_at_rest_is_nearly_white():
     assert colour_scale(16.111, 480, 640) == 16.12
     assert usual_motion(np.array([[np.nan, 1], [3, 4]])) == 5
     assert usual_motion(np.empty((0, 2))) == 0
-
-
-def test_beyond_the_scale_is_darker():
-    flow = np.zeros((1, 3, 2), np.float32)
-    flow[0, :, 0] = (5, 10, 10.1)
-    half, full, beyond = flow_to_colour(flow, max_flow=10)[0].astype(int)
-    assert half.tolist() == [255, 127, 127]
-    assert full.tolist() == [255, 0, 0]
-    assert beyond.tolist() == [191, 0, 0]
 
 
 @pytest.mark.parametrize("shape", [(40, 50), (40, 50, 1)])

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 from maskflownet.errors import UserError
-from maskflownet.reader.files import atomic_path, check_file, natural, read_bytes, walk, write_bytes
+from maskflownet.reader.files import atomic_path, natural, walk, write_bytes
 
 
 def test_the_file_appears_at_the_end_only(tmp_path):
@@ -80,17 +80,6 @@ def test_a_temporary_has_no_temporary_of_its_own(tmp_path):
         write_bytes(outer, b"new")
         assert list(tmp_path.iterdir()) == [outer]
     assert (tmp_path / "out.png").read_bytes() == b"new"
-
-
-def test_what_cannot_be_read(tmp_path):
-    empty = tmp_path / "empty"
-    empty.touch()
-    with pytest.raises(UserError, match=f"cannot read {empty}: the file is empty"):
-        check_file(empty)
-    with pytest.raises(UserError, match="there is no such file"):
-        read_bytes(tmp_path / "missing")
-    with pytest.raises(UserError, match="it is a folder"):
-        read_bytes(tmp_path)
 
 
 def test_folders_that_are_left_out_are_named(tmp_path, monkeypatch):

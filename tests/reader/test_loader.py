@@ -239,8 +239,9 @@ def damaged(root, numbers, train=8):
 
 def test_smaller_than_the_crop_is_an_error_even_where_damage_is_skipped(chairs):
     for readers in (0, 1):
-        with pytest.raises(UserError, match="64x128 .* crop of 65x96"):
-            take([(chairs, 2)], 1, crop=(65, 96), skip_damaged=True, readers=readers)
+        for crop in ((65, 96), (48, 129)):
+            with pytest.raises(UserError, match="64x128 .* crop of {}x{}".format(*crop)):
+                take([(chairs, 2)], 1, crop=crop, skip_damaged=True, readers=readers)
 
 
 def test_empty_set_is_an_error(chairs):

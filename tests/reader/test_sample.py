@@ -4,7 +4,6 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from maskflownet.errors import UserError
 from maskflownet.reader.sample import (
     LEAST_WEIGHT,
     Sample,
@@ -49,15 +48,6 @@ def test_the_arrays_are_cut_alike():
     for part, array in zip(crop[:4], whole[:4]):
         np.testing.assert_array_equal(part, array[y : y + 8, x : x + 9])
     assert crop.name == "the/name"
-
-
-def test_a_sample_smaller_than_the_crop_is_an_error():
-    sample = make_sample(7, 9)
-    rng = np.random.default_rng(0)
-    np.testing.assert_array_equal(random_crop(sample, 7, 9, rng).img1, sample.img1)
-    for height, width in ((8, 9), (7, 10)):
-        with pytest.raises(UserError, match=rf"the/name is 7x9 .*{height}x{width}"):
-            random_crop(sample, height, width, rng)
 
 
 def test_a_flip_mirrors_everything_and_negates_u():

@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from maskflownet.reader.sintel import SPLIT_FILE, Sintel
+from maskflownet.reader.sintel import Sintel
 
 from tests import trees
 
@@ -18,15 +18,6 @@ def root(tmp_path_factory):
 
 def sequences(dataset):
     return Counter(pair.name.split("/")[1] for pair in dataset.pairs)
-
-
-def test_the_split_file_is_its_rule():
-    rule = []
-    for sequence in sorted(trees.SINTEL_FRAMES):
-        pairs = trees.SINTEL_FRAMES[sequence] - 1
-        rule += ["2" if sequence in VAL else "1"] * pairs
-    assert len(rule) == 1041
-    assert SPLIT_FILE.read_text() == "\n".join(rule) + "\n"
 
 
 @pytest.mark.parametrize("render", ["clean", "final"])

@@ -103,11 +103,8 @@ def test_absurd_numbers_are_refused_in_a_short_sentence(kind, text):
 
 def test_numbers_of_arguments():
     assert seed(str(2**63 - 1)) == 2**63 - 1
-    assert [frame_rate(text) for text in ("25", "29.97", "30000/1001")] == [
-        25,
-        Fraction("29.97"),
-        Fraction(30000, 1001),
-    ]
+    rates = [frame_rate(text) for text in ("25", "29.97", "30000/1001")]
+    assert rates == [25, Fraction("29.97"), Fraction(30000, 1001)]
     assert height_width("64,128") == (64, 128)
 
 

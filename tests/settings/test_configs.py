@@ -53,9 +53,6 @@ def test_shipped_network_configs(name):
     assert config.optimizer.wd == 0
     assert config.optimizer.learning_rate[-1][0] == NETWORK_CONFIGS[name] * 1000
     assert config.path.stem == name
-
-
-def test_values_of_one_schedule():
     expected = ((400_000, 1e-4), (600_000, 5e-5), (800_000, 2.5e-5), (1_000_000, 1.25e-5), (1_200_000, 6.25e-6))
     assert load_network_config("MaskFlownet_S").optimizer.learning_rate == expected
 
@@ -152,17 +149,12 @@ def test_a_wrong_base_is_one_sentence(tmp_path, base, message):
 
 
 def test_changes_and_defaults(tmp_path):
-    changes = {
-        "dataset": {"chairs": 3, "things3d": 2, "pairs": 1},
-        "batch_size": 6,
-        "target_shape": [384, 512],
-        "augmentation": None,
-        "passes": {"things3d": ["clean", "final"]},
-        "synthetic": {"textures": "photos", "scenes": {"max_objects": 4}},
-    }
-    config = load_data_config(
-        changed(tmp_path, remove=("validation", "validation_steps", "checkpoint_steps"), **changes)
-    )
+    path = changed(
+        tmp_path, remove=("validation", "validation_steps", "checkpoint_steps"), batch_size=6, augmentation=None,
+        dataset={"chairs": 3, "things3d": 2, "pairs": 1}, passes={"things3d": ["clean", "final"]},
+        synthetic={"textures": "photos", "scenes": {"max_objects": 4}}, target_shape=[384, 512],
+    )  # fmt: skip
+    config = load_data_config(path)
     assert config.augmentation is None and config.path == tmp_path / "own.yaml"
     assert (config.validation, config.validation_steps, config.checkpoint_steps) == ((), 2500, 5000)
     assert config.passes == {"things3d": ("clean", "final")}
@@ -193,13 +185,11 @@ def test_numbers_with_exponents_are_numbers(tmp_path):
         (GOOD.replace("class", "clas"), "unknown key network.clas, did you mean 'class'"),
         (GOOD.replace("MaskFlownet}", "Maskflownet}"), "network.class must be one of .*did you mean 'MaskFlownet'"),
         (GOOD.replace("class: MaskFlownet", ""), "key network.class is missing"),
-        (GOOD.split("\n", maxsplit=1)[0], "key optimizer is missing"),
         (GOOD.replace("2e1", "5"), "learning_rate needs growing steps, but 5 follows 10"),
         (GOOD.replace("2e1", "20.5"), "whole steps"),
         (GOOD.replace("[2e1, 5.0e-5]", "20"), r"\[last step, rate\] pairs"),
         (GOOD.replace("5.0e-5", "-1"), "above 0"),
         (GOOD.replace("5.0e-5", "true"), "learning_rate must be a list"),
-        (GOOD.replace("5.0e-5", "'1e-4'"), "learning_rate must be a list"),
         (GOOD.replace("class:", "mw: [1, 2], class:"), "network.mw must be a list of 5"),
         (GOOD.replace("class:", "pyramid: both, class:"), "pyramid must be one of paper, released, not 'both'"),
         (GOOD.replace("{learning", "{wd: heavy, learning"), "optimizer.wd must be a number, not 'heavy'"),
@@ -232,8 +222,6 @@ def test_mistakes_in_a_network_config(tmp_path, text, message):
 WRONG = [
     ({"batchsize": 8}, "unknown key batchsize, did you mean 'batch_size'"),
     ({"dataset": "chair"}, "dataset has no data set 'chair', did you mean 'chairs'"),
-    ({"dataset": {"sintel": 4, "kitty": 4}}, "dataset has no data set 'kitty', did you mean 'kitti'"),
-    ({"dataset": ["chairs"]}, "dataset must hold keys and values"),
     ({"dataset": {}}, "dataset must not be empty"),
     ({"dataset": {"chairs": 0}}, "dataset.chairs must be at least 1"),
     ({"dataset": {"chairs": 4, "sintel": 2}}, "batch_size is 8 but dataset adds up to 6"),
@@ -244,23 +232,14 @@ WRONG = [
     ({"target_shape": [320, 450]}, "target_shape must be multiples of 64"),
     ({"resize": [300, 512]}, "orig_shape is larger than resize"),
     ({"augmentation": None}, "without augmentation target_shape must be orig_shape"),
-    (
-        {"augmentation": None, "orig_shape": [384, 512], "target_shape": [384, 512], "echo": 2},
-        "echo repeats the very same step",
-    ),
+    ({"augmentation": None, "target_shape": [384, 512], "echo": 2}, "echo repeats the very same step"),
     ({"augmentation": 3}, "augmentation must hold keys and values"),
     ({"augmentation": {"rotations": 17}}, "unknown key augmentation.rotations, did you mean 'rotation'"),
     ({"augmentation": {"rotation": 17}}, "key augmentation.zoom is missing"),
-    ({"augmentation": {**dataclasses.asdict(FILM), "rotation": "17"}}, "rotation must be a number, not '17'"),
-    (
-        {"augmentation": {**dataclasses.asdict(FILM), "rotation": 91}},
-        "augmentation.rotation must be at most 90, not 91",
-    ),
+    ({"augmentation": {**dataclasses.asdict(FILM), "rotation": 91}}, "augmentation.rotation must be at most 90"),
     ({"augmentation": {**dataclasses.asdict(FILM), "zoom": [2, 1]}}, "augmentation.zoom is .*low exceeds its high"),
     ({"augmentation": {**dataclasses.asdict(FILM), "zoom": 1.0}}, r"augmentation.zoom must be a pair \[low, high\]"),
     ({"augmentation": {**dataclasses.asdict(FILM), "gain": [None, 1]}}, "augmentation.gain must be .* at least 0, not"),
-    ({"augmentation": {**dataclasses.asdict(FILM), "hue": -0.1}}, "augmentation.hue must be at least 0, not -0.1"),
-    ({"augmentation": {**dataclasses.asdict(FILM), "gamma": 0.5}}, "augmentation.gamma must be a pair"),
     ({"validation": "sintel"}, "validation must be a list, not 'sintel'"),
     ({"validation": ["sintle"]}, "validation .*'sintle', did you mean 'sintel'"),
     ({"validation": ["things3d"]}, "validation cannot have things3d"),
@@ -271,21 +250,14 @@ WRONG = [
     ({"passes": {"chairs": ["clean"]}}, "passes cannot name passes of chairs"),
     ({"passes": {"sintel": ["albedo"]}}, "passes of sintel must be one of clean, final, not 'albedo'"),
     ({"passes": {"sintel": ["clean", "clean"]}}, "passes.sintel names clean twice"),
-    ({"checkpoint_steps": None}, "checkpoint_steps must be a whole number"),
     ({"synthetic": {"length": 10**9}}, "synthetic.length must be at most 100000000, not 1000000000"),
     ({"synthetic": {"size": [8, 64]}}, "synthetic.size is at least 16 px a side"),
     ({"synthetic": {"scenes": {"motion_scale": 1e12}}}, "synthetic.scenes.motion_scale must be at most 1000"),
     ({"synthetic": {"seed": 1e30}}, "synthetic.seed must be at most"),
-    ({"batch_size": 1e30}, "batch_size must be at most 1000000000"),
     ({"orig_shape": [1e6, 64]}, r"orig_shape must be \[height, width\] in px"),
-    ({"synthetic": {"lenght": 3}}, "unknown key synthetic.lenght, did you mean 'length'"),
     ({"synthetic": {"scenes": {"fog": 0.1}}}, "unknown key synthetic.scenes.fog, did you mean 'fog_share'"),
     ({"synthetic": {"scenes": {"min_objects": 11}}}, "synthetic.scenes min_objects is 11, above max_objects"),
-    ({"synthetic": {"scenes": {"fog_share": 2}}}, "synthetic.scenes.fog_share must be at most 1"),
-    *(
-        ({key: ...}, f"the key {key} is missing")
-        for key in ("batch_size", "orig_shape", "target_shape", "augmentation")
-    ),
+    *(({key: ...}, f"key {key} is missing") for key in ("batch_size", "orig_shape", "target_shape", "augmentation")),
 ]
 
 

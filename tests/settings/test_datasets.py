@@ -148,9 +148,6 @@ def test_every_labelled_set(roots):
         "kitti.2015.all": ["kitti.2015.train", "kitti.2015.val"],
     }
     assert not found.skipped
-    clean = found.sets["sintel.training2.clean"]
-    sequences = {clean[i].name.split("/")[1] for i in (0, 60, 120, 170, 200, 224)}
-    assert sequences <= {"ambush_2", "ambush_6", "bamboo_2", "cave_4", "market_6", "temple_2"}
 
 
 def test_a_missing_root_is_an_error_of_training_and_skipped_in_validation(folders, monkeypatch, tmp_path):
@@ -176,35 +173,32 @@ def test_one_year_of_kitti(tmp_path, folders, monkeypatch):
         training_parts(load_data_config("kitti"), roots)
 
 
-def test_synthetic_needs_no_root_and_holds_its_validation_out(folders, monkeypatch, tmp_path):
-    roots = only(folders, monkeypatch, tmp_path)
+@pytest.fixture
+def synthetic():
     config = load_data_config("synthetic")
-    small = replace(config.synthetic, length=5, validation_length=3, size=(64, 64))
-    config = replace(config, synthetic=small)
+    return replace(config, synthetic=replace(config.synthetic, length=5, validation_length=3, size=(64, 64)))
+
+
+def test_synthetic_needs_no_root_and_holds_its_validation_out(synthetic, monkeypatch, tmp_path):
+    roots, config = only({}, monkeypatch, tmp_path), synthetic
     ((train, samples),) = training_parts(config, roots)
     val = validation_sets(config, roots, "MaskFlownet").sets["synthetic.val"]
     assert (len(train), len(val), samples) == (5, 3, 8)
     assert not set(listed(train)) & set(listed(val))
-    longer = replace(config, synthetic=replace(small, length=9))
+    longer = replace(config, synthetic=replace(config.synthetic, length=9))
     again = validation_sets(longer, roots, "MaskFlownet").sets["synthetic.val"]
     np.testing.assert_array_equal(val[1].img1, again[1].img1)
     assert train[0].img1.shape == (64, 64, 3)
 
 
-def test_the_pictures_of_synthetic_scenes_have_a_root_of_their_own(folders, monkeypatch, tmp_path):
-    roots = only(folders, monkeypatch, tmp_path)
-    config = load_data_config("synthetic")
-    small = replace(config.synthetic, length=1, validation_length=1, size=(64, 64))
-    config = replace(config, synthetic=small)
-    folder = tmp_path / "photographs"
-    folder.mkdir()
-    write_image(folder / "grey.png", np.full((80, 80, 3), 128, np.uint8))
-    (shipped,) = validation_sets(config, roots, "MaskFlownet").sets.values()
-    (own,) = validation_sets(config, Roots({"textures": folder}), "MaskFlownet").sets.values()
+def test_the_pictures_of_synthetic_scenes_have_a_root_of_their_own(synthetic, monkeypatch, tmp_path):
+    roots = only({}, monkeypatch, tmp_path)
+    write_image(tmp_path / "grey.png", np.full((80, 80, 3), 128, np.uint8))
+    (shipped,) = validation_sets(synthetic, roots, "MaskFlownet").sets.values()
+    (own,) = validation_sets(synthetic, Roots({"textures": tmp_path}), "MaskFlownet").sets.values()
     assert not np.array_equal(shipped[0].img1, own[0].img1)
-    missing = Roots({"textures": tmp_path / "none"})
     with pytest.raises(UserError, match="none"):
-        training_parts(config, missing)
+        training_parts(synthetic, Roots({"textures": tmp_path / "none"}))
 
 
 class Numbered(FlowDataset):
@@ -280,15 +274,10 @@ def test_command_line_before_environment_before_file(three, monkeypatch):
     monkeypatch.setenv("MASKFLOWNET_CHAIRS", str(three / "two"))
     assert find("chairs", {}, paths) == three / "two"
     assert find("chairs", {"chairs": str(three / "one")}, paths) == three / "one"
-
-
-@pytest.mark.parametrize("content", ["", "# nothing yet\n"])
-def test_nothing_said_is_none(three, monkeypatch, content):
-    paths = three / "paths.yaml"
-    paths.write_text(content)
-    assert find("kitti", {"chairs": str(three / "one")}, paths) is None
     monkeypatch.setenv("MASKFLOWNET_KITTI", "")
-    assert find("kitti", {}, paths) is None
+    for nothing in ("chairs: three\n", "", "# nothing yet\n"):
+        paths.write_text(nothing)
+        assert find("kitti", {"chairs": str(three / "one")}, paths) is None
 
 
 def test_home_and_absolute_folders_in_a_file(three, monkeypatch):
@@ -323,10 +312,7 @@ def test_a_root_that_does_not_exist_is_an_error_wherever_it_is_said(three, name,
         ("chairs: 3\n", "chairs"),
         (f"chairs: 0x{'f' * 5000}\n", "root 0xfff"),
         ("chairs:\n", "chairs"),
-        ("- chairs\n", "does not hold keys and values"),
-        ("chairs: [one\n", "is not valid YAML"),
         ("chairs: one\nchairs: two\n", "chairs stands twice"),
-        ("chairs: !!python/object/apply:os.getcwd []\n", "is not valid YAML"),
         ("[1, 2]: one\n", "is not valid YAML|no data set"),
     ],
 )
