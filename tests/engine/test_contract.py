@@ -273,23 +273,14 @@ def test_checkpoints_that_do_not_fit_are_refused(checkpoints, record, config, sa
         make("torch", replace(checkpoint, record=replace(checkpoint.record, **record)), config)
 
 
-@pytest.mark.parametrize("kind", ["mxnet", "torch.network"])
-def test_scaling_and_padding_come_back_to_image_pixels(kind):
-    engine = import_module(f"maskflownet.engine.{kind}")
-    x = np.arange(70.0 * 100, dtype=np.float32).reshape(1, 1, 70, 100)
-    x = (
-        import_module("torch").from_numpy(x)
-        if kind == "torch.network"
-        else import_module("maskflownet.network.compat").mx.nd.array(x)
-    )
-    fit, unfit = Sizing((128, 256)).fitting(70, 100, engine.pad, engine.resize)
-    assert fit(x).shape == (1, 1, 128, 256)
-    assert unfit(fit(x))[0].shape == (1, 1, 70, 100)
-    assert unfit(fit(x))[1] == (70 / 128, 100 / 256)
+def test_padding_is_symmetric_and_comes_back_to_image_pixels():
+    assert Sizing(pad=True).padding(101, 128) == (13, 14, 0, 0)
+    engine = import_module("maskflownet.engine.torch.network")
+    x = import_module("torch").arange(7000.0).reshape(1, 1, 70, 100)
     fit, unfit = Sizing(pad=True).fitting(70, 100, engine.pad, engine.resize)
     assert fit(x).shape == (1, 1, 128, 128)
     assert fit(x)[0, 0, 0, 0] == x[0, 0, 0, 0]
-    assert (unfit(fit(x))[0] == x).sum() == 70 * 100
+    assert (unfit(fit(x))[0] == x).all()
 
 
 @pytest.mark.parametrize(
@@ -323,7 +314,3 @@ def test_the_network_sees_the_next_multiples_of_64(size, network):
 def test_other_sizes_are_refused(settings, said):
     with pytest.raises(UserError, match=said):
         Sizing(**settings)
-
-
-def test_padding_is_symmetric():
-    assert Sizing(pad=True).padding(101, 128) == (13, 14, 0, 0)

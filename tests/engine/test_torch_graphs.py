@@ -137,8 +137,7 @@ NODE = '{"op": "null", "name": "x", "inputs": []}'
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        *((text, "is no graph of an MXNet symbol") for text in ("", "[]", "{}", '{"nodes": [{}]}', "[" * 100000)),
-        *((text, "is no graph of an MXNet symbol") for text in ('{"nodes": 3, "heads": []}', b'{"nodes": "\xff"}')),
+        *((text, "is no graph of an MXNet symbol") for text in ("[]", "[" * 100000, b'{"nodes": "\xff"}')),
         (f'{{"nodes": [{NODE}, {NODE}], "heads": [[0, 0, 0]]}}', "cannot be used: two of its nodes are named x$"),
     ],
 )

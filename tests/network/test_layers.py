@@ -58,29 +58,16 @@ def test_deformable_convolution_holds_the_edge_and_zeroes_outside():
     assert out.tolist() == pytest.approx([0, 2.5, 3.5, 4], abs=1e-5)
 
 
-@pytest.mark.parametrize("factor", [2, 4, 8])
-def test_golden_upsample(golden, factor):
+@pytest.mark.parametrize(
+    ("block", "inputs", "entry"),
+    [
+        *((Upsample(factor, 3), ["upsample_in"], f"upsample{factor}_out") for factor in (2, 4, 8)),
+        *((Correlation(md), ["correlation_a", "correlation_b"], f"correlation_md{md}") for md in (2, 4)),
+        *((Warp(clamp), ["deform_x", "deform_flow_yx"], f"warp{'_clamped' * clamp}_out") for clamp in (False, True)),
+        (None, ["deform_x", "deform_flow_yx"], "deform_out"),
+    ],
+)
+def test_golden_operators(golden, block, inputs, entry):
     values = golden.arrays("operators")
-    out = Upsample(factor, 3)(nd.array(values["upsample_in"]))
-    golden.check("operators", f"upsample{factor}_out", out)
-
-
-@pytest.mark.parametrize("radius", [2, 4])
-def test_golden_correlation(golden, radius):
-    values = golden.arrays("operators")
-    out = Correlation(radius)(*(nd.array(values[f"correlation_{x}"]) for x in "ab"))
-    golden.check("operators", f"correlation_md{radius}", out)
-
-
-def test_golden_deformable_convolution(golden):
-    values = golden.arrays("operators")
-    block = deformable(values["deform_weight"], values["deform_bias"])
-    out = block(nd.array(values["deform_x"]), nd.array(values["deform_flow_yx"]))
-    golden.check("operators", "deform_out", out)
-
-
-@pytest.mark.parametrize(("clamp", "entry"), [(False, "warp_out"), (True, "warp_clamped_out")])
-def test_golden_warp(golden, clamp, entry):
-    values = golden.arrays("operators")
-    out = Warp(clamp)(nd.array(values["deform_x"]), nd.array(values["deform_flow_yx"]))
-    golden.check("operators", entry, out)
+    block = block or deformable(values["deform_weight"], values["deform_bias"])
+    golden.check("operators", entry, block(*(nd.array(values[name]) for name in inputs)))

@@ -7,20 +7,20 @@ from maskflownet.network.compat import mx
 from maskflownet.network.losses import EndPointError, MultiscaleEPE
 
 nd = mx.nd
+PREDICTIONS = [f"prediction{level}" for level in range(5)]
 
 
-@pytest.mark.parametrize("q", [None, 0.4])
-def test_golden_multiscale_loss(golden, q):
+@pytest.mark.parametrize(
+    ("block", "names", "entry"),
+    [
+        *((MultiscaleEPE(q=q), ["label", "mask", *PREDICTIONS], f"multiscale_q{q}")
+          for q in (None, 0.4)),
+        (EndPointError(4), ["prediction4", "label", "mask"], "epe"),
+    ],
+)  # fmt: skip
+def test_golden_losses(golden, block, names, entry):
     values = golden.arrays("losses")
-    predictions = [nd.array(values[f"prediction{i}"]) for i in range(5)]
-    loss = MultiscaleEPE(q=q)(nd.array(values["label"]), nd.array(values["mask"]), *predictions)
-    golden.check("losses", f"multiscale_q{q}", loss)
-
-
-def test_golden_end_point_error(golden):
-    values = golden.arrays("losses")
-    arrays = (nd.array(values[name]) for name in ("prediction4", "label", "mask"))
-    golden.check("losses", "epe", EndPointError(4)(*arrays))
+    golden.check("losses", entry, block(*(nd.array(values[name]) for name in names)))
 
 
 def constant_inputs(offset, size=64):

@@ -26,7 +26,7 @@ SPECIAL = [
     {"deformation": 3, "rotation": 3, "zoom": 4},
     {"thin_share": 1},
 ]
-SIZE = (144, 192)
+SIZE = (140, 189)  # no whole tiles
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -70,17 +70,6 @@ def rendered(draws, textures, device):
 def warped(image, flow):
     y, x = np.mgrid[: flow.shape[0], : flow.shape[1]].astype(np.float32)
     return cv2.remap(image.astype(np.float32), x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR)
-
-
-@pytest.mark.parametrize("device", DEVICES)
-def test_shapes_types_and_devices(bundled, device):
-    bank = bundled.bank()
-    for size in ((64, 96), (70, 117)):  # whole tiles, and not
-        scenes = render(draw(bank, 0, [0, 1, 2], size), torch.as_tensor(bank.texels).to(device))
-        assert [tuple(v.shape) for v in scenes] == [(3, *size, 3), (3, *size, 3), (3, *size, 2), (3, *size)]
-        assert [v.dtype for v in scenes] == [torch.uint8, torch.uint8, torch.float32, torch.bool]
-        assert {v.device.type for v in scenes} == {device}
-        assert torch.isfinite(scenes.flow).all()
 
 
 @pytest.mark.parametrize("device", DEVICES)

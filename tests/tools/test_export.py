@@ -17,7 +17,7 @@ from maskflownet.inference.predictor import Predictor
 from maskflownet.reader.formats import read_flow, read_image, read_images, write_image
 from maskflownet.settings.cli import run
 from maskflownet.settings.configs import load_network_config
-from maskflownet.tools.export import _OPERATORS, export
+from maskflownet.tools.export import _OPERATORS
 
 import main
 
@@ -28,7 +28,7 @@ from maskflownet.engine.torch.operators import OPERATORS  # noqa: E402
 from maskflownet.examples.run_onnx import read_images as example_images  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
-SIZE = (64, 128)
+SIZE = (64, 192)
 NETWORKS = ("MaskFlownet_S", "MaskFlownet")
 RECORDS = {
     "MaskFlownet_S": Record("MaskFlownet_S", colour="BGR", run="abcNov22-1200", step=7),
@@ -60,7 +60,7 @@ def models(checkpoints):
     paths = {network: path.with_suffix(".onnx") for network, path in checkpoints.items()}
     for network, path in paths.items():
         line = [network, "-c", str(checkpoints[network]), "--export", str(path)]
-        assert run(main.main, [*line, "--resize", "64,128"]) == 0
+        assert run(main.main, [*line, "--resize", "64,192"]) == 0
     return paths
 
 
@@ -110,20 +110,6 @@ def test_the_model_predicts_what_the_engines_do(network, engine, checkpoints, mo
         assert np.abs(mask - prediction.mask[:count]).max() < 1e-5
 
 
-def test_a_real_pair_of_another_size(shared, tmp_path):
-    """At an odd number of tiles and columns per level, with trained parameters and one pair."""
-    checkpoint = shared / "weights" / "prototype_S.params"
-    folder = shared / "data" / "pairs" / "sintel" / "cave_2_0002_final"
-    pair = [read_image(path)[None, 100:292, 300:620] for path in sorted(folder.glob("frame_*"))]
-    config = load_network_config("MaskFlownet_S")
-    export(tmp_path / "model.onnx", config, read_checkpoint(checkpoint), Sizing((192, 320)), 1)
-    flow, mask = run_model(tmp_path / "model.onnx", *pair)
-    prediction = engine_of("torch", "MaskFlownet_S", checkpoint).predict(*pair, warped=False)
-    assert np.abs(flow).max() > 3
-    assert np.abs(flow - prediction.flow).max() < 1e-3
-    assert np.abs(mask - prediction.mask).max() < 1e-5
-
-
 @pytest.mark.parametrize("network", NETWORKS)
 def test_the_file_says_what_it_is(network, checkpoints, models):
     model = onnx.load(str(models[network]))
@@ -131,7 +117,7 @@ def test_the_file_says_what_it_is(network, checkpoints, models):
     facts = {entry.key: entry.value for entry in model.metadata_props}
     assert facts["network"] == network
     assert facts["pyramid"] == RECORDS[network].pyramid
-    assert (facts["height"], facts["width"], facts["batch"]) == ("64", "128", "any")
+    assert (facts["height"], facts["width"], facts["batch"]) == ("64", "192", "any")
     assert facts["checkpoint_sha256"] == sha256(checkpoints[network].read_bytes())
     assert facts["run"] == RECORDS[network].run
     assert "px, (u, v)" in facts["flow"]
@@ -167,7 +153,7 @@ def test_a_program_of_torch_export_needs_nothing_of_this_code(checkpoints, tmp_p
     """The head of a MaskFlownet, for any number of pairs."""
     path = tmp_path / "head.pt2"
     line = ["MaskFlownet_S", "-c", str(checkpoints["MaskFlownet"]), "--export", str(path)]
-    assert run(main.main, [*line, "--resize", "64,128"]) == 0
+    assert run(main.main, [*line, "--resize", "64,192"]) == 0
     assert "torch.export.load(" in capsys.readouterr().out.splitlines()[2]
     pair = images(3)
     code = """if True:
@@ -201,20 +187,6 @@ def test_a_missing_package_is_one_sentence_that_says_what_to_install(missing, ch
     assert not list(tmp_path.iterdir())
 
 
-def agree(op, inputs, attrs, bound):
-    """The export's operator computes what the torch engine's does."""
-    inputs = [torch.from_numpy(x) for x in inputs]
-    exported, expected = _OPERATORS[op](inputs, attrs), OPERATORS[op](inputs, attrs)
-    assert exported.shape == expected.shape
-    np.testing.assert_allclose(exported, expected, rtol=0, atol=bound)
-
-
-@pytest.mark.parametrize(("reach", "shape"), [(4, (2, 3, 3, 40)), (2, (2, 5, 7, 37)), (2, (1, 5, 1, 2))])
-def test_the_correlation_is_that_of_the_engine(reach, shape):
-    features = np.random.default_rng(0).standard_normal((2, *shape), np.float32)
-    agree("Correlation", features, {"max_displacement": reach, "pad_size": reach}, 1e-5)
-
-
 @pytest.mark.parametrize("size", [(1, 2), (2, 4), (3, 5), (9, 12)])
 @pytest.mark.parametrize("reach", [1, 4, 50])
 def test_the_deformable_convolution_keeps_the_border_rule(size, reach):
@@ -225,9 +197,9 @@ def test_the_deformable_convolution_keeps_the_border_rule(size, reach):
     )
     offset = np.where(random.random((3, 1, *size)) > 0.7, np.rint(offset * reach), offset * reach)
     offset[:, :, 0, :2] = random.choice([np.nan, np.inf, -np.inf, 1e9, 0.0], (3, 2, min(2, size[1])))
-    inputs = x, np.tile(offset, (1, 9, 1, 1)), weight, bias
-    attrs = {"kernel": (3, 3), "num_filter": 4, "pad": (1, 1)}
-    agree("_contrib_DeformableConvolution", inputs, attrs, 1e-4)
+    inputs = [torch.from_numpy(array) for array in (x, np.tile(offset, (1, 9, 1, 1)), weight, bias)]
+    name, attrs = "_contrib_DeformableConvolution", {"kernel": (3, 3), "num_filter": 4, "pad": (1, 1)}
+    torch.testing.assert_close(_OPERATORS[name](inputs, attrs), OPERATORS[name](inputs, attrs), rtol=0, atol=1e-4)
 
 
 def test_the_example_reads_pictures_as_everything_else_does(shared):
