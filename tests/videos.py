@@ -19,11 +19,15 @@ def frames(count, height, width):
         yield picture
 
 
-def make(path, count=10, rate=NTSC, height=48, width=64, codec=None):
-    with VideoWriter(path, rate, height, width, codec=codec) as video:
-        for picture in frames(count, height, width):
+def save(path, pictures, rate=NTSC, **options):
+    with VideoWriter(path, rate, *pictures[0].shape[:2], **options) as video:
+        for picture in pictures:
             video.write(picture)
     return path
+
+
+def make(path, count=10, rate=NTSC, height=48, width=64, **options):
+    return save(path, list(frames(count, height, width)), rate, **options)
 
 
 def smooth(random, height=96, width=128):
@@ -49,7 +53,8 @@ def encode(path, codec, pixels, pictures, rate=25, times=None, **options):
                 stream = container.add_stream(codec, rate=rate)
                 stream.height, stream.width = picture.shape[:2]
                 stream.pix_fmt = pixels
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=pixels)
+            kind = "rgb24" if picture.ndim == 3 else "gray16le"
+            frame = av.VideoFrame.from_ndarray(picture, format=kind).reformat(format=pixels)
             if times:
                 frame.pts, frame.time_base = times[number], Fraction(1, rate)
             container.mux(stream.encode(frame))

@@ -44,6 +44,11 @@ def numpy_file(**arrays):
     return buffer.getvalue()
 
 
+def chunk(kind, content, damage=0):
+    """A chunk of a PNG file."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content) ^ damage)
+
+
 @pytest.fixture
 def flow():
     """A flow of 7x5 px in steps of 1/64 px, which every format holds exactly."""
@@ -151,40 +156,32 @@ def test_float64_beyond_float32_is_unknown(tmp_path):
 @pytest.mark.parametrize(
     ("name", "data", "reason"),
     [
-        ("a.flo", b"", "the file is empty"),
         ("a.flo", b"some words of text", "magic"),
         ("a.flo", b"PIEH\1\0", "ends inside the header"),
         ("a.flo", flo(2, 1, bytes(15)), "cut short"),
         ("a.flo", flo(2, 1, bytes(17)), "followed by something else"),
-        ("a.flo", flo(0, 4), "absurd size 4x0"),
         ("a.flo", flo(-2, -2, bytes(32)), "absurd size"),
         ("a.flo", flo(70000, 1, bytes(8)), "absurd size"),
         ("a.flo", flo(60000, 60000, bytes(8)), "cut short"),
         ("a.flo", struct.pack(">fii", 202021.25, 1, 1) + bytes(8), "magic"),
-        ("a.pfm", b"", "the file is empty"),
         ("a.pfm", b"some words of text", "header"),
-        ("a.pfm", b"PF\n2 2\n0\n" + bytes(48), "header"),
         ("a.pfm", b"PF\n2 2\n-1e\n" + bytes(48), "header"),
         ("a.pfm", b"PF\n-2 2\n-1\n" + bytes(48), "header"),
         ("a.pfm", b"PF\n2 0\n-1\n", "absurd size"),
         ("a.pfm", b"PF\n2 2\n-1\n" + bytes(47), "cut short"),
         ("a.pfm", b"PF\n60000 60000\n-1\n" + bytes(8), "cut short"),
         ("a.pfm", b"PF\n2 2\n-1\n" + bytes(49), "followed by something else"),
-        ("a.png", b"", "the file is empty"),
         ("a.png", b"some words of text", "not a picture"),
         ("a.png", cv2.imencode(".png", np.zeros((2, 2, 3), np.uint8))[1].tobytes(), "16-bit"),
         ("a.png", cv2.imencode(".png", np.zeros((2, 2), np.uint16))[1].tobytes(), "16-bit"),
         ("a.png", cv2.imencode(".png", np.zeros((9, 9, 3), np.uint16))[1].tobytes()[:-9], "early"),
-        ("a.npy", b"", "the file is empty"),
         ("a.npy", b"some words of text", "no NumPy file"),
         ("a.npy", b"\x93NUMPY\1\0", "damaged"),
         ("a.npy", pickle.dumps(np.zeros((2, 2, 2))), "no NumPy file"),
         ("a.npz", b"PK\3\4 and no more", "damaged"),
-        ("a.npz", numpy_file(flow=np.zeros((9, 9, 2)))[:-9], "damaged"),
         ("a.npz", numpy_file(uv=np.zeros((2, 2, 2))), "no array named flow"),
         ("a.npz", numpy_file(flow=np.array([{}])), "no NumPy file of numbers"),
         ("a.npz", numpy_file(flow=np.zeros((2, 3, 4))), r"not \(2, 3, 4\)"),
-        ("a.npz", numpy_file(flow=np.zeros((2, 0, 2))), r"not \(2, 0, 2\)"),
         ("a.npz", numpy_file(flow=np.zeros((2, 3, 2), complex)), "complex"),
         ("a.npz", numpy_file(flow=np.zeros((2, 3, 2)), mask=np.zeros((3, 2))), "does not fit"),
         ("a.txt", b"1 2 3", "suffix is one of .flo, .pfm, .png, .flo5, .npy, .npz"),
@@ -201,11 +198,8 @@ def test_unreadable(tmp_path, capfd, name, data, reason):
 def test_a_cut_or_lying_npy(tmp_path):
     np.save(tmp_path / "x.npy", np.zeros((9, 9, 2), np.float32))
     data = (tmp_path / "x.npy").read_bytes()
-    huge = io.BytesIO()
-    header = {"descr": "<f4", "fortran_order": False, "shape": (10**8, 10**7, 2)}
-    np.lib.format.write_array_header_1_0(huge, header)
     unclosed = data.replace(b"), }", b",   ")
-    for wrong in (data[:-5], data[:100], huge.getvalue() + bytes(16), unclosed):
+    for wrong in (data[:-5], data[:100], npy_header(10**8, 10**7, 2) + bytes(16), unclosed):
         assert wrong != data
         with pytest.raises(UserError, match="damaged|header states"):
             read_flow(put(tmp_path / "wrong.npy", wrong))
@@ -233,11 +227,8 @@ def test_real_flo(shared):
         raw = cv2.readOpticalFlow(str(path))
         known = (np.abs(raw) <= 1e9).all(axis=2)
         np.testing.assert_array_equal(mask[..., 0] == 255, known)
-        np.testing.assert_array_equal(flow[known], raw[known])
-        assert (flow[~known] == 0).all()
+        np.testing.assert_array_equal(flow, np.where(known[..., None], raw, 0))
         assert np.hypot(*flow[known].T).mean() == pytest.approx(mean, abs=1e-3)
-    flow, mask = read_flow(folder / "RubberWhale" / "flow10.flo")
-    assert 0 < (mask == 0).sum() < mask.size / 10
 
 
 RED = (200, 40, 10)
@@ -316,13 +307,11 @@ def test_any_netpbm_header(tmp_path, data, first):
 
 def test_exif_orientation_is_applied(tmp_path):
     image = np.zeros((16, 32, 3), np.uint8)
-    image[:, :16] = (0, 0, 255)  # BGR red, on the left
-    plain = encode(".jpg", image)
-    # One IFD with one entry: tag 0x0112 (orientation), short, 6 = to be turned clockwise.
-    ifd = struct.pack(">HHHIHHI", 1, 0x0112, 3, 1, 6, 0, 0)
-    exif = b"Exif\0\0MM\0*" + struct.pack(">I", 8) + ifd
-    data = plain[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + plain[2:]
-    read = read_image(put(tmp_path / "turned.jpg", data)).astype(int)
+    image[:, :16] = (255, 0, 0)  # red, on the left
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the orientation: to be turned clockwise
+    Image.fromarray(image).save(tmp_path / "turned.jpg", exif=exif)
+    read = read_image(tmp_path / "turned.jpg")
     assert read.shape == (32, 16, 3)
     assert read[4, 8, 0] > 200  # red is at the top now
     assert read[28, 8, 0] < 50
@@ -362,9 +351,8 @@ def test_what_follows_a_complete_picture_is_ignored(tmp_path):
 
 def test_a_wrong_checksum_of_a_png_is_a_fault_but_that_of_a_remark_is_not(tmp_path, capfd):
     data = encode(".png", smooth())
-    remark = b"tEXtkey\0value"
-    chunk = struct.pack(">I", len(remark) - 4) + remark + struct.pack(">I", zlib.crc32(remark) ^ 1)
-    assert read_image(put(tmp_path / "x.png", data[:33] + chunk + data[33:])).shape == (60, 80, 3)
+    remark = chunk(b"tEXt", b"key\0value", damage=1)
+    assert read_image(put(tmp_path / "x.png", data[:33] + remark + data[33:])).shape == (60, 80, 3)
     damaged = bytearray(data)
     damaged[len(data) // 2] ^= 0xFF
     with pytest.raises(UserError, match="the PNG is damaged"):
@@ -472,9 +460,7 @@ def test_what_pngs_remark_is_not_printed(shared, tmp_path, capfd):
     assert fails(shared / "cases" / "faults" / "png_short_idat_crc_right.png")
     data = encode(".png", smooth())
     for kind, content in ((b"iCCP", b"x\0\0nonsense"), (b"gAMA", bytes(4)), (b"pHYs", b"1"), (b"sBIT", b"\xff\0")):
-        chunk = kind + content
-        chunk = struct.pack(">I", len(content)) + chunk + struct.pack(">I", zlib.crc32(chunk))
-        assert not fails(put(tmp_path / "x.png", data[:33] + chunk + data[33:]))
+        assert not fails(put(tmp_path / "x.png", data[:33] + chunk(kind, content) + data[33:]))
     assert capfd.readouterr().err == ""
 
 
@@ -486,9 +472,7 @@ def test_an_interlaced_png(tmp_path, size):
     rows = [row for y, x, dy, dx in passes for row in grey[y::dy, x::dx] if row.size]
     packed = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
     header = struct.pack(">IIBBBBB", *size[::-1], 8, 0, 0, 0, 1)
-    data = b"\x89PNG\r\n\x1a\n"
-    for chunk in (b"IHDR" + header, b"IDAT" + packed, b"IEND"):
-        data += struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
     assert (read_image(put(tmp_path / "x.png", data)) == grey[..., None]).all()
     assert (read_images([tmp_path / "x.png"])[0] == grey[..., None]).all()
 
@@ -534,9 +518,7 @@ def test_members_that_nobody_asked_for_are_not_read(tmp_path):
         archive.writestr("large.npy", b"no array")
     assert (read_flow(tmp_path / "x.npz")[0] == 1).all()
     records = np.zeros((2, 3), [("u", "f4"), ("v", "f4")])
-    huge = io.BytesIO()
-    np.lib.format.write_array_header_1_0(huge, {"descr": "<f4", "fortran_order": False, "shape": (0, 2**62, 2**62)})
-    for wrong in (npy(records), huge.getvalue(), b"", b"no array"):
+    for wrong in (npy(records), npy_header(0, 2**62, 2**62), b"", b"no array"):
         for name in ("flow", "mask"):
             with zipfile.ZipFile(tmp_path / "y.npz", "w") as archive:
                 if name != "flow":
@@ -549,4 +531,10 @@ def test_members_that_nobody_asked_for_are_not_read(tmp_path):
 def npy(array):
     buffer = io.BytesIO()
     np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def npy_header(*shape):
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": "<f4", "fortran_order": False, "shape": shape})
     return buffer.getvalue()
