@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from maskflownet.errors import UserError
-from maskflownet.reader.kitti import HD1K, VAL, Kitti, Kitti2015, held_years
+from maskflownet.reader.kitti import HD1K, VAL, Kitti, Kitti2015
 
 from tests import trees
 
@@ -51,16 +51,6 @@ def test_test_images_come_from_testing(root, year):
     np.testing.assert_array_equal(sample.img1, trees.picture(201 + 400 * (year == 2015), size))
     assert sample.flow is None
     assert dataset.noc(1) is None
-
-
-def test_a_root_may_be_one_years_own_folder(root):
-    assert held_years(root) == [2012, 2015]
-    for year, other in ((2012, 2015), (2015, 2012)):
-        folder = root / str(year)
-        assert held_years(folder) == [year]
-        assert Kitti(folder, "all", (year,)).pairs == Kitti(root, "all", (year,)).pairs
-        with pytest.raises(UserError, match=f"{year} only, not {other}"):
-            Kitti(folder, "all", (other,))
 
 
 def test_years_mixed_in_one_folder_are_an_error(tmp_path):

@@ -186,6 +186,10 @@ def test_damaged_sample_is_an_error_with_its_path(tmp_path):
     for readers in (0, 1):
         with pytest.raises(UserError, match="00003_flow.flo"):
             take([(dataset, 4)], 2, readers=readers)
+        samples = ordered(dataset, readers=readers)
+        assert [next(samples)[1].name for _ in range(2)] == ["00001", "00002"]
+        with pytest.raises(UserError, match="00003_flow.flo"):
+            next(samples)
 
 
 def test_skip_damaged_takes_the_next_sample_and_counts(tmp_path):
@@ -273,14 +277,6 @@ def test_ordered(mix, readers):
     for index, sample in found:
         for array, expected in zip(sample[:4], kitti[index][:4]):
             np.testing.assert_array_equal(array, expected)
-
-
-def test_ordered_damaged(tmp_path):
-    dataset = damaged(tmp_path, [3])
-    samples = ordered(dataset, readers=1)
-    assert [next(samples)[1].name for _ in range(2)] == ["00001", "00002"]
-    with pytest.raises(UserError, match="00003_flow.flo"):
-        next(samples)
 
 
 @pytest.mark.parametrize("readers", [0, 2])

@@ -7,14 +7,7 @@ import sys
 
 import pytest
 from maskflownet.errors import UserError
-from maskflownet.settings.configs import (
-    CONFIGS,
-    AugmentationRanges,
-    find_config,
-    load_network_config,
-    load_schedule,
-    read_config,
-)
+from maskflownet.settings.configs import AugmentationRanges, find_config, load_network_config, read_config
 from maskflownet.settings.datasets import load_data_config
 from maskflownet.settings.schema import read_yaml, yaml_text
 
@@ -68,29 +61,6 @@ def test_shipped_dataset_configs(name):
     for key, value in dataclasses.asdict(augmentation).items():
         found = getattr(config.augmentation, key)
         assert found == (None if value is None else pytest.approx(value, rel=1e-12)), key
-
-
-def test_the_schedule_of_six_stages():
-    _, stages = load_schedule("six_stages")
-    assert [stage.network for stage in stages] == [
-        f"{network}{end}.yaml" for network in ("MaskFlownet_S", "MaskFlownet") for end in ("", "_ft", "_sintel")
-    ]
-
-
-def test_no_line_of_a_base_is_repeated():
-    """A shipped config says only what its base does not say."""
-    for path in CONFIGS.glob("*.yaml"):
-        own = read_yaml(path)
-        base = own.pop("base", None)
-        if base is not None:
-            below = leaves(read_config(CONFIGS / base))
-            assert not [key for key, value in leaves(own).items() if key in below and below[key] == value], path
-
-
-def leaves(content, where=""):
-    if not isinstance(content, dict):
-        return {where: content}
-    return {key: value for name, part in content.items() for key, value in leaves(part, f"{where}.{name}").items()}
 
 
 def write(folder, text, name="own.yaml"):
@@ -269,13 +239,6 @@ def test_mistakes_in_a_dataset_config(tmp_path, changes, message):
     with pytest.raises(UserError, match=rf"own\.yaml: .*{message}") as caught:
         load_data_config(changed(tmp_path, remove=remove, **changes))
     assert "\n" not in str(caught.value)
-
-
-def test_a_config_of_the_other_kind_is_named():
-    with pytest.raises(UserError, match="MaskFlownet.yaml is no dataset config"):
-        load_data_config("MaskFlownet.yaml")
-    with pytest.raises(UserError, match="chairs.yaml is no schedule of stages but"):
-        load_schedule("chairs")
 
 
 def test_a_mapping_written_is_a_mapping_read(tmp_path):

@@ -163,13 +163,14 @@ def test_a_missing_root_is_an_error_of_training_and_skipped_in_validation(folder
     assert len(training_parts(config, roots)) == 3
 
 
-def test_one_year_of_kitti(tmp_path, folders, monkeypatch):
-    one_year = {**folders, "kitti": f"{folders['kitti']}/2015"}
+@pytest.mark.parametrize(("year", "other"), [(2012, 2015), (2015, 2012)])
+def test_one_year_of_kitti(tmp_path, folders, monkeypatch, year, other):
+    one_year = {**folders, "kitti": f"{folders['kitti']}/{year}"}
     roots = only(one_year, monkeypatch, tmp_path, "kitti")
     found = validation_sets(load_data_config("kitti"), roots, "MaskFlownet")
-    assert list(found.sets) == ["kitti.2015.val"]
-    assert "does not hold KITTI 2012" in found.skipped["kitti.2012.val"]
-    with pytest.raises(UserError, match="not 2012"):
+    assert list(found.sets) == [f"kitti.{year}.val"]
+    assert f"does not hold KITTI {other}" in found.skipped[f"kitti.{other}.val"]
+    with pytest.raises(UserError, match=f"{year} only, not {other}"):
         training_parts(load_data_config("kitti"), roots)
 
 
