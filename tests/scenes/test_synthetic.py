@@ -8,10 +8,6 @@ from maskflownet.scenes import synthetic
 from maskflownet.scenes.synthetic import Textures
 
 
-def broken(folder):
-    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40))
-
-
 def cut_off(folder):
     _, data = cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
     (folder / "cut_off.png").write_bytes(data.tobytes()[: len(data) // 2])
@@ -32,7 +28,7 @@ def cutouts_only(folder):
 
 @pytest.mark.parametrize(
     ("make", "said"),
-    [(lambda folder: None, "no photograph"), (broken, "broken.png"), (cut_off, "cut_off.png"),
+    [(lambda folder: None, "no photograph"), (cut_off, "cut_off.png"),
      (tiny, "smaller than 16"), (clear, "opaque"), (cutouts_only, "no photograph"),
      (lambda folder: folder.rmdir(), "no such folder")],
 )  # fmt: skip

@@ -2,7 +2,7 @@
 
 import re
 
-from maskflownet.tools.architecture import ABOVE, PAGE, ROOMS, arrows, floors, imports, picture, room_of
+from maskflownet.tools.architecture import ABOVE, PAGE, ROOMS, floors, imports, picture, room_of
 
 GRAPH = imports()
 ORDER = ROOMS + ABOVE
@@ -34,10 +34,3 @@ def test_the_page_shows_the_rooms_as_they_are():
     page = re.search(r"```mermaid.*?```", PAGE.read_text(encoding="utf-8"), re.S).group(0)
     shown = re.sub(r"[\d,]+ lines", "", page), re.sub(r"[\d,]+ lines", "", picture(GRAPH))
     assert shown[0] == shown[1], "run: python -m maskflownet.tools.architecture --write"
-
-
-def test_arrows_that_follow_from_others_are_left_out():
-    assert arrows({"training.a": {"report.b", "errors"}, "report.b": {"errors"}, "errors": set()}) == {
-        ("training", "report"),
-        ("report", "errors"),
-    }
