@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from maskflownet.inference.metrics import best_fitting, end_point_error, means, measure, summarise
+from maskflownet.inference.metrics import best_fitting, means, measure, summarise
 from maskflownet.reader.sample import Sample
 
 
@@ -16,11 +16,6 @@ def field(*vectors):
 @pytest.fixture
 def label():
     return np.random.default_rng(0).integers(-80, 80, (40, 50, 2)).astype(np.float32) / 4
-
-
-def test_the_error_is_the_length_of_the_difference():
-    error = end_point_error(field((3, 4), (1, 1)), field((0, 0), (1, -1)))
-    np.testing.assert_array_equal(error, [[5, 2]])
 
 
 def test_an_offset_is_the_error_of_every_pixel_without_a_mask_of_validity_and_with_a_full_one(label):
@@ -131,10 +126,3 @@ def test_an_image_without_such_pixels_does_not_count_in_the_mean_over_images():
     assert (total["images"], total["pixels"]) == (4, 3)
     assert math.isnan(total["s10-40"]) and math.isnan(total["s10-40.pooled"])
     assert means(fast)["s40+"] == 3 and math.isnan(means(fast)["s0-10"])
-
-
-def test_a_measure_of_whole_images_says_over_how_many():
-    images = [{"epe": (1, 1), "ap_mask": ap} for ap in ((0.5, 1), (0.0, 0), (0.7, 1))]
-    total = summarise(images)
-    assert (total["ap_mask"], total["ap_mask.images"], total["images"]) == (pytest.approx(0.6), 2, 3)
-    assert "ap_mask.pooled" not in total

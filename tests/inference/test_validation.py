@@ -94,23 +94,6 @@ def test_spring_counts_the_best_of_four_values_and_outliers_of_1_px(tmp_path):
     assert "spring.FW_left.all:1px_outliers=0.5000" in (tmp_path / "a.val.log").read_text()
 
 
-def test_invalid_and_occluded_pixels_are_told_apart(sintel):
-    def rule(*_):
-        flow = np.full((64, 128, 2), 1e5)  # the upper third, which is invalid
-        flow[21:32] = 8  # down to the middle, which is occluded
-        flow[32:] = 0
-        return flow
-
-    totals = validated(KnownEngine(rule), {"s": sintel}).totals["s"]
-    labels = np.stack([sintel[i].flow[0, 0] for i in range(len(sintel))])
-    occluded = np.hypot(*(8 - labels).T)
-    visible = np.hypot(*labels.T)
-    assert totals["unmatched"] == pytest.approx(occluded.mean())
-    assert totals["matched"] == pytest.approx(visible.mean())
-    assert totals["pixels"] == len(sintel) * (64 - 21) * 128
-    assert totals["epe"] == pytest.approx((11 * occluded + 32 * visible).mean() / 43)
-
-
 def test_the_log_the_csv_and_the_json(sintel, kitti, tmp_path, capsys):
     sets = {"sintel.training2.clean": sintel, "kitti.2015": kitti}
     skipped = {"chairs": "no root", "hd1k": "no root", "things": "no labels"}
@@ -134,8 +117,7 @@ def test_the_log_the_csv_and_the_json(sintel, kitti, tmp_path, capsys):
     assert [row["set"] for row in rows] == ["sintel.training2.clean"] * 5 + ["kitti.2015"] * 7
     assert [row["name"] for row in rows] == [*(sintel[i].name for i in range(5)), *(kitti[i].name for i in range(7))]
     assert (rows[6]["height"], rows[6]["width"]) == ("65", "129")
-    for row, dataset, i in ((rows[4], sintel, 4), (rows[6], kitti, 1)):
-        assert int(row["pixels"]) == (dataset[i].mask > 0).sum()
+    assert [int(rows[i]["pixels"]) for i in (4, 6)] == [(s.mask > 0).sum() for s in (sintel[4], kitti[1])]
     assert all(float(row["epe"]) == 2 and float(row["3px"]) == 1 for row in rows)
     assert rows[0]["epe_noc"] == rows[5]["matched"] == rows[0]["s40+"] == ""
     assert float(rows[0]["matched"]) == float(rows[5]["epe_noc"]) == 2
@@ -166,41 +148,17 @@ def test_a_union_is_measured_from_its_parts(sintel, capsys):
     assert "skipped c, none: no root" in capsys.readouterr().err
 
 
-def test_nothing_to_validate_on_is_an_error(kitti):
-    engine = KnownEngine(None)
+def test_nothing_to_validate_on_is_an_error(kitti, tmp_path):
+    engine, unlabelled = KnownEngine(corner), Pairs(make_pairs(tmp_path), "test")
     for sets, options, message in [
         ({}, {"skipped": {"a": "no root", "b": "no root"}}, "nothing to validate on: a, b: no root$"),
         ({}, {}, "no set is given"),
         ({"kitti.2015": View(None, [])}, {}, "kitti.2015 has no pairs"),
         ({"kitti.2015": kitti}, {"batch": 0}, "at least one pair, not 0"),
+        ({"pairs": unlabelled}, {}, "own has no label"),
     ]:
         with pytest.raises(UserError, match=message):
             validated(engine, sets, **options)
-
-
-def test_a_pair_without_a_label_is_an_error(tmp_path):
-    engine = KnownEngine(lambda image_1, _: np.zeros((*image_1.shape[:2], 2)))
-    with pytest.raises(UserError, match="own has no label"):
-        validated(engine, {"pairs": Pairs(make_pairs(tmp_path), "test")})
-
-
-def test_the_watcher_sees_every_pair_with_its_mask(kitti, pairs):
-    class Watcher:
-        seen = []
-
-        def add(self, *arguments):
-            self.seen.append(arguments)
-
-    engine = KnownEngine.of_labels(kitti, pairs, offset=(1, 0))
-    results = validated(engine, {"k": kitti, "p": pairs}, watcher=Watcher(), batch=3)
-    assert [(name, index) for name, index, *_ in Watcher.seen] == [("k", i) for i in range(7)] + [
-        ("p", i) for i in range(5)
-    ]
-    for name, index, pair, measured in Watcher.seen:
-        image = results.images[name][index]
-        assert (image.name, image.measures) == (pair.sample.name, measured.measures)
-        assert measured.prediction.flow.shape[:2] == measured.prediction.mask.shape[:2] == (image.height, image.width)
-    assert set(engine.asked) == {(True, False)}
 
 
 def still_or_wrong(image_1, _):

@@ -10,7 +10,7 @@ from maskflownet.network.architecture import HEAD  # noqa: E402
 from maskflownet.settings.cli import run  # noqa: E402
 from maskflownet.settings.folders import WEIGHTS  # noqa: E402
 from maskflownet.settings.schema import read_yaml, yaml_text  # noqa: E402
-from maskflownet.training.snapshots import Lock, Snapshots  # noqa: E402
+from maskflownet.training.snapshots import Lock  # noqa: E402
 
 import run_stages  # noqa: E402
 from tests.training_runs import NETWORK, write_configs  # noqa: E402
@@ -56,23 +56,6 @@ def test_a_schedule_begins_with_a_later_stage(tmp_path, capsys):
     assert run(run_stages.main, line) == 0
     assert third.path.exists()
     assert read_yaml(tmp_path / "logs/stages.stages.yaml") == state
-
-
-def test_ctrl_c_ends_a_schedule_and_the_same_command_goes_on(tmp_path, capsys, monkeypatch):
-    line = line_of(tmp_path, ["MaskFlownet_S", "MaskFlownet"])
-    save = Snapshots.save
-
-    def interrupted(self, *values):
-        save(self, *values)
-        monkeypatch.undo()
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Snapshots, "save", interrupted)
-    assert run(run_stages.main, line) == 130
-    assert "stage 1 was interrupted: the same command goes on with it" in capsys.readouterr().err
-    assert run(run_stages.main, line) == 0
-    first, second = checkpoints(tmp_path)
-    assert second.record.parent == first.path.stem
 
 
 @pytest.mark.parametrize(

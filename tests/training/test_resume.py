@@ -62,8 +62,10 @@ def test_seeds_make_runs_equal_and_different_and_readers_change_nothing(tmp_path
     assert largest_difference(paths[0], paths[2]) > 0
 
 
-def test_a_run_without_its_optimiser_state_is_not_resumed(tmp_path):
+def test_without_a_run_or_its_optimiser_state_nothing_is_resumed(tmp_path, random_checkpoints):
     write_configs(tmp_path)
+    with pytest.raises(UserError, match="no record of a run to go on with: --clear_steps"):
+        train_in(tmp_path, checkpoint=read_checkpoint(random_checkpoints["MaskFlownet_S"]), steps=1)
     path = train_in(tmp_path, steps=1)
     state_path(path).unlink()
     with pytest.raises(UserError, match="--clear_steps starts a new run"):
@@ -161,12 +163,3 @@ def test_a_run_goes_on_only_from_its_end_under_its_own_settings(tmp_path):
         train_in(tmp_path, checkpoint=read_checkpoint(path), steps=3)
     write_configs(tmp_path, checkpoint_steps=1)
     assert train_in(tmp_path, checkpoint=read_checkpoint(path), steps=3) is not None
-
-
-def test_a_checkpoint_without_a_run_starts_a_new_one(tmp_path, random_checkpoints):
-    write_configs(tmp_path)
-    foreign = read_checkpoint(random_checkpoints["MaskFlownet_S"])
-    with pytest.raises(UserError, match="no record of a run to go on with: --clear_steps"):
-        train_in(tmp_path, checkpoint=foreign, steps=1)
-    path = train_in(tmp_path, checkpoint=foreign, steps=1, clear_steps=True)
-    assert load_checkpoint(path).record.parent == "MaskFlownet_S"

@@ -96,26 +96,20 @@ def save(snapshots, step, epe=None):
     return snapshots.save(step, arrays, {}, record)
 
 
-def test_the_newest_three_and_the_best_are_kept(tmp_path):
-    snapshots = Snapshots(tmp_path, RUN)
+def test_the_newest_three_and_the_best_are_kept_with_their_pictures(tmp_path):
+    pictures = tmp_path / "logs"
+    pictures.mkdir()
+    snapshots = Snapshots(tmp_path / "weights", RUN, pictures)
     for step, epe in ((1, float("nan")), (2, 1.0), (3, 2.0), (4, None), (5, None), (6, 4.0)):
+        for name in (f"chairs.val_0000_{step:07d}", "mine"):
+            (pictures / f"{name}.jpg").touch()
         save(snapshots, step, epe)
     assert snapshots.steps() == [2, 4, 5, 6]
     assert snapshots.best() == (2, 1.0)
-    names = {path.name for path in tmp_path.iterdir()}
+    assert sorted(path.stem[-1] for path in pictures.iterdir()) == ["2", "4", "5", "6", "e"]
+    names = {path.name for path in (tmp_path / "weights").iterdir()}
     ends = (".params", ".states", ".yaml")
     assert names == {f"{RUN}_{step}{end}" for step in (2, 4, 5, 6) for end in ends}
-
-
-def test_pictures_of_removed_checkpoints_are_removed(tmp_path):
-    pictures = tmp_path / "logs"
-    pictures.mkdir()
-    snapshots = Snapshots(tmp_path, RUN, pictures)
-    for step in (1, 2, 3, 4, 5):
-        for name in (f"chairs.val_0000_{step:07d}", "mine"):
-            (pictures / f"{name}.jpg").touch()
-        save(snapshots, step, float(step))
-    assert sorted(path.stem[-1] for path in pictures.iterdir()) == ["1", "3", "4", "5", "e"]
 
 
 def test_runs_do_not_prune_each_other(tmp_path):

@@ -47,10 +47,7 @@ def test_log_record_and_scalars(tmp_path):
     assert re.findall(r"steps=(\d), synthetic\.val:epe=[\d.]+", text) == ["2", "3"]
     assert record.metrics["mean_epe"] == record.metrics["synthetic.val"] > 0
     assert record.config["network"] == NETWORK
-    assert record.config["dataset"]["batch_size"] == 2 and record.config["dataset"]["augmentation"]["zoom"] == [
-        0.8,
-        1.1,
-    ]
+    assert record.config["dataset"]["augmentation"]["zoom"] == [0.8, 1.1]
     assert (record.engine, record.precision, record.pyramid) == ("mxnet", "float32", "paper")
     events = list((tmp_path / f"logs/{run}.tensorboard").iterdir())
     assert events[0].stat().st_size > 0
@@ -247,23 +244,13 @@ def test_rates_follow_the_schedule(step, rate):
     optimizer = load_network_config("MaskFlownet_S").optimizer
     assert rate_at(optimizer, step) == rate
     assert rate_at(optimizer, step // 1000, scale=0.001) == rate
+    assert (scaled(2500, 1e-9), scaled(2500, 0.001)) == (1, 2)
 
 
 @pytest.mark.parametrize(("step", "rate"), [(0, 1e-5), (9, 1e-4), (19, 9e-5), (109, 1e-7), (500, 1e-7)])
 def test_a_linear_schedule_warms_up_and_falls(step, rate):
     optimizer = parse(Optimizer, {"learning_rate": [[10, 1e-4], [110, 1e-7]], "schedule": "linear"}, "x.yaml")
     assert rate_at(optimizer, step) == pytest.approx(rate, rel=0.01)
-
-
-def test_scaled_steps_are_at_least_one():
-    assert scaled(2500, 1e-9) == 1
-    assert scaled(2500, 0.001) == 2
-
-
-def test_devices_that_cannot_share_a_batch(tmp_path):
-    write_configs(tmp_path)
-    with pytest.raises(UserError, match="3 devices cannot share a batch of 2"):
-        train_in(tmp_path, devices=3, steps=1)
 
 
 @pytest.fixture
@@ -285,18 +272,13 @@ def damaged_chairs(tmp_path):
     return tmp_path, Roots({"chairs": root}), broken
 
 
-def test_unknown_labels_do_no_harm_and_damage_is_an_error(damaged_chairs):
+def test_unknown_labels_do_no_harm_and_damage_is_an_error_or_skipped_and_named(damaged_chairs):
     folder, roots, broken = damaged_chairs
     with pytest.raises(UserError, match=broken.name):
         train_in(folder, steps=3, roots=roots)
-
-
-def test_damaged_samples_are_skipped_and_named_where_that_is_wanted(damaged_chairs):
-    folder, roots, broken = damaged_chairs
     path = train_in(folder, steps=3, roots=roots, skip_damaged=True)  # every sample at least once
     assert all(np.isfinite(array).all() for array in read_params(path).values())
     log = (folder / f"logs/{load_checkpoint(path).record.run}.log").read_text()
     assert re.search(rf"skipped a damaged sample: .*{broken.name}", log)
-    losses = [float(loss) for loss in re.findall(r"loss=([\d.]+),", log)]
-    assert len(losses) == 3
-    assert max(losses) > 0
+    losses = re.findall(r"loss=([\d.]+),", log)
+    assert len(losses) == 3 and max(map(float, losses)) > 0
