@@ -200,10 +200,9 @@ def test_a_bad_file_gets_its_sentence(visit, tmp_path):
     def give(files, tab):
         page.reload()
         page.get_by_role("tab", name=tab).click()
+        inputs = page.locator(".tabitem").locator("visible=true").locator("input[type=file]")
         for index, file in enumerate(files):
-            page.locator(".tabitem").locator("visible=true").locator("input[type=file]").nth(index).set_input_files(
-                file
-            )
+            inputs.nth(index).set_input_files(file)
             page.locator(f"[src*='{file.name}'], [href*='{file.name}']").wait_for(state="attached")
         start(page)
 

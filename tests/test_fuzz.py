@@ -115,9 +115,6 @@ def read_record(path):
     parse(Record, read_yaml(path), path)
 
 
-COLOUR = GRAPHS / "colour.json"
-
-
 class Loader(NamedTuple):
     """What reads a kind of file, and valid files of that kind."""
 
@@ -185,27 +182,18 @@ NUMBERS = [
     }.items()
     for value in values
 ]
-PLACE = st.floats(0, 1)
-EDITS_OF = {
-    True: st.lists(
-        st.tuples(
-            PLACE,
-            st.sampled_from(["value", "line", "insert", "double", "drop", "bytes"]),
-            st.sampled_from(WORDS).map(str.encode) | st.binary(max_size=6),
-        ),
-        min_size=1,
-        max_size=3,
-    ),
-    False: st.lists(
-        st.tuples(
-            PLACE,
-            st.sampled_from(["aligned", "bytes", "drop", "double", "cut"]),
-            st.sampled_from(NUMBERS) | st.binary(max_size=8),
-        ),
-        min_size=1,
-        max_size=3,
-    ),
-}
+
+
+def edits_of(kinds: list[str], pieces) -> st.SearchStrategy:
+    """One to three of (place, kind, piece)."""
+    return st.lists(st.tuples(st.floats(0, 1), st.sampled_from(kinds), pieces), min_size=1, max_size=3)
+
+
+TEXT_EDITS = edits_of(
+    ["value", "line", "insert", "double", "drop", "bytes"],
+    st.sampled_from(WORDS).map(str.encode) | st.binary(max_size=6),
+)
+BINARY_EDITS = edits_of(["aligned", "bytes", "drop", "double", "cut"], st.sampled_from(NUMBERS) | st.binary(max_size=8))
 
 
 def edited(data: bytes, text: bool, edits) -> bytes:
@@ -259,7 +247,7 @@ def test_mutated_files_are_read_or_refused_in_one_sentence(tmp_path, name, capfd
     capfd.readouterr()
 
     @FUZZ
-    @given(st.sampled_from(contents), EDITS_OF[loader.text])
+    @given(st.sampled_from(contents), TEXT_EDITS if loader.text else BINARY_EDITS)
     def attempt(valid, edits):
         data = edited(valid, loader.text, edits)
         # Of labels libpng tells such damage itself: they are read without the slow check.

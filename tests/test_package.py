@@ -38,13 +38,11 @@ def installed(wheel, tmp_path_factory):
     subprocess.run(pip, check=True, capture_output=True)
 
     def command(program, *arguments):
-        program = (
-            [str(site / "bin" / program)] if program.startswith("maskflownet") else [sys.executable, "-c", program]
-        )
+        script = program.startswith("maskflownet")
+        line = [str(site / "bin" / program)] if script else [sys.executable, "-c", program]
+        line += map(str, arguments)
         environment = {**os.environ, "PYTHONPATH": str(site)}
-        return subprocess.run(
-            [*program, *map(str, arguments)], cwd=home, env=environment, capture_output=True, text=True, check=False
-        )
+        return subprocess.run(line, cwd=home, env=environment, capture_output=True, text=True, check=False)
 
     command.home = home
     return command

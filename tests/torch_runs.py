@@ -56,15 +56,9 @@ def train_torch_in(folder: Path, ranks: int = 0, checkpoint=None, kind: str = "c
 
 def start(*arguments, module="tests.torch_runs", **environment) -> subprocess.Popen:
     """Start a program of ours in a session of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", module, *map(str, arguments)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        start_new_session=True,
-    )
+    command, pipe = [sys.executable, "-m", module, *map(str, arguments)], subprocess.PIPE
+    env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
 
 
 def main(arguments) -> None:

@@ -86,16 +86,15 @@ def test_logs_are_found_as_checkpoints_are(tmp_path):
         write_log(tmp_path, name, 1)
     assert find_log("8ca", tmp_path) == find_log(A, tmp_path) == tmp_path / f"{A}.log"
     assert find_log(tmp_path / f"{B}.log") == tmp_path / f"{B}.log"
-    with pytest.raises(UserError, match=rf"^log of run 8 is ambiguous: it fits {A}, {B}$"):
-        find_log("8", tmp_path)
-    with pytest.raises(UserError, match=rf"^no log of run zzz in .*: there are {A}, {B}$"):
-        find_log("zzz", tmp_path)
-    with pytest.raises(UserError, match="there are none$"):
-        find_log("zzz", tmp_path / "nowhere")
-    with pytest.raises(UserError, match="there is no such file"):
-        find_log("nowhere/x.log")
-    with pytest.raises(UserError, match="name is empty"):
-        find_log("", tmp_path)
+    for name, folder, message in (
+        ("8", tmp_path, f"^log of run 8 is ambiguous: it fits {A}, {B}$"),
+        ("zzz", tmp_path, f"^no log of run zzz in .*: there are {A}, {B}$"),
+        ("zzz", tmp_path / "nowhere", "there are none$"),
+        ("nowhere/x.log", tmp_path, "there is no such file"),
+        ("", tmp_path, "name is empty"),
+    ):
+        with pytest.raises(UserError, match=message):
+            find_log(name, folder)
 
 
 def test_a_chain_follows_the_parents_and_ends_each_at_the_checkpoint_taken(tmp_path):

@@ -79,8 +79,7 @@ def test_unknown_pixels_have_their_own_look_and_wild_ones_the_brightest():
     flow[20:30] = 1e6
     views = draw(pair_of(label), flow)
     error, truth = views.pictures["error"], views.pictures["truth"]
-    assert (error[:10] == UNKNOWN).all()
-    assert (truth[:10] == 0).all()
+    assert (error[:10] == UNKNOWN).all() and (truth[:10] == 0).all()
     assert (error[10:30] == error[10, 0]).all()
     assert error[10, 0].sum() > 500  # near white
     assert (error[30:] < 10).all()  # near black
@@ -103,28 +102,17 @@ def test_occlusion_comes_from_either_label():
     flags = np.zeros((*SIZE, 1), np.uint8)
     flags[:16] = 255
     occluded = draw(pair_of(label, occlusion=flags), label).pictures["occlusion"]
-    assert (occluded[:16] == 0).all()
-    assert (occluded[16:] == 255).all()
+    assert (occluded[:16] == 0).all() and (occluded[16:] == 255).all()
     mask = np.full((*SIZE, 1), 255, np.uint8)
     mask[40:] = 0
     visible = draw(pair_of(label, mask, noc=flags), label).pictures["occlusion"]
-    assert (visible[:16] == 255).all()
-    assert (visible[16:40] == 0).all()
-    assert (visible[40:] == UNKNOWN).all()
+    assert (visible[:16] == 255).all() and (visible[16:40] == 0).all() and (visible[40:] == UNKNOWN).all()
 
 
-def make_pair(size=(64, 256), speed=8.0, mask=None):
-    """A picture of one grey, whose label is `speed` px to the right everywhere."""
-    img = np.full((*size, 3), 90, np.uint8)
-    flow = np.zeros((*size, 2), np.float32)
-    flow[..., 0] = speed
-    return Labelled(Sample(img, img, flow, mask, "scene/frame_0001"))
-
-
-def measured(pair, flow, mask=None, epe=(1.0, 1)):
-    if mask is not None:
-        mask = np.full((*flow.shape[:2], 1), mask, np.float32)
-    return Measured({"epe": epe}, Prediction(flow, mask, None))
+def grey_pair(size):
+    """A picture of one grey, whose label is 8 px to the right everywhere."""
+    image = np.full((*size, 3), 90, np.uint8)
+    return Labelled(Sample(image, image, np.full((*size, 2), (8, 0), np.float32), None, "scene/frame_0001"))
 
 
 @pytest.mark.parametrize(
@@ -142,9 +130,13 @@ def test_pairs_are_dealt_out_over_the_sets(sizes, count, chosen):
 
 
 def test_a_strip_shows_frame_flow_truth_error_and_mask_on_the_scale_of_the_truth():
-    pair = make_pair()
+    pair = grey_pair((64, 256))
     flow = pair.sample.flow * [0.5, 1]
-    strip = draw_strip(pair, measured(pair, flow, 0.25, (4 * 64 * 256, 64 * 256)), "step 3")
+
+    def measured(flow, epe):
+        return Measured({"epe": (epe * 64 * 256, 64 * 256)}, Prediction(flow, np.full((64, 256, 1), 0.25, "f4"), None))
+
+    strip = draw_strip(pair, measured(flow, 4), "step 3")
     assert strip.shape == (64 + 40, 5 * 256 + 4 * 4, 3)
     centres = [strip[20 + 32, i * 260 + 128] for i in range(5)]
     one = np.ones((1, 1, 2), np.float32) * [1, 0]
@@ -155,7 +147,7 @@ def test_a_strip_shows_frame_flow_truth_error_and_mask_on_the_scale_of_the_truth
     assert (centres[4] == 64).all()
     text = strip[-20:]
     assert (text < 100).sum() > 500  # ink
-    worse = measured(pair, flow, 0.25, (9 * 64 * 256, 64 * 256))
+    worse = measured(flow, 9)
     others = draw_strip(pair, worse, "step 3")
     assert (others[:-20] == strip[:-20]).all()
     assert (others[-20:] != text).any()  # its EPE is another
@@ -163,8 +155,8 @@ def test_a_strip_shows_frame_flow_truth_error_and_mask_on_the_scale_of_the_truth
 
 def test_small_pictures_grow_large_ones_shrink_and_a_missing_mask_is_left_out():
     for size, shown in (((32, 48), (96, 144)), ((540, 960), (144, 256)), ((512, 256), (512, 256))):
-        pair = make_pair(size)
-        strip = draw_strip(pair, measured(pair, pair.sample.flow), "")
+        pair = grey_pair(size)
+        strip = draw_strip(pair, Measured({"epe": (1.0, 1)}, Prediction(pair.sample.flow, None, None)), "")
         height, width = shown
         assert strip.shape == (height + 40, 4 * width + 3 * 4, 3)
 

@@ -14,7 +14,7 @@ from maskflownet.checkpoints.checkpoint import load_checkpoint, read_checkpoint
 from maskflownet.errors import UserError
 from maskflownet.training.snapshots import state_path
 
-from tests.training_runs import largest_difference, train_in, training_differences, write_configs
+from tests.training_runs import NETWORK, largest_difference, train_in, training_differences, write_configs
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -62,11 +62,14 @@ def test_seeds_make_runs_equal_and_different_and_readers_change_nothing(tmp_path
     assert largest_difference(paths[0], paths[2]) > 0
 
 
-def test_without_a_run_or_its_optimiser_state_nothing_is_resumed(tmp_path, random_checkpoints):
+def test_without_its_run_network_or_optimiser_state_nothing_is_resumed(tmp_path, random_checkpoints):
     write_configs(tmp_path)
     with pytest.raises(UserError, match="no record of a run to go on with: --clear_steps"):
         train_in(tmp_path, checkpoint=read_checkpoint(random_checkpoints["MaskFlownet_S"]), steps=1)
     path = train_in(tmp_path, steps=1)
+    write_configs(tmp_path / "full", {**NETWORK, "network": {"class": "MaskFlownet"}})
+    with pytest.raises(UserError, match="give --clear_steps to start a new run from it"):
+        train_in(tmp_path / "full", checkpoint=read_checkpoint(path), steps=2)
     state_path(path).unlink()
     with pytest.raises(UserError, match="--clear_steps starts a new run"):
         train_in(tmp_path, checkpoint=read_checkpoint(path), steps=2)
@@ -91,15 +94,9 @@ def parameter_server(folder, steps):
     started = []
     try:
         for i, role in enumerate(("scheduler", "server", "worker", "worker")):
-            started.append(
-                subprocess.Popen(
-                    [*command, "--output_root", str(folder / str(i))],
-                    env={**os.environ, **shared, "DMLC_ROLE": role},
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    text=True,
-                )
-            )
+            line, env = [*command, "--output_root", str(folder / str(i))], {**os.environ, **shared, "DMLC_ROLE": role}
+            outputs = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+            started.append(subprocess.Popen(line, env=env, text=True, **outputs))
         yield started
     finally:
         for process in started:

@@ -99,25 +99,18 @@ def save(snapshots, step, epe=None):
 def test_the_newest_three_and_the_best_are_kept_with_their_pictures(tmp_path):
     pictures = tmp_path / "logs"
     pictures.mkdir()
-    snapshots = Snapshots(tmp_path / "weights", RUN, pictures)
+    snapshots, other = Snapshots(tmp_path / "weights", RUN, pictures), Snapshots(tmp_path / "weights", "abdJan01-0000")
+    save(other, 1)
     for step, epe in ((1, float("nan")), (2, 1.0), (3, 2.0), (4, None), (5, None), (6, 4.0)):
         for name in (f"chairs.val_0000_{step:07d}", "mine"):
             (pictures / f"{name}.jpg").touch()
         save(snapshots, step, epe)
-    assert snapshots.steps() == [2, 4, 5, 6]
+    assert snapshots.steps() == [2, 4, 5, 6] and other.steps() == [1]  # runs do not prune each other
     assert snapshots.best() == (2, 1.0)
     assert sorted(path.stem[-1] for path in pictures.iterdir()) == ["2", "4", "5", "6", "e"]
-    names = {path.name for path in (tmp_path / "weights").iterdir()}
+    names = {path.name for path in (tmp_path / "weights").glob(f"{RUN}*")}
     ends = (".params", ".states", ".yaml")
     assert names == {f"{RUN}_{step}{end}" for step in (2, 4, 5, 6) for end in ends}
-
-
-def test_runs_do_not_prune_each_other(tmp_path):
-    other = Snapshots(tmp_path, "abdJan01-0000")
-    save(other, 1)
-    for step in range(1, 6):
-        save(Snapshots(tmp_path, RUN), step)
-    assert other.steps() == [1]
 
 
 def test_what_cannot_be_removed_does_not_fail_the_run(tmp_path, monkeypatch):

@@ -26,7 +26,7 @@ from maskflownet.settings.schema import parse
 from maskflownet.training.launch import EngineChoice, train_on
 from maskflownet.training.loop import RunLog
 from maskflownet.training.plan import rate_at, scaled
-from maskflownet.training.snapshots import Snapshots, state_path
+from maskflownet.training.snapshots import Snapshots
 
 from tests.training_runs import NETWORK, options, train_in, write_configs
 from tests.trees import make_chairs
@@ -217,24 +217,6 @@ def test_intervals_are_independent_and_the_best_is_kept(tmp_path):
     assert len(snapshots.steps()) <= 4
     assert not validated[8]
     assert validated[9]["mean_epe"] >= validated[best]["mean_epe"]
-
-
-def test_the_head_stays_frozen_and_comes_from_its_own_checkpoint(tmp_path, random_checkpoints):
-    network = {**NETWORK, "network": {"class": "MaskFlownet"}}
-    write_configs(tmp_path, network)
-    head = read_checkpoint(random_checkpoints["MaskFlownet_S"])
-    with pytest.raises(UserError, match="give --clear_steps to start a new run from it"):
-        train_in(tmp_path, checkpoint=head, steps=1)
-    path = train_in(tmp_path, checkpoint=head, steps=2, clear_steps=True)
-    trained = load_checkpoint(path)
-    for name, array in head.parameters.items():
-        assert (trained.parameters[f"MaskFlownet_S.{name}"] == array).all(), name
-    state = read_params(state_path(path))
-    assert not [name for name in state if "MaskFlownet_S" in name]
-    assert len(state) == 2 * 128
-    # The full checkpoint goes on by itself, as the S network by its head.
-    going_on = train_in(tmp_path, checkpoint=read_checkpoint(path), steps=3)
-    assert load_checkpoint(going_on).record.step == 3
 
 
 @pytest.mark.parametrize(
