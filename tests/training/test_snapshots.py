@@ -99,7 +99,7 @@ def save(snapshots, step, epe=None):
 def test_the_newest_three_and_the_best_are_kept_with_their_pictures(tmp_path):
     pictures = tmp_path / "logs"
     pictures.mkdir()
-    snapshots, other = Snapshots(tmp_path / "weights", RUN, pictures), Snapshots(tmp_path / "weights", "abdJan01-0000")
+    snapshots, other = Snapshots(tmp_path, RUN, pictures), Snapshots(tmp_path, "abdJan01-0000")
     save(other, 1)
     for step, epe in ((1, float("nan")), (2, 1.0), (3, 2.0), (4, None), (5, None), (6, 4.0)):
         for name in (f"chairs.val_0000_{step:07d}", "mine"):
@@ -108,7 +108,7 @@ def test_the_newest_three_and_the_best_are_kept_with_their_pictures(tmp_path):
     assert snapshots.steps() == [2, 4, 5, 6] and other.steps() == [1]  # runs do not prune each other
     assert snapshots.best() == (2, 1.0)
     assert sorted(path.stem[-1] for path in pictures.iterdir()) == ["2", "4", "5", "6", "e"]
-    names = {path.name for path in (tmp_path / "weights").glob(f"{RUN}*")}
+    names = {path.name for path in tmp_path.glob(f"{RUN}*")}
     ends = (".params", ".states", ".yaml")
     assert names == {f"{RUN}_{step}{end}" for step in (2, 4, 5, 6) for end in ends}
 
