@@ -2,6 +2,7 @@
 
 import re
 import signal
+from itertools import cycle, product
 from pathlib import Path
 
 import cv2
@@ -39,7 +40,7 @@ def prepare(kind: str, folder: Path):
     match kind:
         case "training" | "validation in training":
             arguments = [network, *data, *home, "--engine", "torch", "--steps", "9"]
-            called = (TorchTraining, "train_batch") if kind == "training" else (TorchEngine, "_submit")
+            called = (TorchTraining, "train_batch") if kind == "training" else (TorchEngine, "submit")
             return main.main, arguments, called, goes_on
         case "stages":
             arguments = [*line_of(folder, ["MaskFlownet_S"]), *home, "--scale", "0.1"]
@@ -47,23 +48,23 @@ def prepare(kind: str, folder: Path):
             return run_stages.main, arguments, (TorchTraining, "train_batch"), said
         case "prediction":
             arguments = [str(folder / "out/flow.gif"), "MaskFlownet", "--folder", str(folder), *D43]
-            return predict_new_data.main, arguments, (TorchEngine, "_submit"), "interrupted"
+            return predict_new_data.main, arguments, (TorchEngine, "submit"), "interrupted"
         case "live":
             url = make(folder / "live.mp4", 300, 10).as_uri()  # half a minute
             arguments = [str(folder / "out/flow.mp4"), "MaskFlownet", "--video_filepath", url, *D43]
-            return predict_new_data.main, arguments, (TorchEngine, "_submit"), "interrupted"
+            return predict_new_data.main, arguments, (TorchEngine, "submit"), "interrupted"
         case "validation":
             arguments = ["MaskFlownet", *data, *home, *D43, "--valid", "--report"]
-            return main.main, arguments, (TorchEngine, "_submit"), "interrupted"
+            return main.main, arguments, (TorchEngine, "submit"), "interrupted"
         case "tool":
             arguments = [str(folder / "out/set"), "--count", "9", "--size", "64,64"]
             return synthetic.main, arguments, (Synthetic, "scene"), "interrupted"
 
 
-@pytest.mark.parametrize("number", ENDING, ids=lambda number: number.name)
-@pytest.mark.parametrize(
-    "kind", ["training", "validation in training", "stages", "prediction", "live", "validation", "tool"]
-)
+KINDS = "stages", "validation in training", "live", "validation", "tool"
+
+
+@pytest.mark.parametrize(("kind", "number"), [*product(["training", "prediction"], ENDING), *zip(KINDS, cycle(ENDING))])
 def test_a_signal_ends_a_program_as_ctrl_c_does(tmp_path, monkeypatch, capsys, kind, number):
     program, arguments, (owner, name), said = prepare(kind, tmp_path)
     (tmp_path / "out").mkdir()
