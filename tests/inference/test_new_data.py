@@ -248,7 +248,7 @@ def test_live_pairs_are_of_the_newest_frames_and_the_video_has_their_times(tmp_p
 
 
 @pytest.mark.parametrize("where", ["frames", "network", "numbers", "writing"])
-def test_an_error_anywhere_ends_all_threads_and_leaves_no_half_file(folder, tmp_path, where):
+def test_an_error_anywhere_ends_all_threads_and_leaves_no_half_file(folder, tmp_path, monkeypatch, where):
     """Threads read, compute and write when one of them fails at the third pair."""
 
     def rule(image_1, image_2):
@@ -262,6 +262,7 @@ def test_an_error_anywhere_ends_all_threads_and_leaves_no_half_file(folder, tmp_
         (tmp_path / "frames/4.png").write_bytes(b"no picture")
     if where == "writing":
         (tmp_path / "3.flo").mkdir()
+    monkeypatch.setattr("tqdm.tqdm.monitor_interval", 0)  # no thread of the progress bar's own, which stays
     before = threading.active_count()
     messages = {"frames": "4.png", "network": "lost the network", "numbers": "no numbers", "writing": "it is a folder"}
     with pytest.raises(UserError, match=messages[where]):
