@@ -250,6 +250,20 @@ def test_live_pairs_are_of_the_newest_frames_and_the_video_has_their_times(tmp_p
     assert source.times[-1] == pytest.approx(sum(steps) / LIVE[1], abs=0.25)  # s, on a busy machine
 
 
+def test_a_video_that_rests_but_for_a_moment(shared, tmp_path):
+    """Its frames 29 to 33: the moment begins with the last one."""
+    pytest.importorskip("torch")
+    frames = list(VideoReader(shared / "cases/colour_scale/rests_but_for_a_moment.mp4"))[28:33]
+    for i, picture in enumerate(frames):
+        write_image(tmp_path / f"{i}.png", picture)
+    outputs = [Output(tmp_path / "x.gif", "flow")]
+    done = predict_files(load("MaskFlownet_S", engine="torch"), Folder(tmp_path), outputs, rate=25)
+    assert 10 < done.max_flow < 25  # px; it moves by 16
+    drawn = list(VideoReader(tmp_path / "x.gif"))
+    assert drawn[0].mean() > 250
+    assert drawn[-1].min() < 30
+
+
 @pytest.mark.parametrize("where", ["frames", "network", "numbers", "writing"])
 def test_an_error_anywhere_ends_all_threads_and_leaves_no_half_file(folder, tmp_path, monkeypatch, where):
     """Threads read, compute and write when one of them fails at the third pair."""
