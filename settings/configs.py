@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from maskflownet.errors import UserError, nearest, shown
-from maskflownet.network.architecture import LOSS_WEIGHTS, MULTIPLE, NETWORKS, PYRAMIDS
+from maskflownet.network.architecture import INITIAL, LOSS_WEIGHTS, MULTIPLE, NETWORKS, PYRAMIDS
 from maskflownet.scenes.draw import MIN_SIDE, SceneOptions
 from maskflownet.settings.folders import CONFIGS
 from maskflownet.settings.schema import (
@@ -59,6 +59,7 @@ class Network:
     class_: Annotated[Literal[NETWORKS], Field(alias="class")]
     flow_multiplier: Positive = 1.0  # a flow unit inside the network is 20 px times this
     mw: _LossWeights = LOSS_WEIGHTS  # multi-scale weights: of the five levels in the loss, coarse to fine
+    initial: Literal[INITIAL] = "fan_avg"  # of new parameters, see network.architecture.initial_deviation
     pyramid: Literal[PYRAMIDS] = "paper"  # second stage of a new MaskFlownet; a checkpoint's record has precedence
 
 
@@ -71,6 +72,7 @@ class Optimizer:
     # Adam's. The gradients of masks and of the coarsest level are as small as 1e-9 to 1e-7, above all with q: at the
     # default, the published one, they are trained more slowly than the rest.
     epsilon: Positive = 1e-8
+    clip: Positive | None = None  # largest norm of a gradient over all parameters; None = any
     # Only the parameters whose names begin so are trained.
     trained: Annotated[tuple[Text, ...], Field(min_length=1), described("a list of beginnings of names")] | None = None
 
@@ -216,12 +218,13 @@ class DataConfig:
         return there if there.is_dir() and not here.is_dir() else here  # a symbolic link's textures lie at its target
 
 
+_Config = Annotated[Text | dict, described("the name or path of a config, or its content")]
+
+
 @checked
 class Stage:
-    """The names or paths of two configs."""
-
-    network: Text
-    dataset: Text
+    network: _Config
+    dataset: _Config
 
 
 @checked
@@ -244,8 +247,12 @@ def read_config(path: Path, below: tuple = ()) -> dict:
 
     UserError: A file cannot be read, or one is its own base.
     """
-    content = read_yaml(path)
-    base = content.pop("base", None)
+    return _on_its_base(read_yaml(path), path, below)
+
+
+def _on_its_base(content: dict, path: Path, below: tuple = ()) -> dict:
+    base = content.get("base")
+    content = {key: value for key, value in content.items() if key != "base"}
     if base is None:
         return content
     if not isinstance(base, str):
@@ -266,22 +273,23 @@ def _joined(below, above):
     return {**below, **{key: _joined(below.get(key), value) for key, value in above.items()}}
 
 
-def _load(cls, name, key: str, what: str):
-    path = find_config(name)
-    content = read_config(path)
+def _load(cls, config, schedule: Path | None, key: str, what: str):
+    inline = isinstance(config, dict)
+    path = schedule if inline else find_config(config)
+    content = _on_its_base(config, path) if inline else read_config(path)
     if key not in content:
-        raise UserError(f"{path} is no {what}: it has no key {key}")
+        raise UserError(f"{path}{': a stage' if inline else ''} is no {what}: it has no key {key}")
     return replace(parse(cls, content, path), path=path, content=content)
 
 
-def load_network_config(name) -> NetworkConfig:
-    """Read and check the config of a network, by name in `config_folder/` or path."""
-    return _load(NetworkConfig, name, "network", "network config")
+def load_network_config(config, schedule: Path | None = None) -> NetworkConfig:
+    """Read and check a network config: a name in `config_folder/`, a path, or what a stage of a schedule says."""
+    return _load(NetworkConfig, config, schedule, "network", "network config")
 
 
-def read_data_config(name) -> DataConfig:
+def read_data_config(config, schedule: Path | None = None) -> DataConfig:
     """Read a dataset config; `maskflownet.settings.datasets.load_data_config` checks its data sets, too."""
-    return _load(DataConfig, name, "dataset", "dataset config")
+    return _load(DataConfig, config, schedule, "dataset", "dataset config")
 
 
 def load_schedule(name) -> tuple[Path, tuple[Stage, ...]]:
@@ -292,6 +300,6 @@ def load_schedule(name) -> tuple[Path, tuple[Stage, ...]]:
         raise UserError(f"{path} is no schedule of stages but the config of a single one")
     stages = parse(Schedule, content, path).stages
     for stage in stages:
-        load_network_config(stage.network)
-        read_data_config(stage.dataset)
+        load_network_config(stage.network, path)
+        read_data_config(stage.dataset, path)
     return path, stages

@@ -52,9 +52,9 @@ SETS: dict[str, type[FlowDataset]] = {
 }
 
 
-def load_data_config(name) -> DataConfig:
-    """Read a dataset config by name or path; a UserError where it is wrong, or names a part that no data set has."""
-    config = read_data_config(name)
+def load_data_config(name, schedule: Path | None = None) -> DataConfig:
+    """Read a dataset config, see `read_data_config`; a UserError where it names a part that no data set has."""
+    config = read_data_config(name, schedule)
     for mistake in _mistakes(config):
         raise UserError(f"{config.path}: {mistake}")
     return config

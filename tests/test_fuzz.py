@@ -141,7 +141,9 @@ FOREIGN = (".safetensors", ".pth") if importlib.util.find_spec("torch") else (".
 LOADERS = {
     "NetCfg": Loader(load_network_config, ".yaml", [(CONFIGS / "MaskFlownet_S_small.yaml").read_bytes()]),
     "DataCfg": Loader(use_data_config, ".yaml", [(CONFIGS / "synthetic_small.yaml").read_bytes()]),
-    "Sched": Loader(load_schedule, ".yaml", [(CONFIGS / "six_stages.yaml").read_bytes()]),
+    "Sched": Loader(
+        load_schedule, ".yaml", [(CONFIGS / f"{name}.yaml").read_bytes() for name in ("six_stages", "recipe")]
+    ),
     "Rec": Loader(read_record, ".yaml", [SHIPPED.with_suffix(".yaml").read_bytes()]),
     "Paths": Loader(lambda path: Roots({}, path).look_up("chairs"), ".yaml", [b"chairs: .\nsintel: ~/data\n"]),
     "StateF": Loader(lambda path: parse(Reached, read_yaml(path), path), ".yaml", [STATE.encode()]),

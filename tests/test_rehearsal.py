@@ -159,6 +159,12 @@ def test_submissions_of_the_last_checkpoint(finished, place, capsys):
         ("stages: []", "stages must not be empty"),
         ("stages: [{network: MaskFlownet.yaml}]", r"stages\[1\].dataset is missing"),
         ("stages: [{network: X.yaml, dataset: chairs.yaml}]", "no config X.yaml"),
+        (
+            "stages: [{network: 1, dataset: x}]",
+            r"stages\[1\].network must be the name or path of a config, or its content",
+        ),
+        ("stages: [{network: {base: MaskFlownet_S, o: 1}, dataset: chairs}]", "s.yaml: unknown key o"),
+        ("stages: [{network: {base: chairs}, dataset: chairs}]", "s.yaml: a stage is no network config"),
         ("stage: []", "unknown key stage, did you mean 'stages'"),
         ("dataset: chairs", "s.yaml is no schedule of stages but the config of a single one"),
     ],

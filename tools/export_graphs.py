@@ -33,11 +33,13 @@ def needed_graphs(networks: Iterable[NetworkConfig], data: Iterable[DataConfig])
 
 def shipped_graphs() -> list:
     """`needed_graphs` of the configs in `config_folder/`."""
-    paths = {path: read_config(path) for path in sorted(CONFIGS.glob("*.yaml"))}
-    return needed_graphs(
-        [load_network_config(path) for path, content in paths.items() if "network" in content],
-        [load_data_config(path) for path, content in paths.items() if "dataset" in content],
-    )
+    networks, data = [], []
+    for path in sorted(CONFIGS.glob("*.yaml")):
+        content = read_config(path)
+        stages = content.get("stages", [{key: path for key in ("network", "dataset") if key in content}])
+        networks += [load_network_config(stage["network"], path) for stage in stages if "network" in stage]
+        data += [load_data_config(stage["dataset"], path) for stage in stages if "dataset" in stage]
+    return needed_graphs(networks, data)
 
 
 def main(arguments: list[str]) -> None:

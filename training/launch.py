@@ -74,7 +74,7 @@ class Reached:
     debug: bool
     shard: int
     checkpoint: str | None
-    stages: tuple[tuple[str, str], ...]
+    stages: tuple[tuple[str | dict, str | dict], ...]  # as the schedule names them, or says what they are
     begin: Whole = 1
     runs: tuple[RunName, ...] = ()
 
@@ -105,7 +105,7 @@ def run_stages(
     if begin > 1 and checkpoint is None:
         raise UserError(f"--begin {begin} needs -c: a checkpoint that stands for the stages before")
     for stage in stages:  # before days of training
-        load_data_config(stage.dataset)
+        load_data_config(stage.dataset, path)
     options = replace(options, seed=options.seed or 0)
     state_file = options.logs / f"{path.stem}.stages.yaml"
     wanted = Reached(
@@ -125,18 +125,19 @@ def run_stages(
                 f"{state_file} belongs to a call with other stages, options or checkpoint: "
                 "repeat that call, or begin again with --fresh"
             )
-        return _run_stages(stages, state, state_file, choice, options)
+        return _run_stages(path, stages, state, state_file, choice, options)
 
 
-def _run_stages(stages, state: Reached, state_file: Path, choice: EngineChoice, options: Options) -> list[Path]:
+def _run_stages(path: Path, stages, state: Reached, state_file: Path, choice: EngineChoice, options: Options):
     finished = []
     for number, stage in enumerate(stages[state.begin - 1 :]):
         if number == len(state.runs):
             state = replace(state, runs=(*state.runs, reserve_run(options.weights, options.logs)))
             write_bytes(state_file, yaml_text(asdict(state)).encode(), durable=True)
         try:
+            configs = load_network_config(stage.network, path), load_data_config(stage.dataset, path)
             parent = [state.checkpoint, *finished][-1]
-            finished.append(_run_stage(stage, state.runs[number], parent, choice, options))
+            finished.append(_run_stage(*configs, state.runs[number], parent, choice, options))
         except KeyboardInterrupt as error:
             told = f" ({error})" if str(error) else ""
             why = f"stage {state.begin + number} was interrupted: the same command goes on with it{told}"
@@ -145,9 +146,8 @@ def _run_stages(stages, state: Reached, state_file: Path, choice: EngineChoice, 
     return finished
 
 
-def _run_stage(stage, run: str, parent, choice: EngineChoice, options: Options) -> Path:
+def _run_stage(config, data, run: str, parent, choice: EngineChoice, options: Options) -> Path:
     """Start, go on with, or skip a stage; its last checkpoint."""
-    config, data = load_network_config(stage.network), load_data_config(stage.dataset)
     snapshots = Snapshots(options.weights, run)
     reached, end = max(snapshots.steps(), default=0), end_of(config, options)
     if reached < end:

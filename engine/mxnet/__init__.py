@@ -21,7 +21,7 @@ from maskflownet.engine.contract import (
     shares,
 )
 from maskflownet.errors import UserError
-from maskflownet.network.architecture import HEAD, SLOPE, STRIDES
+from maskflownet.network.architecture import HEAD, STRIDES, initial_deviation
 from maskflownet.network.augmentation import ColourAugmentation, GeometryAugmentation
 from maskflownet.network.compat import mx
 from maskflownet.network.draws import Draws, draw_noise, draw_step
@@ -96,7 +96,11 @@ class MXNetEngine(Engine):
         self.record = record
         self.network = build_network(record.network, record.flow_multiplier, record.pyramid)
         mx.random.seed(self._seed or 0)
-        self.network.initialize(mx.init.MSRAPrelu(slope=SLOPE), ctx=self.contexts)
+        self.network.initialize(mx.init.Zero(), ctx=self.contexts)
+        for name, parameter in self._structural_parameters().items():
+            deviation = initial_deviation(name, parameter.shape, self.config.network.initial)
+            if deviation:
+                parameter.set_data(nd.random.normal(0, deviation, parameter.shape))
         self.network.hybridize(static_alloc=True)
 
     def assign(self, parameters) -> None:
@@ -204,7 +208,7 @@ class MXNetTraining(Training):
         if self._failed is None:  # a backward pass over flows that are NaN has crashed MXNet
             mx.autograd.backward(losses)
             self.trainer.set_learning_rate(learning_rate)
-            self.trainer.step(count * processes.world_size)  # divides the summed gradients by the samples
+            self._update(count * processes.world_size)
         failed = self._failed
 
         def read() -> tuple[float, float]:
@@ -213,6 +217,18 @@ class MXNetTraining(Training):
             return loss, epe
 
         return Losses(read)
+
+    def _update(self, samples: int) -> None:
+        """Divide the summed gradients by the samples and update."""
+        clip = self.settings.optimizer.clip
+        if clip is None:
+            self.trainer.step(samples)
+            return
+        self.trainer.allreduce_grads()
+        for context in self.contexts:
+            gradients = [parameter.grad(context) for parameter in self.trained.values()]
+            mx.gluon.utils.clip_global_norm(gradients, clip * samples)
+        self.trainer.update(samples)
 
     def _prepare(self, batch, draws: Draws | None, part: slice, context):
         """One device's share: two centred images (n, 3, H, W), label (n, 2, H, W) (y, x), mask."""

@@ -71,7 +71,7 @@ class TorchEngine(Engine):
             self._built = settings
         if self._seed is not None:
             for network in self.networks:
-                network.initialise(self._seed)
+                network.initialise(self._seed, self.config.network.initial)
         self._runners: list = []
         self.parameters_changed()
 

@@ -1,6 +1,5 @@
 """A graph as a torch.nn.Module whose parameters have the names of the `.params` file."""
 
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -10,7 +9,7 @@ from maskflownet.engine.symbol import Fusion, Graph, Node, Output, Uses, fuse
 from maskflownet.engine.torch.kernels.layout import triton_runs
 from maskflownet.engine.torch.operators import OPERATORS, Operator
 from maskflownet.errors import UserError
-from maskflownet.network.architecture import SLOPE
+from maskflownet.network.architecture import initial_deviation
 
 
 class _Step(NamedTuple):
@@ -56,21 +55,13 @@ class GraphModule(torch.nn.Module):
         return owner, leaf
 
     @torch.no_grad()
-    def initialise(self, seed: int) -> None:
-        """Draw new weights as MXNet's MSRAPrelu does, the same on every device; biases are 0.
-
-        Normal with the variance 2 / (1 + slope^2) / n, where n is the average of a weight's fan-in
-        and fan-out (He et al., ICCV 2015).
-        """
+    def initialise(self, seed: int, initial: str = "fan_avg") -> None:
+        """Draw new parameters, see `network.architecture.initial_deviation`; the same on every device."""
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in self.named_parameters():
-            if name.endswith("bias"):
-                parameter.zero_()
-                continue
-            outputs, inputs, *kernel = parameter.shape
-            fan = (outputs + inputs) / 2 * math.prod(kernel)
-            values = torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(values * math.sqrt(2 / (1 + SLOPE**2) / fan))
+            deviation = initial_deviation(name, parameter.shape, initial)
+            values = torch.randn(parameter.shape, generator=generator) if deviation else torch.zeros(parameter.shape)
+            parameter.copy_(values * deviation)
 
     def forward(self, *inputs: torch.Tensor) -> list[torch.Tensor]:
         """The outputs of the graph; `inputs` in the order of ``graph.inputs``."""

@@ -26,14 +26,20 @@ class FlatAdam:
     over processes one call. As in MXNet, epsilon is added to the root of the uncorrected variance:
     ``w -= rate sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + epsilon)``.
 
-    `decay` times a weight is added to its gradient; biases do not decay. Behind the gradients lie
-    `extra` numbers that are summed over the processes with them.
+    A gradient whose norm over all parameters exceeds `clip` is scaled down to it. `decay` times a weight is added to
+    its gradient; biases do not decay. Behind the gradients lie `extra` numbers that are summed over the processes with
+    them.
     """
 
     def __init__(
-        self, parameters: Mapping[str, torch.nn.Parameter], decay: float = 0.0, extra: int = 0, epsilon: float = 1e-8
+        self,
+        parameters: Mapping[str, torch.nn.Parameter],
+        decay: float = 0.0,
+        extra: int = 0,
+        epsilon: float = 1e-8,
+        clip: float | None = None,
     ):
-        self.epsilon = epsilon
+        self.epsilon, self.clip = epsilon, clip
         # Weights first, so that those that decay are one stretch.
         ordered = sorted(parameters, key=lambda name: name.endswith("bias"))
         self.decay, self.parameters = decay, {name: parameters[name] for name in ordered}
@@ -75,6 +81,8 @@ class FlatAdam:
         Both are on the device, so that the host waits for neither.
         """
         gradients = self.gradients
+        if self.clip is not None:
+            gradients.mul_((self.clip / gradients.norm()).clamp(max=1))
         if self.decay:
             weights = slice(self.decayed)
             gradients[weights].add_(self.values[weights], alpha=self.decay)
@@ -140,7 +148,7 @@ class TorchTraining(Training):
             parameter.requires_grad_(name in chosen)
         trained = {name: p for name, p in parameters.items() if name in chosen}
         # The two extra numbers are the means of loss and end-point error.
-        self.adam = FlatAdam(trained, optimizer.wd, extra=2, epsilon=optimizer.epsilon)
+        self.adam = FlatAdam(trained, optimizer.wd, extra=2, epsilon=optimizer.epsilon, clip=optimizer.clip)
         graphs = {"loss": {"weights": settings.loss_weights, "q": optimizer.q}, "metric": {}}
         if settings.augmentation is not None:
             graphs.update(geometry={"target": settings.target}, colour={})

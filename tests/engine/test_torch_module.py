@@ -1,17 +1,23 @@
 """Graphs as modules: golden losses and gradients, the paper pyramid, initial weights."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from maskflownet.engine.graphs import graph_of  # noqa: E402
+from maskflownet.engine.mxnet import MXNetEngine  # noqa: E402
 from maskflownet.engine.torch.module import GraphModule  # noqa: E402
-from maskflownet.network.architecture import HEAD, SLOPE  # noqa: E402
+from maskflownet.network.architecture import HEAD, INITIAL, LEVELS, SLOPE  # noqa: E402
 from maskflownet.network.compat import mx  # noqa: E402
-from maskflownet.network.maskflownet import MaskFlownet_S  # noqa: E402
+from maskflownet.settings.configs import NetworkConfig  # noqa: E402
+from maskflownet.settings.schema import parse  # noqa: E402
 
 from tests.golden_values import BOUND, relative_error  # noqa: E402
+
+NETWORK, S = {"network": "MaskFlownet_S"}, {"class": "MaskFlownet_S"}
 
 
 def module_of(golden, network, pyramid="released"):
@@ -63,20 +69,45 @@ def test_golden_torch_loss_and_gradients(golden, images, network, q):
     check(golden, network, f"gradient_norms_q{q}", norms)
 
 
-def test_initial_weights_have_mxnets_spread():
-    net = MaskFlownet_S()
-    net.initialize(mx.init.MSRAPrelu(slope=SLOPE))
-    module, again = (GraphModule(graph_of("network", network="MaskFlownet_S")) for _ in range(2))
-    module.initialise(3)
-    for name, parameter in net._collect_params_with_prefix().items():
-        ours, theirs = module.get_parameter(name).detach().numpy(), parameter.data().asnumpy()
-        if name.endswith("bias"):
-            assert not ours.any() and not theirs.any()
-        else:
-            # The standard deviation of n numbers is known to 1 / sqrt(2 n).
-            assert ours.std() == pytest.approx(theirs.std(), rel=6 / np.sqrt(ours.size))
-            assert abs(ours.mean()) < 5 * ours.std() / np.sqrt(ours.size)
-    again.initialise(3)
+@pytest.mark.parametrize("initial", INITIAL)
+def test_both_engines_draw_new_parameters_alike(initial):
+    optimizer = {"learning_rate": [[1, 1.0]]}
+    config = parse(NetworkConfig, {"network": {**S, "initial": initial}, "optimizer": optimizer}, "test")
+    module, again = (GraphModule(graph_of("network", **NETWORK)) for _ in range(2))
+    module.initialise(3, initial)
+    of_mxnet = MXNetEngine(config, [mx.cpu()])
+    for name, parameter in of_mxnet.parameters().items():
+        assert_same_spread(module.get_parameter(name).detach().numpy(), parameter)
+    again.initialise(3, initial)
     assert all(torch.equal(a, b) for a, b in zip(module.parameters(), again.parameters()))
-    again.initialise(4)
+    again.initialise(4, initial)
     assert not torch.equal(again.get_parameter("conv1a.0.weight"), module.get_parameter("conv1a.0.weight"))
+    if initial == "fan_avg":  # the authors'
+        of_mxnet.network.initialize(mx.init.MSRAPrelu(slope=SLOPE), force_reinit=True)
+        for name, parameter in of_mxnet.parameters().items():
+            assert_same_spread(module.get_parameter(name).detach().numpy(), parameter)
+
+
+def assert_same_spread(ours, theirs):
+    """Of n normal numbers the standard deviation is known to 1 / sqrt(2 n)."""
+    assert ours.std() == pytest.approx(theirs.std(), rel=6 / np.sqrt(ours.size))
+    assert abs(ours.mean()) <= 5 * ours.std() / np.sqrt(ours.size)
+
+
+@torch.no_grad()
+def test_by_fan_in_features_keep_their_size_and_predictions_begin_near_zero():
+    graph = graph_of("network", **NETWORK)
+    levels = tuple((f"conv{level}c_leakyrelu0_fwd", 0) for level in LEVELS)
+    images = 0.2 * torch.randn((2, 1, 3, 256, 256), generator=torch.Generator().manual_seed(0))
+    features, flows = {}, {}
+    for initial in INITIAL:
+        module = GraphModule(graph)
+        module.initialise(0, initial)
+        features[initial] = [size(x) for x in GraphModule(replace(graph, outputs=levels), owner=module)(*images)]
+        flows[initial] = size(module(*images)[4])
+    assert min(features["fan_in"]) > 0.2 and features["fan_avg"][0] < 0.03
+    assert flows["fan_in"] < 2 < flows["fan_avg"]  # px
+
+
+def size(x):
+    return x.square().mean().sqrt()

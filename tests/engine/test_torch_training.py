@@ -37,6 +37,7 @@ from tests.training_runs import (
 )
 
 KINDS = ["cpu", on_gpu("gpu")]
+CLIP = 30.0  # of the four steps below, the norms of some are above it
 DEVICES = {"cpu": "cpu", "gpu": "cuda:0"}
 
 
@@ -50,7 +51,7 @@ def assert_same_training(path_a, path_b, parameters, moments):
 def test_both_engines_train_the_same_and_go_on_with_each_other(tmp_path, random_checkpoints):
     """Four steps of MXNet, of torch, and one of each with three of the other."""
     pytest.importorskip("mxnet")
-    write_configs(tmp_path)
+    write_configs(tmp_path, {**NETWORK, "optimizer": {**NETWORK["optimizer"], "clip": CLIP}})
     source = read_checkpoint(random_checkpoints["MaskFlownet_S"])
     trainers = {"aaa": train_in, "bbb": train_torch_in}
     paths, ones = {}, []
@@ -63,7 +64,7 @@ def test_both_engines_train_the_same_and_go_on_with_each_other(tmp_path, random_
     records = [load_checkpoint(path).record for path in paths.values()]
     assert [record.engine for record in records] == ["torch", "mxnet", "mxnet", "torch"]
     assert "so far trained with mxnet, which rounds differently" in (tmp_path / "logs/aaaJan01-0000.log").read_text()
-    assert_same_training(*ones, parameters=1e-5, moments=1e-3)
+    assert_same_training(*ones, parameters=1e-5, moments=2e-3)
     reference = paths.pop("aaa")
     for path in paths.values():
         assert_same_training(path, reference, parameters=1e-4, moments=2e-2)
@@ -220,28 +221,32 @@ def test_processes_draw_their_rows_of_one_batch(tmp_path):
     assert abs(noise.std() - 1) < 0.01
 
 
-@pytest.mark.parametrize(("epsilon", "size"), [(1e-8, 1.0), (1e-12, 1e-8)])
-def test_flat_adam_is_the_written_formula(epsilon, size):
-    """With gradients of common size, and so small that epsilon decides what becomes of them."""
+@pytest.mark.parametrize(("epsilon", "size", "clip"), [(1e-8, 1.0, None), (1e-12, 1e-8, None), (1e-8, 1.0, 14.5)])
+def test_flat_adam_is_the_written_formula(epsilon, size, clip):
+    """With gradients of common size, so small that epsilon decides what becomes of them, and some of them clipped."""
     rng = np.random.default_rng(0)
     shapes = {"b.bias": (5,), "a.weight": (5, 3, 3, 3), "c.weight": (ALIGNMENT,)}
     values = {name: rng.normal(size=shape) for name, shape in shapes.items()}
     parameters = {name: torch.nn.Parameter(torch.tensor(array, dtype=torch.float32)) for name, array in values.items()}
-    adam = FlatAdam(parameters, decay=0.1 * size, extra=2, epsilon=epsilon)
+    adam = FlatAdam(parameters, 0.1 * size, extra=2, epsilon=epsilon, clip=clip)
+    norms = []
     means, variances = (dict.fromkeys(shapes, 0.0) for _ in range(2))
     for step in range(3):
         gradients = {name: size * rng.normal(size=shape) for name, shape in shapes.items()}
         adam.set_gradients([torch.tensor(gradients[n], dtype=torch.float32) for n in adam.parameters])
         rate = torch.tensor(corrected_rate(0.01, step))
         adam.update(rate, torch.tensor(True))
+        norms.append(np.sqrt(sum((g**2).sum() for g in gradients.values())))
+        shrink = min(1, clip / norms[-1]) if clip else 1
         for name in shapes:
-            g = gradients[name] + (0.1 * size * values[name] if name.endswith("weight") else 0)
+            g = shrink * gradients[name] + (0.1 * size * values[name] if name.endswith("weight") else 0)
             means[name] = 0.9 * means[name] + 0.1 * g
             variances[name] = 0.999 * variances[name] + 0.001 * g * g
             factor = np.sqrt(1 - 0.999 ** (step + 1)) / (1 - 0.9 ** (step + 1))
             values[name] -= 0.01 * factor * means[name] / (np.sqrt(variances[name]) + epsilon)
             assert np.allclose(parameters[name].detach().numpy(), values[name], atol=1e-6), name
         assert parameters["a.weight"].data_ptr() % 64 == 0
+    assert clip is None or min(norms) < clip < max(norms)
     state = adam.state()
     assert np.allclose(state["mean.b.bias"], means["b.bias"], atol=1e-6 * size)
     with pytest.raises(KeyError):

@@ -17,12 +17,13 @@ from tests.training_runs import NETWORK, write_configs  # noqa: E402
 
 
 def line_of(folder, networks) -> list[str]:
-    """The command for a schedule on tiny data, one step each."""
+    """The command for a schedule on tiny data, one step each; the last stage is no file's name but what is in one."""
     stages = []
     for network in networks:
         write_configs(folder / network, {**NETWORK, "network": {"class": network}})
         stages.append({key: str(folder / network / f"{file}.yaml") for key, file in
                        (("network", "network"), ("dataset", "data"))})  # fmt: skip
+    stages[-1] = {key: {"base": file} for key, file in stages[-1].items()}
     path = folder / "stages.yaml"
     path.write_text(yaml_text({"stages": stages}))
     return [str(path), "--output_root", str(folder), "--scale", "0.01", "--engine", "torch"]
