@@ -1,10 +1,11 @@
 """Time of both networks: on the CPU both engines in turn, on a GPU the torch engine at each precision.
 
     python -m maskflownet.benchmarks.inference [--size 448,1024] [--repeats 7] [--engines mxnet,torch]
-    python -m maskflownet.benchmarks.inference -g 0 [--batches 1,8]
+    python -m maskflownet.benchmarks.inference -g 0 [--batches 1,8] [--nodes]
 
 On a GPU a network's call is captured and timed on the device, with its images there. Beside it, in the same run, the
-device's matrix product.
+device's matrix product. `--nodes` is a table of the torch engine's steps instead, each with the least time that its
+bytes or its arithmetic need, at the device's rates of copying and of a matrix product.
 """
 
 import sys
@@ -18,6 +19,8 @@ from maskflownet.network import import_mxnet
 from maskflownet.network.architecture import NETWORKS
 from maskflownet.settings.cli import Parser, count, height_width, run
 from maskflownet.settings.configs import load_network_config
+
+REPEATED = 10  # times that a step of `--nodes` is captured
 
 
 def mxnet_call(name: str, images):
@@ -64,6 +67,58 @@ def compared(args, name: str, images) -> Iterator[tuple[str, dict[str, Callable]
     yield "float32", calls
 
 
+def node_table(args, name: str, images, precision: str) -> Iterator[str]:
+    """The steps of a network by how much longer they take than they must, each timed by itself, again and again.
+
+    Its bytes are those of its inputs and outputs, its arithmetic that of its convolutions and cost volumes.
+    """
+    device, rows = images[0].device, {}
+    engine = make_engine(load_network_config(name), args.gpus, 0, False, "torch", precision)
+    (network,) = engine.networks
+    product, operations = timing.matrix_product(device, precision)
+    block = torch.empty(2**28 if device.type == "cuda" else 2**24, dtype=torch.uint8, device=device)
+    whole = block.new_empty(block.shape)
+    times = timing.alternate({"copy": lambda: whole.copy_(block), "product": product}, device, args.repeats)
+    copying, speed = 2 * len(block) / times["copy"], operations / times["product"]
+
+    def timed(step):
+        def function(inputs, attrs):
+            result = step.function(inputs, attrs)
+            call = timing.captured(lambda: [step.function(inputs, attrs) for _ in range(REPEATED)], device)
+            taken = timing.alternate({"": call}, device, args.repeats)[""] / REPEATED
+            outputs = (result,) if isinstance(result, torch.Tensor) else result
+            moved = sum(x.numel() * x.element_size() for x in (*inputs, *outputs))
+            rows[step.name] = taken, moved / copying, 2 * products(inputs, attrs, outputs) / speed
+            return result
+
+        return step._replace(function=function)
+
+    network._steps = list(map(timed, network._steps))
+    with torch.inference_mode(), computing(precision, search=True):
+        network(*images)
+    total = sum(taken for taken, _, _ in rows.values())
+    yield f"{name} {precision}, {len(images[0])} pairs: {1e3 * total:.2f} ms in {len(rows)} steps"
+    yield from ("| step | us | bytes alone, us | arithmetic alone, us | time over floor |", "|---|---:|---:|---:|---:|")
+    for step, (taken, *floors) in sorted(rows.items(), key=lambda row: max(row[1][1:]) - row[1][0]):
+        numbers = " | ".join(f"{1e6 * seconds:.1f}" for seconds in (taken, *floors))
+        yield f"| {step} | {numbers} | {taken / max(floors):.1f} |"
+
+
+def products(inputs, attrs, outputs) -> float:
+    """Multiply-accumulates of a step."""
+    pixels = inputs[0].shape[0] * inputs[0].shape[2] * inputs[0].shape[3] if inputs[0].dim() == 4 else 0
+    if "radius" in attrs:  # a cost volume
+        return outputs[0].numel() * inputs[0].shape[1]
+    if "piece" not in attrs:
+        return pixels * sum(x.numel() for x in inputs if x.dim() == 4 and x.shape[2:] == (3, 3))
+    piece, total = attrs["piece"], 0
+    for layer, weight in zip((*piece.layers, *piece.heads), inputs[piece.parts :: 2]):
+        pixels /= layer.stride**2
+        total += pixels * weight.numel()  # a transposed one has 16 taps, 4 of them for each pixel of its output
+        pixels *= 4 if layer.doubles and layer in piece.layers else 1
+    return total
+
+
 def main(arguments):
     parser = Parser(prog="inference.py", description=__doc__.splitlines()[0])
     add = parser.add_argument
@@ -73,6 +128,7 @@ def main(arguments):
     add("--engines", default="mxnet,torch", help="on the CPU")
     add("--precisions", default="float32,tf32,bf16", help="on a GPU")
     add("--batches", help="pairs at a time (default 1, on a GPU 1,8)")
+    add("--nodes", action="store_true", help="the torch engine's steps one by one, and what each must take")
     args = parser.parse_args(arguments)
     device = timing.the_device(args.gpus)
     print(f"{timing.describe(device)}, {args.size[0]}x{args.size[1]}, median of {args.repeats}")
@@ -81,6 +137,10 @@ def main(arguments):
         for batch in map(int, (args.batches or ("1,8" if args.gpus else "1")).split(",")):
             images = [torch.rand(batch, 3, *args.size, device=device) - 0.5 for _ in range(2)]
             timing.forget_memory()
+            if args.nodes:
+                for precision in args.precisions.split(",") if args.gpus else ("float32",):
+                    print(*node_table(args, name, images, precision), sep="\n", flush=True)
+                continue
             for precision, calls in compared(args, name, images):
                 memory = timing.peak_memory()
                 product, operations = timing.matrix_product(device, precision)
