@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from functools import cache
 
 import numpy as np
 
@@ -30,6 +31,7 @@ class Golden:
         self.errors[f"{file}/{entry}"] = error
         assert error < BOUND, f"{file}/{entry} is off by {error:.1e} of its largest value"
 
+    @cache  # noqa: B019 - there is one Golden
     def parameters(self, network: str) -> dict[str, np.ndarray]:
         shapes = self.shapes[network].items()
         return {name: self._parameter(name, tuple(shape)) for name, shape in shapes}

@@ -18,7 +18,7 @@ import main
 import run_stages
 from tests import trees
 
-SIZE = (72, 136)
+SIZE = (64, 128)
 SCALE = "0.000002"  # of the schedules: one or two steps a stage
 
 
@@ -37,7 +37,7 @@ def place(tmp_path_factory):
     stages = yaml.safe_load((CONFIGS / "six_stages.yaml").read_text())
     for stage in stages["stages"]:
         data = yaml.safe_load((CONFIGS / stage["dataset"]).read_text())
-        data.update(orig_shape=[68, 132], target_shape=[64, 128])
+        data.update(orig_shape=[60, 100], target_shape=[64, 64])
         if "resize" in data:
             data["resize"] = list(SIZE)
         path = place / "configs" / stage["dataset"]
