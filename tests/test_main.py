@@ -86,7 +86,7 @@ def test_wrong_arguments_are_one_sentence(arguments, message, tmp_path, capsys, 
 
 def test_the_program_trains_and_goes_on(tmp_path):
     """As a user starts it, from another folder, by run id."""
-    write_configs(tmp_path)
+    write_configs(tmp_path, augmentation=None, orig_shape=[64, 64])
 
     def start(*arguments):
         line = [sys.executable, str(ROOT / "main.py"), "network.yaml", "--dataset_cfg", "data.yaml"]

@@ -31,6 +31,7 @@ from tests.training_runs import (
     NETWORK,
     RUN,
     largest_difference,
+    newest,
     train_in,
     training_differences,
     write_configs,
@@ -70,20 +71,27 @@ def test_both_engines_train_the_same_and_go_on_with_each_other(tmp_path, random_
         assert_same_training(path, reference, parameters=1e-4, moments=2e-2)
 
 
-def test_ten_torch_steps_are_five_a_kill_and_five_bit_for_bit(tmp_path):
-    programs = {}
-    for name, kill_after in (("whole", []), ("killed", [7])):
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")  # as in `start`: how many threads there are decides the order of sums
+def test_ten_torch_steps_are_five_a_kill_and_five_bit_for_bit(tmp_path, capsys):
+    """The killed run is another process, and goes on in this one."""
+    for name in ("whole", "killed"):
         write_configs(tmp_path / name)
-        programs[name] = start(tmp_path / name, 0, 10, *kill_after)
-    for name, code in (("whole", 0), ("killed", -signal.SIGKILL)):
-        _, errors = programs[name].communicate(timeout=120)
-        assert programs[name].returncode == code, errors
-    folder = tmp_path / "killed/weights"
-    assert sorted(p.name for p in folder.glob("*.params")) == [f"{RUN}_5.params"]
-    again = start(tmp_path / "killed", 0, 10)
-    output, errors = again.communicate(timeout=120)
-    assert "goes on at step 5 of 10" in output, errors
-    results = [tmp_path / name / f"weights/{RUN}_10.params" for name in ("whole", "killed")]
+    program = start(tmp_path / "killed", 0, 10, 7)
+    whole = train_torch_in(tmp_path / "whole", steps=10, run=RUN)
+    _, errors = program.communicate(timeout=120)
+    assert program.returncode == -signal.SIGKILL, errors
+    folder = tmp_path / "killed"
+    assert sorted(p.name for p in folder.glob("weights/*.params")) == [f"{RUN}_5.params"]
+    results = [whole, train_torch_in(folder, checkpoint=newest(folder), steps=10)]
+    assert "goes on at step 5 of 10" in capsys.readouterr().out
     assert largest_difference(*results) == 0
 
 

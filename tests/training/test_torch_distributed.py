@@ -24,6 +24,8 @@ from tests.training_runs import RUN, arrays_of, largest_difference, training_dif
 ENGINE = "engine: torch on the CPU (no -g), float32\n"
 LONG = 10_000  # steps, more than a test waits for
 KINDS = ["cpu", on_gpu("gpu", gpus=2)]
+# Without augmentation, whose graph of this size each process would trace with MXNet.
+FAST = {**SIZES, "cpu": {"augmentation": None, "orig_shape": [64, 64]}}
 
 
 @pytest.fixture(autouse=True)
@@ -110,7 +112,7 @@ def test_two_machines_train_as_one_with_the_double_batch(tmp_path):
 
 
 def test_torchrun_on_one_machine(tmp_path):
-    write_configs(tmp_path)
+    write_configs(tmp_path, **FAST["cpu"])
     program = start(
         *("--nproc_per_node", 2, "--master_port", 30_000 + os.getpid() % 10_000, "main.py"),
         *(tmp_path / "network.yaml", "--dataset_cfg", tmp_path / "data.yaml", "--steps", 2),
@@ -126,7 +128,7 @@ def test_torchrun_on_one_machine(tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_process_that_is_killed_ends_the_run_with_a_checkpoint(tmp_path, kind):
-    write_configs(tmp_path, checkpoint_steps=LONG, **SIZES[kind])
+    write_configs(tmp_path, checkpoint_steps=LONG, **FAST[kind])
     program = start(tmp_path, 2, LONG, KIND=kind)
     _, second = wait_for_step(program, tmp_path, 3)
     os.kill(second, signal.SIGKILL)
@@ -140,7 +142,7 @@ def test_a_process_that_is_killed_ends_the_run_with_a_checkpoint(tmp_path, kind)
     checkpoint = read_checkpoint(tmp_path / f"weights/{RUN}_{step}.params")
     # It is the run as it would have been: one process goes on with it.
     path = train_torch_in(tmp_path, checkpoint=checkpoint, kind=kind, steps=step + 1)
-    write_configs(tmp_path / "whole", checkpoint_steps=LONG, **SIZES[kind])
+    write_configs(tmp_path / "whole", checkpoint_steps=LONG, **FAST[kind])
     whole = train_torch_in(tmp_path / "whole", kind=kind, steps=step + 1, run=RUN)
     assert training_differences(path, whole)["parameters"] < 3e-4
 
@@ -148,7 +150,7 @@ def test_a_process_that_is_killed_ends_the_run_with_a_checkpoint(tmp_path, kind)
 @pytest.mark.parametrize("interval", [2, LONG])
 @pytest.mark.parametrize("kind", KINDS)
 def test_when_the_first_process_is_killed_its_newest_checkpoint_stays(tmp_path, kind, interval):
-    write_configs(tmp_path, checkpoint_steps=interval, **SIZES[kind])
+    write_configs(tmp_path, checkpoint_steps=interval, **FAST[kind])
     program = start(tmp_path, 2, LONG, KIND=kind)
     first, _ = wait_for_step(program, tmp_path, 3)
     os.kill(first, signal.SIGKILL)
@@ -166,7 +168,7 @@ def test_when_the_first_process_is_killed_its_newest_checkpoint_stays(tmp_path, 
 )
 def test_a_signal_saves_and_ends_all(tmp_path, number, kill):
     """As a terminal sends it to all, SLURM to all or to the first. They listen to nobody outside this machine."""
-    write_configs(tmp_path, checkpoint_steps=LONG)
+    write_configs(tmp_path, checkpoint_steps=LONG, **FAST["cpu"])
     program = start(tmp_path, 2, LONG)
     ranks = wait_for_step(program, tmp_path, 2)
     listening = [address for pid in (program.pid, *ranks) for address in listeners(pid)]
@@ -180,7 +182,7 @@ def test_a_signal_saves_and_ends_all(tmp_path, number, kill):
 
 
 def test_ctrl_c_while_the_processes_start_ends_all_at_once(tmp_path):
-    write_configs(tmp_path)
+    write_configs(tmp_path, **FAST["cpu"])
     program = start(tmp_path, 2, LONG)
     while len(children_of(program)) < 3:  # both and multiprocessing's own
         assert program.poll() is None, program.communicate()
@@ -194,7 +196,7 @@ def test_ctrl_c_while_the_processes_start_ends_all_at_once(tmp_path):
 
 
 def test_what_is_wrong_is_told_once(tmp_path, capfd):
-    write_configs(tmp_path, batch_size=3)
+    write_configs(tmp_path, batch_size=3, **FAST["cpu"])
     with pytest.raises(UserError, match="2 devices cannot share a batch of 3 samples evenly$"):
         train_torch_in(tmp_path, 2, steps=1)
     assert "Traceback" not in capfd.readouterr().err
