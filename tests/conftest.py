@@ -1,5 +1,7 @@
-"""Fixtures that several test files use."""
+"""Fixtures that several test files use, and how pytest-xdist's processes share the machine."""
 
+import ctypes
+import gc
 import os
 import shutil
 from pathlib import Path
@@ -10,6 +12,15 @@ import pytest
 from tests.golden_values import Golden
 
 ROOT = Path(__file__).resolve().parent.parent
+PROCESSES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if PROCESSES > 1:  # each has its share of the cores, before it imports PyTorch: threads that wait for a core spin
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // PROCESSES)))
+# They begin first, in this order, so that all processes end at about the same time.
+LONGEST = (
+    "test_torch_distributed", "test_export", "test_resume", "test_rehearsal", "test_training", "test_contract",
+    "test_torch_training", "test_torch_network", "test_package",
+)  # fmt: skip
+KEPT = 4 * 2**30  # B
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +63,22 @@ ERRORS = pytest.StashKey[dict]()  # of all processes that run tests
 
 def pytest_configure(config):
     config.stash[ERRORS] = {}
+    config.option.loadscopereorder = False  # pytest-xdist's order, the file with the most tests first
+
+
+def pytest_collection_modifyitems(items):
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory_is_given_back():
+    """What a file's networks took: glibc keeps it, many gigabytes in a whole run."""
+    yield
+    statm, trim = Path("/proc/self/statm"), getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim and statm.exists() and int(statm.read_text().split()[1]) * os.sysconf("SC_PAGESIZE") > KEPT:
+        gc.collect()
+        trim(0)
 
 
 def pytest_sessionfinish(session):

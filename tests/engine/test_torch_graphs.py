@@ -61,7 +61,8 @@ def test_a_graph_of_another_network_is_traced_and_without_mxnet_refused(tmp_path
         graph_of("metric")
 
 
-def test_an_engine_leaves_pytorch_all_its_threads():
+def test_an_engine_leaves_pytorch_all_its_threads(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
     code = """
 import torch
 before = torch.get_num_threads()
