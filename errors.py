@@ -1,4 +1,4 @@
-"""The error that a user can put right, and warnings."""
+"""The error that a user can put right, packages that may be missing, and warnings."""
 
 import difflib
 import reprlib
@@ -6,6 +6,8 @@ import sys
 import warnings
 from contextlib import suppress
 from functools import cache
+from importlib import import_module
+from types import ModuleType
 
 LONGEST = 2000  # characters of an error, which may name what someone's file holds
 
@@ -19,6 +21,14 @@ class UserError(Exception):
 
 def shortened(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+
+
+def imported(name: str, needs: str, advice: str) -> ModuleType:
+    """A module of a package that may be missing; else a UserError: who `needs` it, why there is none, what would do."""
+    try:
+        return import_module(name)
+    except (ImportError, OSError) as error:  # OSError: a library that it needs is missing
+        raise UserError(f"{needs} ({error}): {advice}") from error
 
 
 def nearest(name: str, known) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from maskflownet.errors import UserError
+from maskflownet.errors import UserError, imported
 from maskflownet.network.architecture import DENSE_CHANNELS, LEVELS, PYRAMID_CHANNELS
 from maskflownet.reader.files import write_bytes
 from safetensors import SafetensorError, safe_open
@@ -196,14 +196,8 @@ def _read_safetensors(path) -> tuple[dict[str, np.ndarray], str | None]:
 
 
 def _import_torch(path):
-    try:
-        import torch  # noqa: PLC0415
-    except (ImportError, OSError) as error:
-        raise UserError(
-            f"{path} is a file for PyTorch, which cannot be imported ({error}): pip install torch, or convert it "
-            "elsewhere to .safetensors with python -m maskflownet.tools.convert"
-        ) from error
-    return torch
+    advice = "pip install torch, or convert it elsewhere to .safetensors with python -m maskflownet.tools.convert"
+    return imported("torch", f"{path} is a file for PyTorch, which cannot be imported", advice)
 
 
 def _read_torch(path) -> dict[str, np.ndarray]:

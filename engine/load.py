@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 from maskflownet.checkpoints.checkpoint import Checkpoint, check_multiplier, match_network
 from maskflownet.engine.contract import ALONE, Engine, under_torchrun
-from maskflownet.errors import UserError
+from maskflownet.errors import UserError, imported
 from maskflownet.network import import_mxnet
 from maskflownet.network.architecture import HEAD
 from maskflownet.settings.configs import ENGINES, NetworkConfig
@@ -84,11 +84,8 @@ def import_torch():
     collecting = gc.isenabled()
     gc.disable()
     try:
-        import torch  # noqa: PLC0415
-
+        torch = imported("torch", "--engine torch needs PyTorch", "pip install torch")
         gc.freeze()
-    except (ImportError, OSError) as error:
-        raise UserError(f"--engine torch needs PyTorch ({error}): pip install torch") from error
     finally:
         if collecting:
             gc.enable()

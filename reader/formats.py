@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 import cv2
 import numpy as np
 import simplejpeg
-from maskflownet.errors import UserError
+from maskflownet.errors import UserError, imported
 from maskflownet.reader.files import PathLike, atomic_path, check_file, check_pixels, read_bytes, write_bytes
 from PIL import Image, ImageOps
 
@@ -386,7 +386,7 @@ def write_pfm(path: PathLike, flow: np.ndarray, valid: np.ndarray | None = None)
 
 def read_flo5(path: PathLike) -> tuple[np.ndarray, np.ndarray]:
     """Read the data set ``flow`` of an HDF5 file (Spring), not valid where it is no number; as `read_flow`."""
-    data, h5py = read_bytes(path), _h5py(f"read {path}")
+    data, h5py = read_bytes(path), imported("h5py", f"cannot read {path}: .flo5 needs h5py", "pip install h5py")
     try:
         with h5py.File(io.BytesIO(data), "r") as file:
             # Links, external and virtual data would read other files.
@@ -406,21 +406,13 @@ def read_flo5(path: PathLike) -> tuple[np.ndarray, np.ndarray]:
 
 def write_flo5(path: PathLike, flow: np.ndarray, valid: np.ndarray | None = None) -> None:
     """Write a flow as Spring's servers want it; parameters and errors as `write_flow`."""
-    h5py = _h5py(f"write {path}")
+    h5py = imported("h5py", f"cannot write {path}: .flo5 needs h5py", "pip install h5py")
     flow, known = _checked(flow, valid)
     flow[~known] = np.nan
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
         file.create_dataset("flow", data=flow, compression="gzip", compression_opts=5)
     write_bytes(path, buffer.getvalue())
-
-
-def _h5py(what: str):
-    try:
-        import h5py  # noqa: PLC0415 - an optional requirement
-    except ImportError as error:
-        raise UserError(f"cannot {what}: .flo5 needs h5py, which is not installed: pip install h5py") from error
-    return h5py
 
 
 def write_float_map(path: PathLike, values: np.ndarray) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from maskflownet.checkpoints.checkpoint import Checkpoint, check_multiplier
 from maskflownet.checkpoints.records import sha256
 from maskflownet.engine.contract import Sizing
-from maskflownet.errors import UserError
+from maskflownet.errors import UserError, imported
 from maskflownet.reader.files import atomic_path
 from maskflownet.settings.configs import NetworkConfig
 
@@ -53,17 +53,8 @@ def describe(path: Path, network: str, size: tuple[int, int], batch: int | None)
 
 def import_packages(path: Path):
     """The packages torch and, for an ONNX file, onnx, else None. UserError: one cannot be imported."""
-    try:
-        import torch  # noqa: PLC0415
-
-        if path.suffix == PT2:
-            return torch, None
-        import onnx  # noqa: PLC0415
-    except (ImportError, OSError) as error:
-        raise UserError(
-            f"--export needs PyTorch, and for {ONNX} the package onnx ({error}): pip install torch onnx onnxruntime"
-        ) from error
-    return torch, onnx
+    why = f"--export needs PyTorch, and for {ONNX} the package onnx", "pip install torch onnx onnxruntime"
+    return imported("torch", *why), imported("onnx", *why) if path.suffix == ONNX else None
 
 
 def check_target(path, sizing: Sizing) -> Path:
