@@ -89,17 +89,9 @@ def main(arguments):
         raise UserError("--fps is for folders and videos; a pair gives one picture")
     rate = args.fps or source.rate or Fraction(25)
 
-    predictor = load(
-        args.config,
-        args.checkpoint,
-        args.gpus,
-        resize=args.resize,
-        pad=args.pad,
-        batch=args.batch or (1 if live else None),
-        engine=args.engine,
-        precision=args.precision,
-        colour=args.colour,
-    )
+    options = {name: getattr(args, name) for name in ("resize", "pad", "engine", "precision", "colour")}
+    batch = args.batch or (1 if live else None)
+    predictor = load(args.config, args.checkpoint, args.gpus, batch=batch, **options)
     with Interruption(None if live else interrupt) as end:  # what is live ends by Ctrl-C, and is complete
         done = predict_files(predictor, source, outputs, args.max_flow, rate)
     pairs = "1 pair" if done.pairs == 1 else f"{done.pairs} pairs"

@@ -127,15 +127,7 @@ def hue_matrix(saturation: np.ndarray, angle: np.ndarray) -> np.ndarray:
     return np.linalg.inv(yiq) @ turn @ yiq
 
 
-def colour_parameters(
-    *,
-    hue: np.ndarray,
-    noise: np.ndarray,
-    contrast: np.ndarray,
-    gain: np.ndarray,
-    brightness: np.ndarray,
-    exponent: np.ndarray,
-) -> np.ndarray:
+def colour_parameters(*, hue, noise, contrast, gain, brightness, exponent) -> np.ndarray:
     """What `ColourAugmentation` needs for the given draws: (N, 18) float32.
 
     ``(x - m)(1 + contrast) gain + m gain + brightness`` is stored as the factors of x (``scale``)
@@ -156,18 +148,13 @@ def draw_colour(rng: np.random.Generator, batch: int, ranges) -> np.ndarray:
     """Draw the parameters of `ColourAugmentation` for N samples, (N, 18) float32."""
     saturation = 1 + rng.uniform(-ranges.saturation, ranges.saturation, batch)
     angle = np.pi * rng.uniform(-ranges.hue, ranges.hue, batch)
-    noise = np.full(batch, rng.uniform(0, ranges.noise))
-    contrast = rng.uniform(*ranges.contrast, batch)
-    gain = rng.uniform(*ranges.gain, (batch, 3))
-    brightness = ranges.brightness * rng.standard_normal(batch)
-    exponent = np.exp(rng.uniform(*(ranges.gamma or (0.0, 0.0)), batch))
-    return colour_parameters(
+    return colour_parameters(  # drawn in this order
         hue=hue_matrix(saturation, angle),
-        noise=noise,
-        contrast=contrast,
-        gain=gain,
-        brightness=brightness,
-        exponent=exponent,
+        noise=np.full(batch, rng.uniform(0, ranges.noise)),
+        contrast=rng.uniform(*ranges.contrast, batch),
+        gain=rng.uniform(*ranges.gain, (batch, 3)),
+        brightness=ranges.brightness * rng.standard_normal(batch),
+        exponent=np.exp(rng.uniform(*(ranges.gamma or (0.0, 0.0)), batch)),
     )
 
 
