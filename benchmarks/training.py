@@ -1,10 +1,10 @@
-"""Time of training steps: the whole of them, and what a peer's timing has of them.
+"""Time of the torch engine's training steps: the whole of them, and what a peer's timing has of them.
 
     python -m maskflownet.benchmarks.training [-g 0] [--cases MaskFlownet_S:8,MaskFlownet:8,MaskFlownet_S:32]
 
-"whole": uint8 samples in host memory, on a GPU of 384x512 and augmented to 320x448 -> network, loss, backward, Adam,
-and the loss back on the host, one step after the other as in a run. "network", on a GPU: the same from images and
-label on the device, not augmented. On the CPU both engines take turns, on square crops that are not augmented.
+"whole": uint8 samples in host memory, on a GPU of 384x512 and augmented to 320x448, on the CPU of 64x64 and not
+augmented -> network, loss, backward, Adam, and the loss back on the host, one step after the other as in a run.
+"network", on a GPU: the same from images and label on the device, not augmented.
 """
 
 import sys
@@ -15,14 +15,13 @@ from maskflownet.benchmarks import timing
 from maskflownet.engine.contract import TrainingSettings
 from maskflownet.engine.load import make_engine
 from maskflownet.engine.torch.training import CapturedStep
-from maskflownet.network import import_mxnet
 from maskflownet.reader.loader import Batch
 from maskflownet.settings.cli import Parser, count, run
 from maskflownet.settings.configs import load_network_config
 from maskflownet.settings.datasets import load_data_config
 
 RATE = 1e-5
-SAMPLES, TARGET = (384, 512), (320, 448)
+SAMPLES, TARGET, CROP = (384, 512), (320, 448), (64, 64)  # (H, W) px
 
 
 def steps(engine, size: int, original, target, augmentation=None):
@@ -40,8 +39,6 @@ def steps(engine, size: int, original, target, augmentation=None):
             losses = training.train_batch(batch, done, RATE)
             done += 1
         _ = losses.loss  # waits
-        if engine.name == "mxnet":  # whose backward pass still runs when the loss is there
-            import_mxnet("time --engines torch alone").nd.waitall()
 
     return training, train
 
@@ -53,18 +50,13 @@ def training_macs(name: str, target) -> float:
     return 3 * macs if name == "MaskFlownet_S" else 3 * (macs - head) + head
 
 
-def measure(args, device, name: str, size: int, engines: dict) -> None:
-    """Print the times of a case: engines by what tells them apart."""
+def measure(args, device, name: str, size: int, engine) -> None:
     gpu = device.type == "cuda"
-    shapes = (SAMPLES, TARGET, load_data_config("chairs").augmentation) if gpu else ((args.crop, args.crop),) * 2
+    shapes = (SAMPLES, TARGET, load_data_config("chairs").augmentation) if gpu else (CROP, CROP)
     burst, turns = (args.repeats, 1) if gpu else (1, args.repeats)  # on a GPU a step is sent while another is computed
-    trains = {label: partial(steps(engine, size, *shapes)[1], burst) for label, engine in engines.items()}
-    times = timing.alternate(trains, device, turns)
-    for label, taken in times.items():
-        case = f"{name} {label}, {size} x {shapes[1][0]}x{shapes[1][1]}"
-        print(f"{case}: whole {1000 * taken / burst:.2f} ms", flush=True)
-    if len(times) == 2:
-        print(f"{name}: torch is {times['mxnet'] / times['torch']:.2f} times as fast")
+    taken = timing.alternate({"": partial(steps(engine, size, *shapes)[1], burst)}, device, turns)[""]
+    case = f"{name} {engine.precision}, {size} x {shapes[1][0]}x{shapes[1][1]}"
+    print(f"{case}: whole {1000 * taken / burst:.2f} ms", flush=True)
 
 
 def measure_network(args, device, name: str, size: int, engine) -> None:
@@ -87,22 +79,17 @@ def main(arguments):
     add("--cases", help=f"network:samples (default {cases}, on the CPU MaskFlownet_S:8)")
     add("--precisions", default="tf32,bf16", help="on a GPU")
     add("--repeats", type=count, default=21)
-    add("--engines", default="mxnet,torch", help="on the CPU; alone each is faster: no other's threads linger")
-    add("--crop", type=count, default=64, help="px, on the CPU")
     args = parser.parse_args(arguments)
     device = timing.the_device(args.gpus)
     print(f"{timing.describe(device)}, median of {args.repeats}")
     for case in (args.cases or (cases if args.gpus else "MaskFlownet_S:8")).split(","):
         name, size = case.split(":")
         config, size = load_network_config(name), int(size)
-        if device.type == "cpu":
-            engines = {engine: make_engine(config, engine=engine) for engine in args.engines.split(",")}
-            measure(args, device, name, size, engines)
-            continue
-        for precision in args.precisions.split(","):
+        for precision in args.precisions.split(",") if args.gpus else ("float32",):
             fresh = partial(make_engine, config, args.gpus, 0, False, "torch", precision)
-            measure_network(args, device, name, size, fresh())
-            measure(args, device, name, size, {precision: fresh()})
+            if args.gpus:
+                measure_network(args, device, name, size, fresh())
+            measure(args, device, name, size, fresh())
 
 
 if __name__ == "__main__":

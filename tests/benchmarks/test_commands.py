@@ -15,7 +15,7 @@ from maskflownet.benchmarks import end_to_end, inference, training
     [
         (inference, "--engines torch --size 64,64 --repeats 1", "MaskFlownet torch float32, 1 x 1.5 GMAC"),
         (inference, "--nodes --size 64,64 --repeats 1", "| correlation6_correlation0 correlation |"),
-        (training, "--engines torch --cases MaskFlownet_S:1 --repeats 1", "MaskFlownet_S torch, 1 x 64x64: whole"),
+        (training, "--cases MaskFlownet_S:1 --repeats 1", "MaskFlownet_S float32, 1 x 64x64: whole"),
         (end_to_end, "MaskFlownet_S {0} --to .flo --repeats 1 --peer true", "writing: "),
     ],
 )
