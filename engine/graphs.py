@@ -1,8 +1,8 @@
 """The graphs that an engine without MXNet executes, by kind and settings.
 
 `network/graphs/` ships those of the shipped configs, so that MXNet is needed for other settings
-only: ``python -m maskflownet.tools.export_graphs`` writes their files. Beside them SOURCES says from which
-state of `network/` each was traced: a changed network is traced anew.
+only: ``python -m maskflownet.tools.export_graphs`` writes their files. Each ends with the digest of the sources in
+`network/` that it was traced from: a changed network is traced anew.
 """
 
 import hashlib
@@ -18,7 +18,6 @@ from maskflownet.network.architecture import LOSS_WEIGHTS, NETWORKS, PYRAMIDS, S
 from maskflownet.settings.folders import PACKAGE
 
 GRAPHS = PACKAGE / "network" / "graphs"
-SOURCES = "SOURCES"
 NOT_TRACED = {"__init__.py", "draws.py", "compat.py"}  # how MXNet is imported changes no graph
 
 
@@ -95,12 +94,13 @@ def graph_of(kind: str, **settings) -> Graph:
         networks, and MXNet cannot be imported.
     """
     path = graph_path(kind, **settings)
-    if path.is_file() and sources_of(path.parent).get(path.name) == network_digest():
-        return parse_graph(path.read_bytes(), str(path))
+    shipped = path.read_bytes() if path.is_file() else b""
+    if network_digest().encode() in shipped:
+        return parse_graph(shipped, str(path))
     try:
         text = graph_text(kind, **settings)
     except UserError as reason:
-        missing = "is of another state of network/" if path.is_file() else "does not exist"
+        missing = "is of another state of network/" if shipped else "does not exist"
         raise UserError(f"the graph {path} {missing}, and {reason}") from reason
     return parse_graph(text)
 
@@ -158,7 +158,8 @@ def _write(content, inputs, names) -> str:
         entry = {"op": node["op"], "name": names.get(node["name"], node["name"])}
         entry.update({"attrs": attrs} if attrs else {}, inputs=moved(node["inputs"]))
         lines.append(_compact(entry))
-    rest = {"arg_nodes": variables, "heads": moved(content["heads"]), "attrs": content["attrs"]}
+    attrs = {**content["attrs"], "source": ["str", network_digest()]}
+    rest = {"arg_nodes": variables, "heads": moved(content["heads"]), "attrs": attrs}
     tail = ",\n".join(f"{_compact(key)}:{_compact(value)}" for key, value in rest.items())
     return '{"nodes":[\n' + ",\n".join(lines) + "\n],\n" + tail + "}\n"
 
@@ -175,19 +176,3 @@ def network_digest() -> str:
         if path.name not in NOT_TRACED:
             digest.update(path.read_text(encoding="utf-8").encode())
     return digest.hexdigest()[:16]
-
-
-def sources_of(folder: Path) -> dict[str, str]:
-    """By name of a graph's file, the digest of the sources that it was traced from."""
-    path = folder / SOURCES
-    if not path.is_file():
-        return {}
-    lines = (line.split() for line in path.read_text(encoding="utf-8").splitlines())
-    return {name: digest for digest, name in lines}
-
-
-def write_sources(folder: Path, names) -> None:
-    """Note that these files were traced now."""
-    known = {**sources_of(folder), **dict.fromkeys(names, network_digest())}
-    lines = [f"{digest} {name}\n" for name, digest in sorted(known.items())]
-    (folder / SOURCES).write_text("".join(lines), encoding="utf-8")

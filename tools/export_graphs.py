@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from maskflownet.engine.graphs import GRAPHS, graph_path, graph_text, write_sources
+from maskflownet.engine.graphs import GRAPHS, graph_path, graph_text
 from maskflownet.network.architecture import PYRAMIDS
 from maskflownet.settings.cli import Parser, run
 from maskflownet.settings.configs import DataConfig, NetworkConfig, load_network_config, read_config
@@ -62,7 +62,6 @@ def main(arguments: list[str]) -> None:
     for path, text in texts.items():
         path.write_text(text, encoding="utf-8")
         print(f"{path}: {len(text) / 1000:.1f} kB")
-    write_sources(args.folder, [path.name for path in texts])
 
 
 if __name__ == "__main__":
