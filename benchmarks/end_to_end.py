@@ -1,10 +1,10 @@
 """Time of whole commands, from files to files, and of each part of them alone.
 
-    python -m maskflownet.benchmarks.end_to_end CONFIG INPUT --to .mp4 [--max_flow 20] [-g 0] [--peer CMD]
+    python -m maskflownet.benchmarks.end_to_end CONFIG INPUT [INPUT_2] --to .mp4 [--max_flow 20] [-g 0] [--peer CMD]
 
-INPUT is a video or a folder of frames. A command is `predict_new_data.py` in a process of its own, so that the second
-one finds warm caches. The parts then run alone in this process, one by one. A command overlaps them: the one whose
-share of its time is next to 100 % is what the others wait for.
+INPUT is a video, a folder of frames or, with INPUT_2, a picture. A command is `predict_new_data.py` in a process of its
+own, so that the second one finds warm caches. The parts then run alone in this process, one by one. A command overlaps
+them: the one whose share of its time is next to 100 % is what the others wait for.
 """
 
 import re
@@ -21,17 +21,18 @@ from pathlib import Path
 from maskflownet.benchmarks.timing import describe, the_device
 from maskflownet.engine.contract import Drawing
 from maskflownet.errors import UserError
-from maskflownet.inference.new_data import Folder, Frames, Output, Video, writing
+from maskflownet.inference.new_data import Folder, Output, Pair, Video, writing
 from maskflownet.inference.predictor import load
-from maskflownet.reader.formats import VIDEO_SUFFIXES
 from maskflownet.settings.cli import Parser, add_batch, add_config, add_devices, count, pixels, run
 
 PROGRAM = "from maskflownet.predict_new_data import command; raise SystemExit(command())"
 IN_PROGRAM = re.compile(r"in ([\d.]+) s;")
 
 
-def opened(path: Path) -> Frames:
-    return Folder(path) if path.is_dir() else Video(path)
+def opened(paths: list[Path]):
+    if len(paths) == 2:
+        return Pair(*paths)
+    return Folder(paths[0]) if paths[0].is_dir() else Video(paths[0])
 
 
 def timed(line: list[str]) -> tuple[float, str]:
@@ -54,10 +55,10 @@ def per_item(items: Iterable) -> float:
     return (time.perf_counter() - started) / made
 
 
-def parts(args, output: Output) -> Iterator[tuple[str, float]]:
+def parts(args, paths: list[Path], output: Output) -> Iterator[tuple[str, float]]:
     """What is timed alone, and its seconds for a pair."""
     started = time.perf_counter()
-    source = opened(args.input)
+    source = opened(paths)
     yield "reading", (time.perf_counter() - started) / source.count + per_item(source.pairs())
     options = {name: getattr(args, name) for name in ("batch", "engine", "precision")}
     predictor = load(args.config, args.checkpoint, args.gpus, **options)
@@ -79,7 +80,7 @@ def main(arguments):
     parser = Parser(prog="end_to_end.py", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add_config(parser)
-    add("input", type=Path, metavar="INPUT", help="a video or a folder of frames")
+    add("input", nargs="+", type=Path, metavar="INPUT", help="a video, a folder of frames, or two pictures")
     add("--to", default=".mp4", metavar="SUFFIX", help="of the output, such as .mp4, .png, .flo (default .mp4)")
     add("-c", "--checkpoint", default="d43")
     add_devices(parser)
@@ -89,11 +90,16 @@ def main(arguments):
     add("--peer", metavar="CMD", help="another program's command, timed beside ours; {input} and {output} are paths")
     args = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as name:
-        folder, source = Path(name), opened(args.input)
-        output = Output(folder / f"out{'' if args.to in VIDEO_SUFFIXES else '_%05d'}{args.to}", "flow")
+        folder, paths = Path(name), args.input
+        if len(paths) > 2:
+            raise UserError("give one video or folder, or two pictures")
+        source = opened(paths)
+        numbered = source.is_sequence and args.to not in (".mp4", ".avi", ".gif")
+        output = Output(folder / f"out{'_%05d' if numbered else ''}{args.to}", "flow")
         output.check(source.is_sequence)
-        options = {"--folder" if source.folder else "--video_filepath": args.input, "-c": args.checkpoint}
-        options |= {f"--{name}": getattr(args, name) for name in ("engine", "gpus", "precision", "batch", "max_flow")}
+        given = ["--image_1", "--image_2"] if len(paths) == 2 else ["--folder" if source.folder else "--video_filepath"]
+        options = dict(zip(given, paths)) | {"-c": args.checkpoint, "--engine": args.engine, "-g": args.gpus}
+        options |= {"--precision": args.precision, "--batch": args.batch, "--max_flow": args.max_flow}
         line = [sys.executable, "-c", PROGRAM, str(output.path), args.config]
         line += [str(word) for option in options.items() if option[1] for word in option]
         what = f"{args.config}, {source.count} pairs of {source.height}x{source.width} to {args.to}"
@@ -103,9 +109,9 @@ def main(arguments):
             inside = float(IN_PROGRAM.search(printed)[1])
             print(f"command: {rate(wall, source.count)}; without its start {rate(inside, source.count)}", flush=True)
             if args.peer:
-                wall, _ = timed(shlex.split(args.peer.format(input=args.input, output=folder)))
+                wall, _ = timed(shlex.split(args.peer.format(input=paths[0], output=folder)))
                 print(f"peer: {rate(wall, source.count)}", flush=True)
-        for part, seconds in parts(args, output):
+        for part, seconds in parts(args, paths, output):
             share = f"{100 * seconds * source.count / inside:.0f} % of the time"
             print(f"{part}: {1000 * seconds:.1f} ms a pair, {1 / seconds:.0f} pairs/s, {share}", flush=True)
 
