@@ -1,4 +1,7 @@
-"""The house keeps its shape: one way down, no circle, few floors, as docs/architecture.md shows it."""
+"""The house keeps its shape: one way down, no circle, few floors, as docs/architecture.md shows it.
+
+python -m tests.tools.test_architecture draws the page's picture anew.
+"""
 
 import ast
 import re
@@ -6,9 +9,9 @@ from graphlib import TopologicalSorter
 
 from maskflownet.settings.folders import ROOT
 
-PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-ARROWS = set(re.findall(r"^ +(\w+) --> (\w+)$", PAGE, re.M))
-ROOMS = {room for arrow in ARROWS for room in arrow}
+PAGE = ROOT / "docs" / "architecture.md"
+TEXT = PAGE.read_text(encoding="utf-8")
+ROOMS = {*re.findall(r"^\| `(\w+)(?:/|\.py)` \| [a-z]", TEXT, re.M), "tools", "benchmarks", "examples", "programs"}
 
 
 def room_of(module: str) -> str:
@@ -41,16 +44,24 @@ def test_there_is_no_circle_and_at_most_ten_floors():
     assert 5 < heights[highest] <= 10, highest
 
 
-def test_rooms_use_each_other_as_the_arrows_say():
-    """Along one or several arrows, which lead down; each arrow is an import."""
+def picture() -> str:
+    """A Mermaid flow chart of who uses whom, without arrows that follow from two others; CycleError for a circle."""
+    used = {a: {room_of(other) for name in GRAPH if room_of(name) == a for other in GRAPH[name]} - {a} for a in ROOMS}
     below = {}
-    for room in TopologicalSorter({a: {b for x, b in ARROWS if x == a} for a in ROOMS}).static_order():
-        below[room] = set().union(*({b} | below[b] for a, b in ARROWS if a == room))
-    used = {(room_of(name), room_of(other)) for name, found in GRAPH.items() for other in found}
-    assert not {(a, b) for a, b in used if a != b and b not in below[a]}
-    assert used >= ARROWS
+    for room in TopologicalSorter(used).static_order():
+        below[room] = used[room].union(*(below[other] for other in used[room]))
+    arrows = [(a, b) for a in ROOMS for b in used[a] if not any(b in below[other] for other in used[a])]
+    return "```mermaid\nflowchart TD\n" + "".join(f"    {a} --> {b}\n" for a, b in sorted(arrows)) + "```"
+
+
+def test_the_page_shows_who_uses_whom():
+    assert picture() in TEXT, "python -m tests.tools.test_architecture draws it anew"
 
 
 def test_the_executors_do_not_know_each_other():
     for one, other in (("engine.mxnet", "engine.torch"), ("engine.torch", "engine.mxnet")):
         assert not [n for name, found in GRAPH.items() if name.startswith(one) for n in found if n.startswith(other)]
+
+
+if __name__ == "__main__":
+    PAGE.write_text(re.sub(r"```mermaid.*?```", lambda old: picture(), TEXT, flags=re.S), encoding="utf-8")
