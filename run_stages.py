@@ -24,9 +24,5 @@ def main(arguments):
     run_stages(args.schedule, choice, options, args.checkpoint, args.begin, args.fresh)
 
 
-def command() -> int:
-    return run(main)
-
-
 if __name__ == "__main__":
-    sys.exit(command())
+    sys.exit(run(main))

@@ -71,27 +71,18 @@ def graph_path(kind: str, folder: Path = GRAPHS, **settings) -> Path:
 def graph_of(kind: str, **settings) -> Graph:
     """The graph of a network, a loss or what else runs on the device.
 
-    It is read from `network/graphs/`, or else traced with MXNet.
+    It is read from `network/graphs/`, or else traced with MXNet. Settings, inputs and outputs of the kinds (flows of
+    networks and losses are (y, x)):
 
-    Parameters
-    ----------
-    kind : str
-        Settings, inputs and outputs of the kinds (flows of networks and losses are (y, x)):
+    * "network": network, flow_multiplier (1.0), pyramid ("paper"); image_1, image_2 (N, 3, H, W) -> flows of strides
+      64, 32, 16, 8, 4 (N, 2, H/s, W/s) px and the mask (N, 1, H/4, W/4)
+    * "loss": weights, q (None); label (N, 2, H, W), mask (N, 1, H, W), prediction_0 to _4 -> (N,)
+    * "metric": the finest prediction, label, mask -> (N,) px
+    * "geometry": target (H, W); img1, img2, flow, mask, params -> img1, img2, flow, mask, see
+      `maskflownet.network.augmentation.GeometryAugmentation`
+    * "colour": img1, img2, noise1, noise2, params -> img1, img2
 
-        * "network": network, flow_multiplier (1.0), pyramid ("paper"); image_1, image_2 (N, 3, H,
-          W) -> flows of strides 64, 32, 16, 8, 4 (N, 2, H/s, W/s) px and the mask (N, 1, H/4, W/4)
-        * "loss": weights, q (None); label (N, 2, H, W), mask (N, 1, H, W), prediction_0 to _4
-          -> (N,)
-        * "metric": the finest prediction, label, mask -> (N,) px
-        * "geometry": target (H, W); img1, img2, flow, mask, params -> img1, img2, flow, mask, see
-          `maskflownet.network.augmentation.GeometryAugmentation`
-        * "colour": img1, img2, noise1, noise2, params -> img1, img2
-
-    Raises
-    ------
-    UserError
-        The graph of these settings is not in `network/graphs/`, or of another state of the
-        networks, and MXNet cannot be imported.
+    UserError: There is no such file, or it is of another state of the networks, and MXNet cannot be imported.
     """
     path = graph_path(kind, **settings)
     shipped = path.read_bytes() if path.is_file() else b""

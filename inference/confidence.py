@@ -61,18 +61,11 @@ def consistency(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
 
 
 def look_up(field: np.ndarray, flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Values of a field of image 2, (H, W, 2) float32, at the points to which a flow leads.
+    """A field of image 2, (H, W, 2) float32, at the points x + flow(x), and where these are inside, (H, W) bool.
 
-    By SciPy, since `cv2.remap` rounds the points to 1/32 px.
-
-    Returns
-    -------
-    values : (H, W, 2) float32 array
-        The field at x + flow(x), bilinearly interpolated. In the outer half of the border's pixels the field of the
-        nearest pixel; 0 where the point is not inside; huge where the field is no number.
-    inside : (H, W) bool array
-        Whether the point lies in the picture, which ends half a pixel beyond the centres of its outermost pixels.
-        False where the flow is no number.
+    The picture ends half a pixel beyond the centres of its outermost pixels, where the nearest one counts. The values
+    are 0 outside, as where the flow is no number, and huge where the field is none. They are interpolated bilinearly,
+    by SciPy, since `cv2.remap` rounds the points to 1/32 px.
     """
     from scipy.ndimage import map_coordinates  # noqa: PLC0415 - slow, and most predictions do without
 
@@ -141,13 +134,10 @@ def measure_confidence(prediction: ConfidentPrediction, label, valid=None, occlu
     Label and masks are those of `metrics.measure`. Occluded is what `occlusion` says or, without it, what is valid
     and not in `noc`. Only valid pixels count.
 
-    Returns
-    -------
-    dict
-        `consistent`, the share of consistent pixels; `epe_consistent` and `epe_inconsistent`, the EPE of these and of
-        the others; where occlusion is known `occluded`, the share of occluded pixels. As measures of the whole image
-        `ause_confidence` and `ause_mask` (`sparsification_error`) and, where occlusion is known, `ap_confidence` and
-        `ap_mask`: the average precision with which 1 - confidence and 1 - mask find the occluded pixels.
+    `consistent` is the share of consistent pixels, `epe_consistent` and `epe_inconsistent` are the EPE of these and of
+    the others, `ause_confidence` and `ause_mask` the `sparsification_error`. Where occlusion is known, `occluded` is
+    the share of occluded pixels; `ap_confidence` and `ap_mask` are the average precision with which 1 - confidence and
+    1 - mask find them.
     """
     valid = valid_pixels(label, valid)
     error = end_point_error(prediction.flow, np.where(valid[..., None], label, 0))

@@ -76,24 +76,14 @@ def valid_pixels(label: np.ndarray, valid: np.ndarray | None = None) -> np.ndarr
 
 
 def measure(flow, label, valid=None, occlusion=None, noc=None) -> Measures:
-    """All measures of one image.
+    """All measures of one image: flow and label (H, W, 2), px; the others (H, W, 1) or (H, W).
 
-    Parameters
-    ----------
-    flow, label : (H, W, 2) arrays, px
-    valid : (H, W, 1) or (H, W) array, optional
-        Above 0 where the label is valid; without it everywhere. A label that is not finite or above 1e9 px never is.
-    occlusion : (H, W, 1) or (H, W) array, optional
-        Above 0 where the second image does not show the pixel.
-    noc : (H, W, 1) or (H, W) array, optional
-        Above 0 where both images show the pixel (KITTI).
+    The label counts where `valid` is above 0, by default everywhere, but never where it is not finite or above 1e9 px.
+    `occlusion` is above 0 where the second image does not show the pixel, `noc` where both do (KITTI).
 
-    Returns
-    -------
-    dict
-        `epe` (px); `fl` (share of outliers: error above 3 px and above 5 % of the label); `1px`, `3px`, `5px` (share
-        of errors below); `s0-10`, `s10-40`, `s40+` (EPE by the label's length); with `occlusion` `matched` and
-        `unmatched` (EPE); with `noc` `epe_noc` and `fl_noc`. Only valid pixels count in any of them.
+    `epe` (px); `fl` (share of outliers: error above 3 px and above 5 % of the label); `1px`, `3px`, `5px` (share of
+    errors below); `s0-10`, `s10-40`, `s40+` (EPE by the label's length); with `occlusion` `matched` and `unmatched`
+    (EPE); with `noc` `epe_noc` and `fl_noc`. Only valid pixels count in any of them.
     """
     valid = valid_pixels(label, valid)
     label = np.where(valid[..., None], label, 0)

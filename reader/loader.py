@@ -75,25 +75,12 @@ class Batch(NamedTuple):
 class TrainLoader:
     """Endless training batches, the same for the same order whatever the number of readers.
 
-    A sample is read, resized where `resize` is given, cropped at random and flipped with probability 1/2.
+    `parts` are the data sets that are mixed, each with its samples per batch. A sample is read by one of the `readers`,
+    processes, or without any by the calling one. It is resized to `resize` if that is given, (H, W) px, cropped at
+    random to `crop` and flipped with probability 1/2.
 
-    Parameters
-    ----------
-    parts : sequence of (data set, int)
-        What is mixed, with its samples per batch.
-    crop, resize : (int, int)
-        (H, W) px of the crop, and of the whole sample before it.
-    order : Order
-    readers : int
-        Processes that read; 0 = the calling one does.
-    skip_damaged : bool
-        Replace a sample that cannot be read with the next one of its epoch; after `MOST_DAMAGED` in a row it is an
-        error.
-
-    Attributes
-    ----------
-    skipped : list of str
-        One sentence per damaged sample that was replaced, in the order of their first use.
+    With `skip_damaged` the next one of its epoch replaces a sample that cannot be read; after `MOST_DAMAGED` in a row
+    it is an error. `skipped` has one sentence for each that was replaced, in the order of their first use.
     """
 
     def __init__(
