@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -21,14 +21,12 @@ class Report(NamedTuple):
     problems: list[str]
 
 
-def check(roots: Mapping[str, str | os.PathLike], decode: bool = False, workers: int = 1) -> list[Report]:
-    """Check data sets, {name: root}, against the counts of the published ones.
+def check(roots: Mapping[str, str | os.PathLike], decode: bool = False, workers: int = 1) -> Iterator[Report]:
+    """Check data sets, {name: root}, against the counts of the published ones; yields a Report of each part.
 
-    With `decode` every file is read by `workers` threads, otherwise only looked for. Returns a
-    Report of each part; parts that a user need not have, such as the test images, are absent where
-    their folder is.
+    With `decode` every file is read by `workers` threads, otherwise only looked for. Parts that a user need not have,
+    such as the test images, are absent where their folder is.
     """
-    reports = []
     for name, root in roots.items():
         cls = SETS[name]
         try:
@@ -36,7 +34,7 @@ def check(roots: Mapping[str, str | os.PathLike], decode: bool = False, workers:
             if not expected:
                 raise UserError(f"{root} holds no part of {name}")
         except UserError as error:
-            reports.append(Report(name, "none", [str(error)]))
+            yield Report(name, "none", [str(error)])
             continue
         for (split, version), wanted in expected.items():
             splits = {split for split, _ in cls.counts}
@@ -44,15 +42,12 @@ def check(roots: Mapping[str, str | os.PathLike], decode: bool = False, workers:
             try:
                 dataset = cls(root, split, (version,))
             except MissingFiles as error:
-                reports.append(Report(title, "incomplete", [f"{path} is missing" for path in error.paths]))
+                yield Report(title, "incomplete", [f"{path} is missing" for path in error.paths])
             except UserError as error:
-                reports.append(Report(title, "none", [str(error)]))
+                yield Report(title, "none", [str(error)])
             else:
-                problems = _miscounted(dataset, wanted)
-                if decode:
-                    problems += _undecodable(dataset, title, workers)
-                reports.append(Report(title, _counted(dataset), problems))
-    return reports
+                damaged = _undecodable(dataset, title, workers) if decode else []
+                yield Report(title, _counted(dataset), _miscounted(dataset, wanted) + damaged)
 
 
 def _counted(dataset: FlowDataset) -> str:
@@ -109,12 +104,13 @@ def main(arguments: list[str]) -> int:
     known = {name: root for name, root in found.items() if root is not None}
     if not known:
         raise UserError("no data set is named: give NAME=DIR")
-    reports = check(known, options.decode, options.workers)
-    for report in reports:
-        print(f"{report.name}: {report.count}, {'FAULTY' if report.problems else 'ok'}")
+    result = 0
+    for report in check(known, options.decode, options.workers):
+        print(f"{report.name}: {report.count}, {'FAULTY' if report.problems else 'ok'}", flush=True)
         for problem in report.problems:
+            result = FAILED
             print(f"    {problem}")
-    return FAILED if any(report.problems for report in reports) else 0
+    return result
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def test_a_synthetic_set_may_have_any_length(tmp_path, capsys):
 @pytest.mark.parametrize("make", [trees.make_things3d_subset, trees.make_things3d_full])
 def test_things3d(tmp_path, make):
     make(tmp_path, final=True)
-    reports = check({"things3d": tmp_path})
+    reports = list(check({"things3d": tmp_path}))
     assert [report.name for report in reports] == ["things3d/clean", "things3d/final"]
     subset = make is trees.make_things3d_subset
     assert [bool(report.problems) for report in reports] == [subset, subset]
