@@ -10,7 +10,7 @@ from maskflownet.errors import UserError
 from maskflownet.inference.confidence import describe_confidence
 from maskflownet.inference.predictor import Predictor
 from maskflownet.inference.validation import ValidationOptions, validate, write_submissions
-from maskflownet.report.report import add_report, check_report, report_of
+from maskflownet.report.report import add_report, report_of
 from maskflownet.settings import cli
 from maskflownet.settings.configs import load_network_config
 from maskflownet.settings.datasets import Roots, load_data_config, parse_roots, validation_sets
@@ -59,26 +59,26 @@ def parse(arguments):
     cli.add_batch(parser)
     args = parser.parse_args(arguments)
     refuse(args, arguments)
-    check_report(args)
     return args
 
 
 def refuse(args, arguments) -> None:
     """Raise UserError for arguments that exclude each other or would do nothing."""
     tasks = [flag for flag in REFUSED if getattr(args, flag[2:])]
-    if len(tasks) > 1:
-        raise UserError(f"{' and '.join(tasks)} exclude each other")
-    if args.confidence and not args.valid:
-        raise UserError("--confidence is for --valid; predict_new_data.py writes it as a picture")
-    if tasks and args.checkpoint is None:
-        raise UserError(f"{tasks[0]} needs a checkpoint: -c")
-    if args.colour and args.checkpoint is None:
-        raise UserError(f"--{args.colour.lower()} is about a checkpoint: it needs -c")
-    if not tasks and (args.resize or args.pad or args.batch):
-        raise UserError(
-            "--resize, --pad and --batch are for --valid, --predict and --export; "
-            "for training target_shape and batch_size of the dataset config decide"
-        )
+    training = "for training target_shape and batch_size of the dataset config decide"
+    sized = args.resize or args.pad or args.batch
+    for wrong, sentence in (
+        (len(tasks) > 1, f"{' and '.join(tasks)} exclude each other"),
+        (args.confidence and not args.valid, "--confidence is for --valid; predict_new_data.py writes it as a picture"),
+        (tasks and args.checkpoint is None, f"{''.join(tasks)} needs a checkpoint: -c"),
+        (args.colour and args.checkpoint is None, f"--{str(args.colour).lower()} is about a checkpoint: it needs -c"),
+        (sized and not tasks, f"--resize, --pad and --batch are for --valid, --predict and --export; {training}"),
+        (args.report and not args.valid, "--report is for --valid"),
+        (args.report_images and not args.report, "--report_images is for --report"),
+        (args.report_width and not args.report, "--report_width is for --report"),
+    ):
+        if wrong:
+            raise UserError(sentence)
     for flag in REFUSED[tasks[0]] if tasks else ():
         # A short flag may have its value behind it without a space: -g0.
         if any(given.split("=")[0] == flag or given[:2] == flag for given in arguments):

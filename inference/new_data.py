@@ -194,26 +194,19 @@ class Output:
     def check(self, is_sequence: bool) -> None:
         """Raise a UserError if the suffix is unknown or does not fit, or the folder cannot be written to."""
         path, known = self.path, (*formats.WRITABLE_SUFFIXES, *RAW[self.role], *formats.VIDEO_SUFFIXES)
-        complaint = None
-        if self.suffix not in known:
-            complaint = f"the suffix of the {self.role} is one of {', '.join(known)}"
-        elif self.kitti and self.suffix != ".png":
-            complaint = "--kitti writes a .png"
-        elif self.is_video and not is_sequence:
-            complaint = "a pair gives one picture, not a video"
-        elif is_sequence and not self.is_video and len(NUMBERED.findall(path.name)) != 1:
-            complaint = (
-                f"a sequence needs a video ({', '.join(formats.VIDEO_SUFFIXES)}) or a numbered name such as "
-                f"{path.stem}_%04d{path.suffix}"
-            )
-        elif not path.parent.is_dir():
-            complaint = f"its folder {path.parent} does not exist"
-        elif path.is_dir():
-            complaint = "it is a folder"
-        elif not os.access(path.parent, os.W_OK):
-            complaint = f"its folder {path.parent} may not be written to"
-        if complaint:
-            raise UserError(f"cannot write {path}: {complaint}")
+        videos, name = ", ".join(formats.VIDEO_SUFFIXES), f"{path.stem}_%04d{path.suffix}"
+        several = self.is_video or len(NUMBERED.findall(path.name)) == 1
+        for wrong, why in (
+            (self.suffix not in known, f"the suffix of the {self.role} is one of {', '.join(known)}"),
+            (self.kitti and self.suffix != ".png", "--kitti writes a .png"),
+            (self.is_video and not is_sequence, "a pair gives one picture, not a video"),
+            (is_sequence and not several, f"a sequence needs a video ({videos}) or a numbered name such as {name}"),
+            (not path.parent.is_dir(), f"its folder {path.parent} does not exist"),
+            (path.is_dir(), "it is a folder"),
+            (not os.access(path.parent, os.W_OK), f"its folder {path.parent} may not be written to"),
+        ):
+            if wrong:
+                raise UserError(f"cannot write {path}: {why}")
 
 
 def check_outputs(source: Frames, outputs: list[Output]) -> None:

@@ -23,7 +23,6 @@ from string import Template
 from typing import NamedTuple
 
 import numpy as np
-from maskflownet.errors import UserError
 from maskflownet.inference.metrics import POOLED, ImageResult, Labelled, Measured, means
 from maskflownet.inference.validation import Results
 from maskflownet.reader.colour import colour_wheel
@@ -46,15 +45,6 @@ def add_report(parser: argparse.ArgumentParser) -> None:
     add("--report_images", type=count, metavar="N", help=images)
     width = f"with --report: width of its pictures in px, 64 to 4096 (default {WIDTH}, some 0.1 MB an image)"
     add("--report_width", type=number(int, "a width from 64 to 4096 px", 64, 4096), metavar="PX", help=width)
-
-
-def check_report(args: argparse.Namespace) -> None:
-    """Raise UserError for arguments of `add_report` that would do nothing."""
-    if args.report and not args.valid:
-        raise UserError("--report is for --valid")
-    for name in ("report_images", "report_width"):
-        if getattr(args, name) is not None and not args.report:
-            raise UserError(f"--{name} is for --report")
 
 
 def report_of(args: argparse.Namespace, path: Path, sets: int):
