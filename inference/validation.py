@@ -18,11 +18,10 @@ from maskflownet.inference.metrics import ImageResult, Labelled, Measured
 from maskflownet.processes import end_is_asked
 from maskflownet.reader.dataset import FlowDataset
 from maskflownet.reader.files import atomic_path
+from maskflownet.reader.films import Sintel, Spring
 from maskflownet.reader.formats import write_flow
 from maskflownet.reader.kitti import IMAGES, Kitti, held_years
 from maskflownet.reader.loader import ordered
-from maskflownet.reader.sintel import Sintel
-from maskflownet.reader.spring import Spring
 from tqdm import tqdm
 
 SINTEL_SIZE = (448, 1024)  # (H, W) of the network's input for 436x1024

@@ -9,11 +9,10 @@ from typing import NamedTuple
 
 from maskflownet.errors import UserError, nearest, shown
 from maskflownet.reader.dataset import FlowDataset, View
+from maskflownet.reader.films import Sintel, Spring
 from maskflownet.reader.flying import Chairs, Chairs2, ChairsSDHom, Driving, Monkaa, Things3D
 from maskflownet.reader.kitti import HD1K, Kitti, Kitti2012, Kitti2015
 from maskflownet.reader.pairs import Pairs
-from maskflownet.reader.sintel import Sintel
-from maskflownet.reader.spring import Spring
 from maskflownet.scenes.synthetic import Synthetic
 from maskflownet.settings.configs import DataConfig, read_data_config
 from maskflownet.settings.folders import ROOT

@@ -16,11 +16,10 @@ from maskflownet.inference.confidence import describe_confidence
 from maskflownet.inference.predictor import Predictor
 from maskflownet.inference.validation import write_submissions
 from maskflownet.reader.dataset import View
+from maskflownet.reader.films import Sintel, Spring
 from maskflownet.reader.formats import read_flo, read_flow, read_kitti_png
 from maskflownet.reader.kitti import Kitti
 from maskflownet.reader.pairs import Pairs
-from maskflownet.reader.sintel import Sintel
-from maskflownet.reader.spring import Spring
 from maskflownet.settings.datasets import Roots
 
 from tests.known_engine import KnownEngine, make, validated

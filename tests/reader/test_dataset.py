@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from maskflownet.errors import UserError
 from maskflownet.reader.dataset import FlowDataset, MissingFiles, Pair, View, list_numbers, read_split
+from maskflownet.reader.films import Sintel, Spring
 from maskflownet.reader.flying import Chairs, Chairs2, ChairsSDHom, Things3D
 from maskflownet.reader.formats import write_flo, write_image
 from maskflownet.reader.kitti import HD1K, Kitti2015
-from maskflownet.reader.sintel import Sintel
-from maskflownet.reader.spring import Spring
 
 from tests import trees
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from maskflownet.errors import UserError
 from maskflownet.reader.dataset import View
+from maskflownet.reader.films import Sintel
 from maskflownet.reader.flying import Chairs
 from maskflownet.reader.formats import read_flow, write_image
 from maskflownet.reader.kitti import HD1K, Kitti
 from maskflownet.reader.loader import MOST_DAMAGED, Order, TrainLoader, ordered
 from maskflownet.reader.pairs import Pairs
-from maskflownet.reader.sintel import Sintel
 from maskflownet.scenes.synthetic import Synthetic
 
 from tests.trees import SINTEL_FRAMES, flow, make_chairs, make_hd1k, make_kitti, make_sintel, picture
