@@ -337,7 +337,7 @@ class Engine(ABC):
     place = "the CPU (no -g)"  # its devices, in words
     devices: int  # of this process, which share a batch evenly
     config: Any  # settings.configs.NetworkConfig
-    record: Any  # checkpoints.records.Record, of the checkpoint that was loaded last
+    record: Any  # checkpoints.checkpoint.Record, of the checkpoint that was loaded last
     precision = "float32"  # of the network's matrix products: float32, tf32 or bf16
     ahead = 0  # batches worth submitting before the first one's result is asked for
     batch_pixels = 0  # of the pairs of a batch that pays; 0 = one pair at a time is fastest

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from maskflownet.checkpoints.checkpoint import as_path, find_run, split_name
-from maskflownet.checkpoints.records import RUN
+from maskflownet.checkpoints.checkpoint import RUN, as_path, find_run, split_name
 from maskflownet.errors import UserError
 from maskflownet.reader.files import atomic_path
 from maskflownet.settings.cli import Parser, add_output_root, run

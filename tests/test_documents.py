@@ -4,7 +4,7 @@ import math
 import re
 
 import pytest
-from maskflownet.checkpoints.records import RELEASED, read_record
+from maskflownet.checkpoints.checkpoint import RELEASED, read_record
 from maskflownet.engine.graphs import graph_of
 from maskflownet.settings.datasets import SETS
 from maskflownet.settings.folders import ROOT, WEIGHTS

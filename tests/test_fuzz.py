@@ -22,9 +22,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from maskflownet.checkpoints.checkpoint import load_checkpoint
+from maskflownet.checkpoints.checkpoint import Record, load_checkpoint
 from maskflownet.checkpoints.params import file_bytes, params_bytes, read_params
-from maskflownet.checkpoints.records import Record
 from maskflownet.engine.contract import TrainingSettings, check_state
 from maskflownet.engine.graphs import GRAPHS
 from maskflownet.engine.symbol import parse_graph

@@ -8,8 +8,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from maskflownet.checkpoints.checkpoint import Checkpoint, check_multiplier
-from maskflownet.checkpoints.records import sha256
+from maskflownet.checkpoints.checkpoint import Checkpoint, check_multiplier, sha256
 from maskflownet.engine.contract import Sizing
 from maskflownet.errors import UserError, imported
 from maskflownet.reader.files import atomic_path

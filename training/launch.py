@@ -5,8 +5,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from maskflownet.checkpoints.checkpoint import Checkpoint, read_checkpoint
-from maskflownet.checkpoints.records import RunName
+from maskflownet.checkpoints.checkpoint import Checkpoint, RunName, read_checkpoint
 from maskflownet.engine.contract import refuse_torchrun, under_torchrun
 from maskflownet.engine.load import choose_engine, import_torch, make_engine
 from maskflownet.errors import UserError

@@ -8,8 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from maskflownet.checkpoints.checkpoint import Checkpoint
-from maskflownet.checkpoints.records import Record
+from maskflownet.checkpoints.checkpoint import Checkpoint, Record
 from maskflownet.engine.contract import Engine, Losses, NotFinite, PeerLost, TrainingSettings
 from maskflownet.engine.load import load_into
 from maskflownet.errors import UserError

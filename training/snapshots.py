@@ -12,9 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from maskflownet.checkpoints.checkpoint import save_checkpoint
+from maskflownet.checkpoints.checkpoint import RUN, Record, beside, read_record, record_path, save_checkpoint, sha256
 from maskflownet.checkpoints.params import params_bytes, read_params
-from maskflownet.checkpoints.records import RUN, Record, beside, read_record, record_path, sha256
 from maskflownet.errors import UserError
 from maskflownet.reader.files import sweep, write_bytes
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from maskflownet.checkpoints.records import Record
+from maskflownet.checkpoints.checkpoint import Record
 from maskflownet.engine.contract import (
     ALONE,
     Engine,

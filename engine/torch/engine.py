@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from maskflownet.checkpoints.records import Record
+from maskflownet.checkpoints.checkpoint import Record
 from maskflownet.engine.contract import (
     ALONE,
     Drawing,

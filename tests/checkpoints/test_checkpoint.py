@@ -4,9 +4,15 @@ import dataclasses
 
 import numpy as np
 import pytest
-from maskflownet.checkpoints.checkpoint import find_checkpoint, load_checkpoint, match_network, save_checkpoint
+from maskflownet.checkpoints.checkpoint import (
+    Record,
+    find_checkpoint,
+    load_checkpoint,
+    match_network,
+    record_path,
+    save_checkpoint,
+)
 from maskflownet.checkpoints.params import read_params, write_params
-from maskflownet.checkpoints.records import Record, record_path
 from maskflownet.errors import UserError
 from maskflownet.settings.folders import SHIPPED
 from maskflownet.settings.schema import read_yaml, yaml_text

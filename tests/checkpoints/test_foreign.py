@@ -9,9 +9,8 @@ import sys
 import maskflownet
 import numpy as np
 import pytest
-from maskflownet.checkpoints.checkpoint import find_checkpoint, load_checkpoint
+from maskflownet.checkpoints.checkpoint import RELEASED, find_checkpoint, load_checkpoint, read_record
 from maskflownet.checkpoints.params import read_params, write_params
-from maskflownet.checkpoints.records import RELEASED, read_record
 from maskflownet.errors import UserError
 from maskflownet.network.architecture import HEAD
 from maskflownet.settings.folders import SHIPPED

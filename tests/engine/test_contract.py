@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from maskflownet.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from maskflownet.checkpoints.records import Record
+from maskflownet.checkpoints.checkpoint import Checkpoint, Record, load_checkpoint, save_checkpoint
 from maskflownet.engine.contract import Drawing, Sizing, device_ids
 from maskflownet.errors import UserError
 from maskflownet.inference.metrics import measure, summarise

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from maskflownet.checkpoints.checkpoint import read_checkpoint, save_checkpoint
-from maskflownet.checkpoints.records import Record, sha256
+from maskflownet.checkpoints.checkpoint import Record, read_checkpoint, save_checkpoint, sha256
 from maskflownet.engine.contract import Sizing
 from maskflownet.engine.graphs import graph_of
 from maskflownet.engine.load import load_engine

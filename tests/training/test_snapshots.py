@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from maskflownet.checkpoints.checkpoint import find_checkpoint, load_checkpoint
-from maskflownet.checkpoints.records import Record
+from maskflownet.checkpoints.checkpoint import Record, find_checkpoint, load_checkpoint
 from maskflownet.errors import UserError
 from maskflownet.training.snapshots import MEAN_EPE, Snapshots, read_state, reserve_run, state_path
 
@@ -21,7 +20,7 @@ KILLS = 15
 SAVER = """
 import sys
 import numpy as np
-from maskflownet.checkpoints.records import Record
+from maskflownet.checkpoints.checkpoint import Record
 from maskflownet.training.snapshots import Snapshots
 
 snapshots = Snapshots(sys.argv[1], "abcJan01-0000")

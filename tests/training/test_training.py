@@ -12,9 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from maskflownet.checkpoints.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
+from maskflownet.checkpoints.checkpoint import Record, load_checkpoint, read_checkpoint, save_checkpoint
 from maskflownet.checkpoints.params import read_params
-from maskflownet.checkpoints.records import Record
 from maskflownet.engine.contract import NotFinite
 from maskflownet.engine.mxnet import MXNetTraining
 from maskflownet.errors import UserError
