@@ -63,10 +63,7 @@ class Predictor:
             flow (H, W, 2) px (u, v), mask (H, W, 1), 1 = visible, warped (H, W, 3) in [0, 1], and confidence
             (H, W, 1) in [0, 1], above 1/2 = consistent, all float32; with a leading N where the input has one.
 
-        Raises
-        ------
-        UserError
-            These are no pictures of 8 or 16 bit, or differ in shape.
+        UserError: These are no pictures of 8 or 16 bit, or differ in shape.
         """
         image_1, image_2 = _read_pair((image_1, image_2))
         submit = self._submit(confidence)
@@ -159,10 +156,7 @@ def load(
     colour : {"RGB", "BGR"}, optional
         Order in which the network takes the channels, if not as the checkpoint's record says. Images are RGB always.
 
-    Raises
-    ------
-    UserError
-        Config, checkpoint or device cannot be used.
+    UserError: Config, checkpoint or device cannot be used.
     """
     sizing = Sizing(resize, pad)
     settings = load_network_config(config)

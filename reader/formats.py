@@ -61,14 +61,10 @@ def read_image(picture: Any) -> np.ndarray:
 def read_images(pictures: Iterable, trusted: bool = False) -> list[np.ndarray]:
     """Turn pictures that belong together into (H, W, 3) uint8 RGB.
 
-    Parameters
-    ----------
-    pictures : iterable
-        Files that OpenCV decodes, PIL pictures, or arrays and tensors (H, W), (H, W, 1), (H, W, 3)
-        RGB or (H, W, 4) RGBA, 8 or 16 bit; with four axes (N, H, W, 1, 3 or 4), and so the result.
-        Grey becomes three equal channels, alpha is dropped, 16 bit become 8 by `sample_range`.
-    trusted : bool
-        Leave out a slow check of PNGs, without which libpng tells of some faults on stderr.
+    A picture is a file that OpenCV decodes, PIL's, or an array or tensor (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4)
+    RGBA, 8 or 16 bit; it may have four axes, (N, H, W, 1, 3 or 4), and so the result. Grey becomes three equal
+    channels, alpha is dropped, 16 bit become 8 by `sample_range`. `trusted` leaves out a slow check of PNGs, without
+    which libpng tells of some faults on stderr.
 
     UserError: A file is missing, empty, damaged, incomplete, too large, no picture or an animation, or an array has
     another shape or type.

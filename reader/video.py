@@ -40,14 +40,9 @@ class VideoReader:
     one scale of their values. Frames stand upright: an orientation that the file states (phones do) is applied,
     mirrored ones, too.
 
-    Attributes
-    ----------
-    height, width, count : int
-        Size of every frame, px, and their number; a codec with hidden frames (VP8) has fewer.
-    rate : fractions.Fraction
-        Frames per second by their time stamps; the average where their distance varies.
-    pixel_aspect : fractions.Fraction
-        Width of a pixel over its height.
+    `height` and `width` are the size of every frame, px, `count` their number; a codec with hidden frames (VP8) has
+    fewer. `rate` are the frames per second by their time stamps, the average where their distance varies.
+    `pixel_aspect` is the width of a pixel over its height.
 
     UserError: When it is opened: the file is missing, empty, too large, no video, has no frame or no frame rate, or
     ends before its header says. In an iteration: a frame is damaged, or the frames change their size.

@@ -77,10 +77,7 @@ class FlowNetwork(GraphModule):
         levels : list of five (N, 2, h, w) tensors, with `return_levels`
             Px of the images, (u, v); h and w are the multiples of 64, divided by 64, 32, 16, 8 and 4.
 
-        Raises
-        ------
-        UserError
-            The images are no floating-point tensors of one such shape.
+        UserError: The images are no floating-point tensors of one such shape.
         """
         if image_1.dim() != 4 or image_1.shape[1] != 3 or image_1.shape != image_2.shape:
             raise UserError(f"two images are (N, 3, H, W) each, not {(*image_1.shape,)} and {(*image_2.shape,)}")
@@ -119,10 +116,7 @@ def torch_network(network: str = "MaskFlownet", checkpoint=None, colour: str | N
     colour : {"RGB", "BGR"}, optional
         Order in which the network takes the channels, if not as the checkpoint's record says. Images are RGB always.
 
-    Raises
-    ------
-    UserError
-        There is no such network or checkpoint, or they do not fit.
+    UserError: There is no such network or checkpoint, or they do not fit.
     """
     if network not in NETWORKS:
         raise UserError(f"no network {network}{nearest(network, NETWORKS)}: there are {' and '.join(NETWORKS)}")

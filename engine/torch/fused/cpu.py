@@ -143,10 +143,8 @@ class WinogradLayer(NamedTuple):
 
     def tasks(self, memory: Tensor, target: Tensor, size, threads: Threads) -> list[Task]:
         """Of one image: framed memory (rows, columns, C) -> target (>= covered, outputs)."""
-        grid = TileGrid(*size, self.dilation)
-        widest = max(self.filters.shape[1:])
-        tiles = STRIP // (POSITIONS * widest)
-        strips = grid.strips(tiles)
+        grid, widest = TileGrid(*size, self.dilation), max(self.filters.shape[1:])
+        strips = grid.strips(STRIP // (POSITIONS * widest))
         return [partial(self._strip, memory, target, grid, strip) for strip in strips]
 
     def _strip(self, memory: Tensor, target: Tensor, grid: TileGrid, strip: Strip, scratch: Scratch) -> None:
