@@ -103,6 +103,16 @@ def pytest_terminal_summary(terminalreporter, config):
             terminalreporter.write_line(f"{error:8.1e}  {entry}")
 
 
+@pytest.fixture
+def torch_threads():
+    """A function that sets PyTorch's number of threads until the test is over."""
+    import torch  # noqa: PLC0415 - by those who need it
+
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def random_checkpoints(tmp_path_factory) -> dict[str, Path]:
     """A checkpoint without record, filled with small random numbers, of each network by name."""

@@ -136,6 +136,7 @@ def test_modules_import_without_side_effects(tmp_path):
         "import cv2  # which sets LD_LIBRARY_PATH\n"
         "before = (dict(os.environ), signal.getsignal(signal.SIGINT), sorted(os.listdir('.')))\n"
         f"import {', '.join(f'maskflownet.{module}' for module in modules)}\n"
+        "maskflownet.load\n"
         "after = (dict(os.environ), signal.getsignal(signal.SIGINT), sorted(os.listdir('.')))\n"
         "assert before == after\n"
         "assert 'mxnet' not in sys.modules and 'torch' not in sys.modules\n"

@@ -22,11 +22,8 @@ NETWORKS = ("MaskFlownet_S", "MaskFlownet")
 KINDS = ("mxnet", "torch", on_gpu("gpu"))
 TORCH_KINDS = ("torch", on_gpu("gpu"))
 SIZINGS = (Sizing(), Sizing((128, 192)), Sizing(pad=True))
-
-
-def repeated(kind: str) -> range:
-    """A GPU predicts a size operation by operation, twice, then captures it, then replays it."""
-    return range(4 if kind == "gpu" else 1)
+# A GPU predicts a size operation by operation, twice, then captures it, then replays it.
+REPEATS = {"gpu": range(4), "mxnet": range(1), "torch": range(1)}
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +95,7 @@ def test_all_engines_predict_the_same_at_the_images_size(engine_of, kind, networ
     assert (flow.shape, mask.shape, warped.shape) == ((2, 70, 100, 2), (2, 70, 100, 1), (2, 70, 100, 3))
     assert np.abs(flow).max() > 0.1
     assert 0 <= mask.min() <= mask.max() <= 1
-    for _ in repeated(kind):
+    for _ in REPEATS[kind]:
         assert_same(engine_of(kind, network).predict(*images, sizing), expected)
 
 
@@ -131,7 +128,7 @@ def test_outputs_that_are_not_asked_for_are_absent(engine_of, kind):
 @pytest.mark.parametrize("drawing", [Drawing(2.5, False), Drawing(2.5, True), Drawing(None, True)])
 def test_a_flow_is_drawn_where_it_is(engine_of, kind, drawing):
     engine, images = engine_of(kind), images_of(2, 70, 100)
-    for _ in repeated(kind):
+    for _ in REPEATS[kind]:
         drawn = engine.submit(*images, None, True, False, drawing)()
         flow, mask, _ = engine.predict(*images, warped=False)
         assert_allclose(drawn.mask, mask, rtol=0, atol=1e-4)
@@ -177,7 +174,7 @@ def test_the_pyramid_follows_the_record(checkpoints, engine_of, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_new_parameters_count_at_once(checkpoints, kind):
     engine, images = make(kind, checkpoints["MaskFlownet_S"]), images_of(1, 64, 128)
-    for _ in repeated(kind):
+    for _ in REPEATS[kind]:
         assert np.abs(engine.predict(*images).flow).max() > 0
     engine.assign({name: 0 * array for name, array in engine.parameters().items()})
     assert (engine.predict(*images).flow == 0).all()
@@ -196,7 +193,7 @@ def test_sizes_do_not_mix_and_captured_ones_are_bounded(checkpoints, engine_of, 
     sizes = [(64, 64 * (i + 1)) for i in range(most + 2)]
     pairs = {size: images_of(1, *size) for size in sizes}
     expected = {size: engine_of("torch").predict(*pair).flow for size, pair in pairs.items()}
-    for _ in repeated(kind):
+    for _ in REPEATS[kind]:
         for size in (*sizes, *sizes[::-1]):
             assert_allclose(engine.predict(*pairs[size]).flow, expected[size], rtol=0, atol=1e-3)
     (runner,) = engine._runners
@@ -209,7 +206,7 @@ def test_lower_precisions_stay_near(checkpoints, engine_of, precision):
     engine = make(kind, checkpoints["MaskFlownet_S"], precision=precision)
     images = images_of(1, 128, 192)
     expected = engine_of("torch").predict(*images).flow
-    for _ in repeated(kind):
+    for _ in REPEATS[kind]:
         difference = np.abs(engine.predict(*images).flow - expected).mean()
         assert (difference > 0) == (precision != "float32")
         assert difference < 0.1 * np.abs(expected).mean()

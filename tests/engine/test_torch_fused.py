@@ -50,14 +50,6 @@ def difference(results, expected) -> float:
     return max(relative_error(a.numpy(), b.numpy()) for a, b in zip(results, expected))
 
 
-@pytest.fixture
-def torch_threads():
-    """A function that sets PyTorch's number of threads until the test is over."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
 # At 64x64 level 6 is one pixel; at 128x192 the last tiles of levels 5 and 6 are parts.
 @pytest.mark.parametrize(
     ("size", "tiles", "threads"), [((1, 64, 64), 256, 2), ((2, 128, 192), 13, 1), ((1, 128, 192), 7, 3)]

@@ -71,19 +71,11 @@ def test_both_engines_train_the_same_and_go_on_with_each_other(tmp_path, random_
         assert_same_training(path, reference, parameters=1e-4, moments=2e-2)
 
 
-@pytest.fixture
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.usefixtures("one_thread")  # as in `start`: how many threads there are decides the order of sums
-def test_ten_torch_steps_are_five_a_kill_and_five_bit_for_bit(tmp_path, capsys):
+def test_ten_torch_steps_are_five_a_kill_and_five_bit_for_bit(tmp_path, capsys, torch_threads):
     """The killed run is another process, and goes on in this one."""
+    torch_threads(1)  # as in `start`: how many there are decides the order of sums
     for name in ("whole", "killed"):
-        write_configs(tmp_path / name)
+        write_configs(tmp_path / name, NETWORK)
     program = start(tmp_path / "killed", 0, 10, 7)
     whole = train_torch_in(tmp_path / "whole", steps=10, run=RUN)
     _, errors = program.communicate(timeout=120)
@@ -99,7 +91,7 @@ def test_ten_torch_steps_are_five_a_kill_and_five_bit_for_bit(tmp_path, capsys):
 def test_scenes_made_on_the_device_are_the_same_in_a_resumed_run(tmp_path, kind, monkeypatch):
     monkeypatch.setattr(loop, "renders_scenes", lambda engine: True)  # as on a GPU
     monkeypatch.setattr(loop, "TrainLoader", None)
-    write_configs(tmp_path, checkpoint_steps=3, **SIZES[kind])
+    write_configs(tmp_path, NETWORK, checkpoint_steps=3, **SIZES[kind])
     whole = train_torch_in(tmp_path, kind=kind, steps=5, run=RUN).rename(tmp_path / "whole_5.params")
     state_path(tmp_path / f"weights/{RUN}_5.params").rename(state_path(whole))
     checkpoint = load_checkpoint(tmp_path / f"weights/{RUN}_3.params")

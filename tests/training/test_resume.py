@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_ten_steps_are_five_a_kill_and_five_bit_for_bit(tmp_path, capsys, devices):
     """The killed run is another process, and goes on in this one."""
     for name in ("whole", "killed"):
-        write_configs(tmp_path / name)
+        write_configs(tmp_path / name, NETWORK)
     line = [sys.executable, "-m", "tests.training_runs", tmp_path / "killed", devices, 10, 7]
     with subprocess.Popen(map(str, line), cwd=ROOT, stdout=subprocess.DEVNULL) as program:
         whole = train_in(tmp_path / "whole", devices, steps=10, run=RUN)
@@ -41,7 +41,7 @@ def test_ten_steps_are_five_a_kill_and_five_bit_for_bit(tmp_path, capsys, device
 def test_two_devices_train_as_one(tmp_path):
     paths = []
     for devices in (1, 2):
-        write_configs(tmp_path / str(devices))
+        write_configs(tmp_path / str(devices), NETWORK)
         paths.append(train_in(tmp_path / str(devices), devices, steps=3))
     assert 0 < largest_difference(*paths) < 1e-5
 
@@ -108,8 +108,8 @@ def free_port() -> int:
 
 
 def test_workers_on_a_parameter_server_train_as_one_process(tmp_path):
-    write_configs(tmp_path / "one", batch_size=4)
-    write_configs(tmp_path / "two", batch_size=2)
+    write_configs(tmp_path / "one", NETWORK, batch_size=4)
+    write_configs(tmp_path / "two", NETWORK, batch_size=2)
     alone = train_in(tmp_path / "one", steps=2, run="abcJan01-0000")
     with parameter_server(tmp_path / "two", 2) as started:
         outputs = [process.communicate(timeout=240)[0] for process in started]

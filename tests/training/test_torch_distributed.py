@@ -19,7 +19,7 @@ from maskflownet.errors import UserError
 
 from tests.known_engine import on_gpu
 from tests.torch_runs import SIZES, start, train_torch_in
-from tests.training_runs import RUN, arrays_of, largest_difference, training_differences, write_configs
+from tests.training_runs import NETWORK, RUN, arrays_of, largest_difference, training_differences, write_configs
 
 ENGINE = "engine: torch on the CPU (no -g), float32\n"
 LONG = 10_000  # steps, more than a test waits for
@@ -73,7 +73,7 @@ def end_of(program):
 def test_two_processes_train_as_one(tmp_path, kind):
     paths = []
     for name, ranks in (("one", 0), ("two", 2)):
-        write_configs(tmp_path / name, validation=["synthetic"], validation_steps=2, **SIZES[kind])
+        write_configs(tmp_path / name, NETWORK, validation=["synthetic"], validation_steps=2, **SIZES[kind])
         paths.append(train_torch_in(tmp_path / name, ranks, kind=kind, steps=3, run=RUN))
     found = training_differences(*paths)
     assert 0 < found["parameters"] < 1e-4 and max(found["mean"], found["var"]) < 5e-2, found
@@ -88,8 +88,8 @@ def test_two_processes_train_as_one(tmp_path, kind):
 
 def test_two_machines_train_as_one_with_the_double_batch(tmp_path):
     """As torchrun starts them: each has a batch of its own, and all end with equal parameters."""
-    write_configs(tmp_path / "one", batch_size=4)
-    write_configs(tmp_path / "two", batch_size=2)
+    write_configs(tmp_path / "one", NETWORK, batch_size=4)
+    write_configs(tmp_path / "two", NETWORK, batch_size=2)
     shared = {
         "WORLD_SIZE": "2",
         "LOCAL_WORLD_SIZE": "1",
@@ -126,14 +126,19 @@ def test_torchrun_on_one_machine(tmp_path):
     assert load_checkpoint(path).record.engine == "torch"
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_process_that_is_killed_ends_the_run_with_a_checkpoint(tmp_path, kind):
-    write_configs(tmp_path, checkpoint_steps=LONG, **FAST[kind])
-    program = start(tmp_path, 2, LONG, KIND=kind)
-    _, second = wait_for_step(program, tmp_path, 3)
-    os.kill(second, signal.SIGKILL)
+def of_a_run_that_is_killed(folder, kind, interval, rank) -> str:
+    """The errors of a run, one of whose processes is killed after three steps."""
+    write_configs(folder, checkpoint_steps=interval, **FAST[kind])
+    program = start(folder, 2, LONG, KIND=kind)
+    os.kill(wait_for_step(program, folder, 3)[rank], signal.SIGKILL)
     code, _, errors = end_of(program)
     assert code == 2
+    return errors
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_process_that_is_killed_ends_the_run_with_a_checkpoint(tmp_path, kind):
+    errors = of_a_run_that_is_killed(tmp_path, kind, LONG, rank=1)
     _, sentence = errors.strip().splitlines()  # behind the engine's line
     said = re.search(rf"number 1\) was ended by SIGKILL: .*-c {RUN} goes on from step (\d+)$", sentence)
     assert said, sentence
@@ -150,12 +155,7 @@ def test_a_process_that_is_killed_ends_the_run_with_a_checkpoint(tmp_path, kind)
 @pytest.mark.parametrize("interval", [2, LONG])
 @pytest.mark.parametrize("kind", KINDS)
 def test_when_the_first_process_is_killed_its_newest_checkpoint_stays(tmp_path, kind, interval):
-    write_configs(tmp_path, checkpoint_steps=interval, **FAST[kind])
-    program = start(tmp_path, 2, LONG, KIND=kind)
-    first, _ = wait_for_step(program, tmp_path, 3)
-    os.kill(first, signal.SIGKILL)
-    code, _, errors = end_of(program)
-    assert code == 2
+    errors = of_a_run_that_is_killed(tmp_path, kind, interval, rank=0)
     said = re.search(rf"number 0\) was ended by SIGKILL: (-c {RUN} goes on from step (\d+)|nothing was saved)$", errors)
     assert said and bool(said[2]) == (interval == 2), errors
     if said[2]:
