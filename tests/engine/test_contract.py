@@ -21,7 +21,7 @@ from tests.known_engine import make, on_gpu
 NETWORKS = ("MaskFlownet_S", "MaskFlownet")
 KINDS = ("mxnet", "torch", on_gpu("gpu"))
 TORCH_KINDS = ("torch", on_gpu("gpu"))
-SIZINGS = (Sizing(), Sizing((128, 192)), Sizing(pad=True))
+SIZINGS = (Sizing(), Sizing((64, 128)), Sizing(pad=True))
 # A GPU predicts a size operation by operation, twice, then captures it, then replays it.
 REPEATS = {"gpu": range(4), "mxnet": range(1), "torch": range(1)}
 

@@ -19,23 +19,23 @@ from tests.training_runs import NETWORK, RUN, largest_difference, newest, train_
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("devices", [1, 2])
-def test_ten_steps_are_five_a_kill_and_five_bit_for_bit(tmp_path, capsys, devices):
-    """The killed run is another process, and goes on in this one."""
+@pytest.mark.parametrize(("half", "devices"), [(5, 1), (2, 2)])
+def test_ten_steps_are_five_a_kill_and_five_bit_for_bit(tmp_path, capsys, half, devices):
+    """The killed run is another process, and goes on in this one. On two devices they are four steps."""
     for name in ("whole", "killed"):
-        write_configs(tmp_path / name, NETWORK)
-    line = [sys.executable, "-m", "tests.training_runs", tmp_path / "killed", devices, 10, 7]
+        write_configs(tmp_path / name, NETWORK, checkpoint_steps=half)
+    line = [sys.executable, "-m", "tests.training_runs", tmp_path / "killed", devices, 2 * half, half + 1]
     with subprocess.Popen(map(str, line), cwd=ROOT, stdout=subprocess.DEVNULL) as program:
-        whole = train_in(tmp_path / "whole", devices, steps=10, run=RUN)
+        whole = train_in(tmp_path / "whole", devices, steps=2 * half, run=RUN)
     assert program.returncode == -signal.SIGKILL
     folder = tmp_path / "killed"
-    assert sorted(p.name for p in folder.glob("weights/*.params")) == ["abcJan01-0000_5.params"]
-    results = [whole, train_in(folder, devices, newest(folder), steps=10)]
-    assert "goes on at step 5 of 10" in capsys.readouterr().out
+    assert sorted(p.name for p in folder.glob("weights/*.params")) == [f"{RUN}_{half}.params"]
+    results = [whole, train_in(folder, devices, newest(folder), steps=2 * half)]
+    assert f"goes on at step {half} of {2 * half}" in capsys.readouterr().out
     assert largest_difference(*results) == 0
     records = [load_checkpoint(path).record for path in results]
     assert records[0].sha256 == records[1].sha256
-    assert (records[0].run, records[0].step, records[0].seed) == ("abcJan01-0000", 10, 0)
+    assert (records[0].run, records[0].step, records[0].seed) == (RUN, 2 * half, 0)
 
 
 def test_two_devices_train_as_one(tmp_path):
