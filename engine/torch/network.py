@@ -15,7 +15,7 @@ from maskflownet.network.architecture import NETWORKS
 
 
 def pad(x: torch.Tensor, top: int, bottom: int, left: int, right: int) -> torch.Tensor:
-    return F.pad(x, (left, right, top, bottom), mode="replicate")
+    return OPERATORS["Pad"]([x], {"mode": "edge", "pad_width": (0, 0, 0, 0, top, bottom, left, right)})
 
 
 def resize(x: torch.Tensor, height: int, width: int) -> torch.Tensor:

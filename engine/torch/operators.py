@@ -1,11 +1,12 @@
 """One table: the name of an MXNet operator -> the same function of PyTorch tensors.
 
 Only what the graphs of `network/` use; anything else is an error that names it. Each function takes
-tensors by position and MXNet's attributes by keyword, with MXNet's defaults. Plain PyTorch, whose memory grows by no
-more than a feature map for each displacement or tap.
+tensors by position and MXNet's attributes by keyword, with MXNet's defaults. Plain PyTorch in few operations, so that
+compilers take it; its memory grows by no more than a feature map for each displacement or tap.
 """
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from maskflownet.errors import UserError
 
+TILE = 16  # pixels of a row that the cost volume matches in one matrix product, at least
 Operator = Callable[[list, Mapping[str, Any]], Any]  # tensors, attributes -> tensor or tuple
 
 
@@ -68,11 +70,20 @@ def correlation(a, b, *, max_displacement, pad_size=0, kernel_size=1, stride1=1,
         is_multiply=(is_multiply, True),
         pad_size=(pad_size, max_displacement),
     )
-    height, width = a.shape[2:]
-    padded = F.pad(b, [max_displacement] * 4)
-    shifts = range(2 * max_displacement + 1)
-    matches = [(a * padded[:, :, y : y + height, x : x + width]).mean(1) for y in shifts for x in shifts]
-    return torch.stack(matches, 1)
+    channels, height, width = a.shape[1:]
+    md, side = max_displacement, 2 * max_displacement + 1
+    tile = max(TILE, 2 * md)
+    more = -width % tile
+    a, b = (x / math.sqrt(channels) for x in (a, b))  # both, as 16 bits hold neither large sums nor small quotients
+    own = F.pad(a, [0, more]).unflatten(3, (-1, tile)).permute(2, 0, 3, 4, 1).flatten(0, 2)  # (H N tiles, tile, C)
+    tiles = F.pad(b, [md, more + tile - md, md, md]).unflatten(3, (-1, tile))
+    others = torch.cat([tiles[:, :, :, :-1], tiles[:, :, :, 1:, : 2 * md]], 4)  # (N, C, H + 2 md, tiles, tile + 2 md)
+    others = others.permute(2, 0, 3, 1, 4).flatten(1, 2)
+    products = torch.cat([own @ others[y : y + height].flatten(0, 1) for y in range(side)], 2)
+    # Pixel i needs the products i to i + 2 md of each row: one number more for each pixel moves those of pixel i by i.
+    products = F.pad(products.flatten(1), [0, tile]).unflatten(1, (tile, -1))[:, :, :-1].unflatten(2, (side, -1))
+    matches = products[..., :side].flatten(2).unflatten(0, (height, -1, (width + more) // tile))
+    return matches.permute(1, 4, 0, 2, 3).flatten(3)[..., :width]
 
 
 @operator("_contrib_DeformableConvolution")
@@ -85,38 +96,38 @@ def deformable_convolution(
     A sample with a coordinate < 0 or >= size is 0; inside bilinear, the last row and column held.
     """
     only("_contrib_DeformableConvolution", num_group=(num_group, 1), num_deformable_group=(num_deformable_group, 1))
-    rows, columns = offset.shape[2:]
-    offset = wide(offset)
-    top = torch.arange(rows, device=x.device, dtype=offset.dtype)[:, None] * stride[0] - pad[0]
-    left = torch.arange(columns, device=x.device, dtype=offset.dtype) * stride[1] - pad[1]
-    out = None
-    for tap in range(kernel[0] * kernel[1]):
-        i, j = divmod(tap, kernel[1])
-        y = top + i * dilate[0] + offset[:, 2 * tap]  # (N, rows, columns)
-        sample = _sample(x, y, left + j * dilate[1] + offset[:, 2 * tap + 1])
-        term = F.conv2d(sample, weight[:, :, i : i + 1, j : j + 1])
-        out = term if out is None else out + term
-    return out if bias is None else out + bias[:, None, None]
+    offset = wide(offset).unflatten(1, (*kernel, 2))  # (N, i, j, 2, rows, columns)
+
+    def places(axis: int) -> torch.Tensor:
+        """Where the taps of a row or column are without offset: (kernel[axis], size)."""
+        taps, pixels = (
+            torch.arange(n, device=x.device, dtype=offset.dtype) for n in (kernel[axis], offset.shape[4 + axis])
+        )
+        return taps[:, None] * dilate[axis] + pixels * stride[axis] - pad[axis]
+
+    y = places(0)[:, None, :, None] + offset[:, :, :, 0]
+    samples = _sample(x, y.flatten(1, 2), (places(1)[:, None] + offset[:, :, :, 1]).flatten(1, 2))
+    return F.conv2d(samples.flatten(1, 2), weight.flatten(1)[:, :, None, None], bias)
 
 
 def _sample(image, y, x):
-    """(N, C, H, W) at (N, h, w) positions in px -> (N, C, h, w), by the rules above."""
+    """(N, C, H, W) at (N, taps, h, w) positions in px -> (N, C, taps, h, w), by the rules above."""
     count, channels, height, width = image.shape
     inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
     # Also where a position is not a number, which has no index.
     y, x = torch.where(inside, y, 0), torch.where(inside, x, 0)
     y0, x0 = y.detach().floor(), x.detach().floor()
-    flat = image.flatten(2)  # (N, C, H W)
-
-    def corner(row, column):
-        row, column = row.clamp(max=height - 1), column.clamp(max=width - 1)
-        index = (row * width + column).long().flatten(1)[:, None]
-        return flat.gather(2, index.expand(-1, channels, -1)).view(count, channels, *y.shape[1:])
-
-    down, right = ((p - p0)[:, None].to(image.dtype) for p, p0 in ((y, y0), (x, x0)))
-    upper = torch.lerp(corner(y0, x0), corner(y0, x0 + 1), right)
-    lower = torch.lerp(corner(y0 + 1, x0), corner(y0 + 1, x0 + 1), right)
-    return torch.lerp(upper, lower, down) * inside[:, None]
+    row, column = (torch.stack([p, (p + 1).clamp(max=n - 1)], 1) for p, n in ((y0, height), (x0, width)))
+    down, right = (torch.stack([1 - part, part], 1) for part in (y - y0, x - x0))
+    down = down * inside[:, None]
+    # Of the four corners: the index, (N, 4, taps h w), and the weight, (N, 4, 1, taps, h, w).
+    index = (row[:, :, None] * width + column[:, None]).long().flatten(3).flatten(1, 2)
+    weight = (down[:, :, None] * right[:, None]).to(image.dtype).flatten(1, 2)[:, :, None]
+    flat, sampled = image.flatten(2), image.new_zeros(())
+    for corner in range(4):
+        values = flat.gather(2, index[:, corner, None].expand(-1, channels, -1)).unflatten(2, y.shape[1:])
+        sampled = torch.addcmul(sampled, values, weight[:, corner])
+    return sampled
 
 
 @operator("GridGenerator")
