@@ -2,7 +2,7 @@
 
 Only what the graphs of `network/` use; anything else is an error that names it. Each function takes
 tensors by position and MXNet's attributes by keyword, with MXNet's defaults. Plain PyTorch in few operations, so that
-compilers take it; its memory grows by no more than a feature map for each displacement or tap.
+compilers take it. Its memory grows by a few feature maps for each tap of a convolution.
 """
 
 import inspect
@@ -112,7 +112,7 @@ def deformable_convolution(
 
 def _sample(image, y, x):
     """(N, C, H, W) at (N, taps, h, w) positions in px -> (N, C, taps, h, w), by the rules above."""
-    count, channels, height, width = image.shape
+    channels, height, width = image.shape[1:]
     inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
     # Also where a position is not a number, which has no index.
     y, x = torch.where(inside, y, 0), torch.where(inside, x, 0)
