@@ -24,7 +24,7 @@ def initial_deviation(name: str, shape: tuple, initial: str = "fan_avg") -> floa
 
     By the variance 2 / (1 + SLOPE^2) / n of He et al. (ICCV 2015). "fan_avg", as the authors: n is the average of a
     weight's inputs and outputs; features then shrink from level to level of the pyramid, and cost volumes begin some
-    thousand times smaller. "fan_in": n are the inputs of one output, so that features keep their size; the first
+    hundred times smaller. "fan_in": n are the inputs of one output, so that features keep their size; the first
     layer brings images to a deviation of about 1, and the predictions begin near zero.
     """
     if name.endswith("bias"):
