@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from maskflownet.engine.symbol import Graph
 from maskflownet.engine.torch.fused.plan import Layer, Piece, fused_graph
 from maskflownet.engine.torch.kernels.convolution import (
+    CHANNEL_UNIT,
     Arithmetic,
     BlockSpec,
     Convolution,
@@ -19,6 +20,8 @@ from maskflownet.engine.torch.kernels.convolution import (
     convolve_map,
     pack,
     padded,
+    phase_weight,
+    phases,
     run_block,
 )
 from maskflownet.engine.torch.kernels.deformable import deformable, pack_weight
@@ -115,29 +118,40 @@ class PackedOperator(ABC):
 
 
 class ConvolutionOperator(PackedOperator):
-    """Inputs: x, weight, bias."""
+    """Inputs: x, weight, bias.
+
+    Of 3 or 4 channels with a stride of 2 it is computed as one of four phases with a stride of 1, for channels are read
+    in vectors. Height and width are even then.
+    """
 
     def __init__(self, layer: Layer, arithmetic: Arithmetic):
         super().__init__()
-        self.arithmetic = arithmetic
+        self.arithmetic, self.stride = arithmetic, layer.stride
         self.spec = ConvolutionSpec(layer.stride, layer.dilation, layer.slope, arithmetic)
 
     def __call__(self, inputs):
         x, weight, bias = inputs
         (packed,), wanted = self.derived([weight])
+        if self._phased(weight):
+            x, weight = phases(x, self.arithmetic.dtype), phase_weight(weight)
+            self.spec = self.spec._replace(stride=1)
         k, c = weight.shape[:2]
         packed = packed[:, :k, :c]
         if wanted or (torch.is_grad_enabled() and x.requires_grad):
             return Convolution.apply(self.spec, packed, x, weight, bias)
         return convolve_map(self.spec, packed, x, bias)
 
+    def _phased(self, weight: Tensor) -> bool:
+        return self.stride == 2 and 4 * weight.shape[1] <= CHANNEL_UNIT
+
     def _allocate(self, parameters):
         k, c = map(padded, parameters[0].shape[:2])
         return [parameters[0].new_zeros((9, k, c), dtype=self.arithmetic.dtype)]
 
     def _derive(self, parameters, derived):
-        k, c = parameters[0].shape[:2]
-        pack(parameters[0], derived[0][:, :k, :c])
+        weight = phase_weight(parameters[0]) if self._phased(parameters[0]) else parameters[0]
+        k, c = weight.shape[:2]
+        pack(weight, derived[0][:, :k, :c])
 
 
 class DeformableOperator(PackedOperator):

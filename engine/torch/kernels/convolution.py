@@ -11,6 +11,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 import triton
 import triton.language as tl
 from maskflownet.engine.torch.kernels.layout import Layout, ceil_div, layout_of, power_of_2
@@ -19,6 +20,7 @@ from torch import Tensor
 
 CHANNEL_UNIT = 16  # channels of a buffer are a multiple: rows of pixels begin at whole vectors
 MULTIPROCESSORS = 132  # programs below which a product is split; of an H100, fits others roughly
+WIDEST = 128  # output channels of one program
 LARGEST = 2**31 - 1  # elements that the kernels' 32-bit addresses reach
 # Arguments of which no two values deserve a compilation each; the others decide about alignment.
 SIZES = ["height", "width", "out_height", "out_width", "pixels", "parts"]
@@ -57,8 +59,8 @@ def _convolve(
     known_columns = columns < out_channels
     sums = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     for step in range(begin, end):
-        tap = step // chunks
-        channel = (step - tap * chunks) * BLOCK_K + channels
+        tap = step % 9  # innermost: pixels serve their neighbours' taps while they are in the cache
+        channel = step // 9 * BLOCK_K + channels
         dy = (tap // 3 - 1) * DILATION
         dx = (tap % 3 - 1) * DILATION
         inside = (in_y + dy >= 0) & (in_y + dy < height) & (in_x + dx >= 0) & (in_x + dx < width)
@@ -113,25 +115,6 @@ def _add_parts(
     tl.store(y + row * y_pitch + column, total.to(y.dtype.element_ty), mask=known)
 
 
-@triton.jit(do_not_specialize=["pixels", "channels", "each"])
-def _sum_pixels(
-    gradient, partial, pixels, channels, each, g_pitch,
-    BLOCK_M: tl.constexpr, BLOCK_O: tl.constexpr,
-):  # fmt: skip
-    """partial[part, o] = sum of `each` pixels of g(p, o). Programs: (part, block of channels)."""
-    outputs = tl.program_id(1) * BLOCK_O + tl.arange(0, BLOCK_O)
-    begin = tl.program_id(0) * each
-    sums = tl.zeros((BLOCK_O,), dtype=tl.float32)
-    for step in range(0, each, BLOCK_M):
-        rows = step + tl.arange(0, BLOCK_M)
-        known = (rows < each) & (begin + rows < pixels)
-        at = (begin + rows)[:, None] * g_pitch + outputs[None, :]
-        values = tl.load(gradient + at, mask=known[:, None] & (outputs < channels)[None, :],
-                         other=0.0)  # fmt: skip
-        sums += tl.sum(values.to(tl.float32), 0)
-    tl.store(partial + tl.program_id(0) * channels + outputs, sums, mask=outputs < channels)
-
-
 def padded(channels: int) -> int:
     return ceil_div(channels, CHANNEL_UNIT) * CHANNEL_UNIT
 
@@ -161,22 +144,39 @@ def as_map(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     return new_map(n, c, h, w, dtype or x.dtype, x.device).copy_(x)
 
 
+def phases(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Pixels of even and odd rows and columns side by side, then zeros: (N, C, 2h, 2w) -> (N, CHANNEL_UNIT, h, w)."""
+    n, c, height, width = x.shape
+    y = new_map(n, CHANNEL_UNIT, height // 2, width // 2, dtype, x.device)
+    y[:, : 4 * c].unflatten(1, (c, 2, 2)).copy_(x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).permute(0, 1, 3, 5, 2, 4))
+    y[:, 4 * c :].zero_()
+    return y
+
+
+def phase_weight(weight: Tensor) -> Tensor:
+    """(K, C, 3, 3) of a stride of 2 -> (K, CHANNEL_UNIT, 3, 3) of a stride of 1 on `phases`."""
+    k, c = weight.shape[:2]
+    # Of the pixels 2 y - 1 to 2 y + 1 the first is in the phase of odd rows at y - 1.
+    taps = F.pad(weight, (1, 0, 1, 0)).reshape(k, c, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4).reshape(k, 4 * c, 2, 2)
+    return F.pad(taps, (0, 1, 0, 1, 0, CHANNEL_UNIT - 4 * c))
+
+
 def _forward_blocks(pixels: int, inputs: int, outputs: int, half: bool) -> tuple[int, int, int, int, int]:
-    """Block sizes m, n, k, warps and stages, from timings of the networks' shapes on an H100 (2026-11-22)."""
-    n = min(128, power_of_2(outputs))
-    if n == 128 and (pixels < 1024 or 128 < outputs <= 192):
+    """Block sizes m, n, k, warps and stages, from timings of the networks' shapes on an H100 and H200 (2026-11-29)."""
+    n = min(WIDEST, power_of_2(outputs))
+    if n == WIDEST and pixels < 1024:
         n = 64
     k = min(64, power_of_2(inputs))
     if pixels >= 16384:
-        m = 256 if inputs <= 32 and outputs <= 32 else 128
+        m = 256 if outputs <= 32 and (inputs <= 32 or (outputs > 16 and pixels >= 65536)) else 128
     elif pixels >= 1024:
         m = 64
     else:
         m = 64 if pixels > 256 else 16
     if m == 16:
         n = min(n, 64)
-    stages = 3 if m * n >= 128 * 128 else 4
     warps = 8 if m == 256 and inputs > 16 else 4
+    stages = 3 if m * n >= 128 * 64 else 4
     if not half:
         k = max(16, k // 2)
     return m, n, k, warps, stages
@@ -211,6 +211,14 @@ def convolve_into(
     opposite order: the gradient of a convolution is one with flipped taps and transposed weights. `precision`, "tf32"
     or "ieee", is that of float32 products.
     """
+    if WIDEST < y.shape[1] <= WIDEST + WIDEST // 2:  # a second block as wide as the first would be half empty
+        for part in (slice(WIDEST), slice(WIDEST, None)):
+            convolve_into(
+                x, weight[:, part], y[:, part], None if bias is None else bias[part], slope=slope,
+                gate=None if gate is None else gate[:, part], stride=stride, dilation=dilation, flip=flip,
+                precision=precision,
+            )  # fmt: skip
+        return y
     n, inputs, height, width = x.shape
     outputs, out_height, out_width = y.shape[1:]
     pixels = n * out_height * out_width
@@ -251,7 +259,7 @@ def weight_gradients(x: Tensor, gradient: Tensor, stride: int = 1, dilation: int
     in the type of `gradient`, summed in float32. The bias's in float32.
     """
     outputs, inputs = gradient.shape[1], x.shape[1]
-    bias = pixel_sums(gradient)
+    bias = gradient.sum((0, 2, 3), dtype=torch.float32)
     gradient, x = whole_pixels(gradient), whole_pixels(x.to(gradient.dtype))
     weight = new_map(gradient.shape[1], x.shape[1], 3, 3, gradient.dtype, x.device)
     pair = [dilation] * 2
@@ -273,20 +281,6 @@ def whole_pixels(x: Tensor) -> Tensor:
     if c < pitch == padded(c) and end <= x.untyped_storage().nbytes() // x.element_size():
         return x.as_strided((n, pitch, h, w), (h * w * pitch, 1, w * pitch, pitch))
     return x.contiguous(memory_format=torch.channels_last)
-
-
-def pixel_sums(x: Tensor) -> Tensor:
-    """The sums over images and pixels of a map (N, C, H, W) -> (C,), float32."""
-    n, channels, h, w = x.shape
-    pixels = n * h * w
-    parts = max(1, min(256, pixels // 256))
-    each = ceil_div(pixels, parts)
-    partial = torch.empty((parts, channels), dtype=torch.float32, device=x.device)
-    block = min(128, power_of_2(channels))
-    _sum_pixels[parts, ceil_div(channels, block)](
-        x, partial, pixels, channels, each, dense_layout(x).pixel, BLOCK_M=32, BLOCK_O=block
-    )
-    return partial.sum(0)
 
 
 class Arithmetic(NamedTuple):
@@ -512,10 +506,10 @@ class DenseBlock(torch.autograd.Function):
         begin = spec.suffix(0)
         dx = None
         if any(ctx.needs_input_grad[2 : 2 + len(spec.parts)]):
-            dx = new_map(n, spec.inputs, h, w, dtype, features.device)
-            weight = packed[:, :, begin : begin + spec.inputs].transpose(1, 2)
-            convolve_into(total, weight, dx, flip=True, precision=precision)
-            dx = dx.split(spec.parts, dim=1)
+            # With the zeros behind them, for weights are read in whole vectors then: three times as fast.
+            dx = new_map(n, spec.columns - begin, h, w, dtype, features.device)
+            convolve_into(total, packed[:, :, begin:].transpose(1, 2), dx, flip=True, precision=precision)
+            dx = dx[:, : spec.inputs].split(spec.parts, dim=1)
         results = list(dx or [None] * len(spec.parts))
         if any(ctx.needs_input_grad[2 + len(spec.parts) :]):
             results += spec.unpack(*weight_gradients(features, total))
