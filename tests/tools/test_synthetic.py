@@ -1,7 +1,10 @@
-"""The command that writes synthetic pairs."""
+"""The commands that write synthetic pairs, and collect pictures for them."""
 
+import shutil
 import subprocess
 import sys
+from pathlib import Path
+from zipfile import ZipFile
 
 import cv2
 import numpy as np
@@ -10,6 +13,7 @@ from maskflownet.errors import UserError
 from maskflownet.reader.formats import read_flo, read_image
 from maskflownet.scenes.synthetic import Synthetic
 from maskflownet.settings.cli import run
+from maskflownet.tools import textures
 from maskflownet.tools.synthetic import main, write_chairs
 
 
@@ -51,3 +55,34 @@ def test_without_pytorch_it_says_what_to_install(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, cwd=tmp_path)
     said = "error: synthetic scenes need PyTorch, which is not installed: pip install torch\n"
     assert (done.returncode, done.stderr) == (2, said)
+
+
+@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="no package can be made")
+def test_pictures_out_of_a_package(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    noise = np.random.default_rng(0).integers(0, 256, (700, 1000, 4), np.uint8)
+    noise[..., 3] = 255 * (np.arange(1000) < 500)
+    pictures = {
+        "sea": noise[..., :3], "sea_norm": noise[..., :3], "fog": noise[..., :3] // 99, "small": noise[:90, :, :3],
+        "bird": noise, "veil": noise[:, :520],
+    }  # fmt: skip
+    for folder in ("DEBIAN", "doc"):
+        (tmp_path / "tree" / folder).mkdir(parents=True)
+    Path("tree/DEBIAN/control").write_text("Package: a\nVersion: 1\nArchitecture: all\nMaintainer: b\nDescription: c\n")
+    Path("tree/doc/copyright").write_text("free")
+    Path("tree/doc/damaged.png").write_text("no picture")
+    for name, picture in pictures.items():
+        cv2.imwrite(f"tree/{name}.png", picture)
+    with ZipFile("tree/game.pk3", "w") as game:
+        game.write("tree/bird.png", "art/bird.png")
+    subprocess.run(["dpkg-deb", "--build", "tree", "views_1_all.deb"], check=True, capture_output=True)
+    assert run(textures.main, ["out", "views_1_all.deb"]) == 0
+    assert "views: 3 of 10 files can be used" in capsys.readouterr().out
+    photograph, cutout = (
+        cv2.imread(path, -1) for path in ("out/photos/views_tree_sea.jpg", "out/cutouts/views_art_bird.png")
+    )
+    assert photograph.shape == (602, 860, 3)
+    assert cutout.shape == (179, 256, 4)
+    assert Path("out/views.copyright").read_text() == "free"
+    assert run(textures.main, ["out", "nowhere.deb"]) == 2
+    assert "dpkg-deb failed" in capsys.readouterr().err

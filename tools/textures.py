@@ -1,0 +1,89 @@
+"""Pictures for synthetic scenes out of Debian's packages, at the sizes that scenes use.
+
+    python -m maskflownet.tools.textures FOLDER gnome-backgrounds openclipart-png [--limit 400]
+
+`apt-get` downloads each package, or a .deb file is given. Its licences lie beside the pictures, as PACKAGE.copyright.
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from zipfile import ZipFile
+
+from maskflownet.errors import UserError
+from maskflownet.scenes.synthetic import CUTOUT_SIDE, PHOTOGRAPH_SIDES
+from maskflownet.settings.cli import Parser, count, run
+from PIL import Image, ImageStat
+from tqdm import tqdm
+
+SIDES = {"photos": (256, *PHOTOGRAPH_SIDES), "cutouts": (96, CUTOUT_SIDE, CUTOUT_SIDE)}  # px: the least, two largest
+NO_COLOURS = re.compile(r"[_-](norm|normal|local|nm|bump|gloss|glow|spec|luma|mask)$", re.IGNORECASE)
+LEAST_CONTRAST = 20  # standard deviation of the brightness, of 255
+CLEAR = 0.1, 0.9  # share of a cut-out's pixels that are transparent
+
+
+def texture(path: Path) -> tuple[str, Image.Image] | None:
+    """The kind of a picture, "photos" or "cutouts", and the picture scaled down; None for what scenes cannot use."""
+    try:
+        with Image.open(path) as opened:
+            picture = opened.convert("RGBA")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
+    clear = ImageStat.Stat(picture.getchannel("A").point(lambda alpha: 255 * (alpha < 128))).mean[0] / 255
+    kind = "cutouts" if clear else "photos"
+    least, *most = SIDES[kind]
+    if min(picture.size) < least or NO_COLOURS.search(path.stem) or (clear and not CLEAR[0] < clear < CLEAR[1]):
+        return None
+    if not clear:
+        picture = picture.convert("RGB")
+        if ImageStat.Stat(picture.convert("L")).stddev[0] < LEAST_CONTRAST:
+            return None
+    picture.thumbnail(most[::-1] if picture.width > picture.height else most)
+    return kind, picture
+
+
+def collect(folder: Path, package: str, limit: int) -> None:
+    """Write at most so many pictures of a package, evenly out of all that are usable, and its licences."""
+    with TemporaryDirectory() as work:
+        if not package.endswith(".deb"):
+            _call("apt-get", "download", package, cwd=work)
+        archive = next(Path(work).glob("*.deb"), Path(package))
+        _call("dpkg-deb", "-x", archive, f"{work}/tree")
+        for archived in [*Path(work).rglob("*.pk3")]:  # of games
+            with ZipFile(archived) as pictures:
+                pictures.extractall(archived.with_suffix(""))
+        name = archive.name.split("_")[0]
+        found = sorted(path for path in Path(work, "tree").rglob("*") if path.is_file() and not path.is_symlink())
+        usable = [path for path in tqdm(found, desc=name, unit="file", disable=None) if texture(path)]
+        for path in usable[:: max(1, -(-len(usable) // limit))]:
+            kind, picture = texture(path)
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            suffix = "jpg" if kind == "photos" else "png"
+            picture.save(folder / kind / f"{name}_{path.parent.name}_{path.stem}.{suffix}", quality=90)
+            (folder / f"{name}.copyright").write_bytes(next(p for p in found if p.name == "copyright").read_bytes())
+        print(f"{name}: {len(usable)} of {len(found)} files can be used")
+
+
+def _call(*command, **options) -> None:
+    try:
+        subprocess.run(command, check=True, stderr=subprocess.PIPE, text=True, **options)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise UserError(f"{command[0]} failed: {getattr(error, 'stderr', None) or error}".strip()) from error
+
+
+def main(arguments: list[str]) -> None:
+    parser = Parser(prog="python -m maskflownet.tools.textures", description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where to write")
+    parser.add_argument("packages", nargs="+", metavar="PACKAGE", help="names, or .deb files")
+    parser.add_argument(
+        "--limit", type=count, default=400, metavar="N", help="of pictures out of a package (default 400)"
+    )
+    args = parser.parse_args(arguments)
+    for package in args.packages:
+        collect(args.folder, package, args.limit)
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
