@@ -5,13 +5,12 @@ what does not look like the first picture, counts little.
 """
 
 import sys
-from pathlib import Path
 
 import cv2
-import maskflownet
 import numpy as np
+from maskflownet.examples import load, parse
 from maskflownet.reader.formats import read_images, write_image
-from maskflownet.settings.cli import Parser, add_devices, run
+from maskflownet.settings.cli import run
 
 
 def average(predictor, images):
@@ -26,14 +25,9 @@ def average(predictor, images):
 
 
 def main(arguments):
-    parser = Parser(description=__doc__.splitlines()[0])
-    for name, kind in (("out", None), ("first", None), ("other", "+")):
-        parser.add_argument(name, type=Path, nargs=kind, metavar=name.upper())
-    add_devices(parser)
-    args = parser.parse_args(arguments)
+    args = parse(arguments, __doc__, out={}, first={}, other={"nargs": "+"})
     images = read_images([args.first, *args.other])
-    predictor = maskflownet.load(gpus=args.gpus, engine=args.engine, precision=args.precision)
-    write_image(args.out, average(predictor, images))
+    write_image(args.out, average(load(args), images))
 
 
 if __name__ == "__main__":

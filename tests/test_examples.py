@@ -1,6 +1,7 @@
 """The examples that take a user's own files, on tiny ones with the shipped weights."""
 
 import cv2
+import maskflownet
 import numpy as np
 import pytest
 from maskflownet.engine.contract import Prediction
@@ -66,7 +67,7 @@ def test_tracks_follow_the_picture_and_end_where_it_ends(tmp_path):
         for i in range(4):
             video.write(scene(8 * i))
     frames = VideoReader(tmp_path / "in.mp4")
-    *_, (_, path) = tracks.tracks(tracks.maskflownet.load(engine="torch"), frames, 16)
+    *_, (_, path) = tracks.tracks(maskflownet.load(engine="torch"), frames, 16)
     assert path.shape[0] == 4 and 20 < path.shape[1] < 6 * 10
     steps = np.diff(path, axis=0)  # (3, N, 2)
     np.testing.assert_allclose(np.median(steps, axis=1), np.tile((8.0, 0.0), (3, 1)), atol=0.5)
