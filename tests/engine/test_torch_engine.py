@@ -1,7 +1,5 @@
 """The torch engine: seeds, devices, precisions, and programs without MXNet; see test_contract.py for the rest."""
 
-# ruff: noqa: E402 - nothing of PyTorch is imported where the tests are skipped
-
 import os
 import subprocess
 import sys
@@ -9,9 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-
+import torch
 from maskflownet import main
 from maskflownet.engine.contract import TORCHRUN
 from maskflownet.engine.load import choose_engine, make_engine

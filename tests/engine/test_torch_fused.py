@@ -5,17 +5,15 @@ import warnings
 from collections import Counter
 
 import pytest
+import torch
+from maskflownet.engine.graphs import GRAPHS
+from maskflownet.engine.symbol import Graph, parse_graph
+from maskflownet.engine.torch.fused import cpu, executor
+from maskflownet.engine.torch.fused.cpu import CPUNetwork
+from maskflownet.engine.torch.fused.plan import fused_graph
+from maskflownet.engine.torch.module import GraphModule
 
-torch = pytest.importorskip("torch")
-
-from maskflownet.engine.graphs import GRAPHS  # noqa: E402
-from maskflownet.engine.symbol import Graph, parse_graph  # noqa: E402
-from maskflownet.engine.torch.fused import cpu, executor  # noqa: E402
-from maskflownet.engine.torch.fused.cpu import CPUNetwork  # noqa: E402
-from maskflownet.engine.torch.fused.plan import fused_graph  # noqa: E402
-from maskflownet.engine.torch.module import GraphModule  # noqa: E402
-
-from tests.golden_values import relative_error  # noqa: E402
+from tests.golden_values import relative_error
 
 FILES = {"MaskFlownet_S": "MaskFlownet_S-x1", "MaskFlownet": "MaskFlownet-x1-released"}
 CPU = torch.device("cpu")

@@ -5,9 +5,6 @@ import subprocess
 import sys
 
 import pytest
-
-pytest.importorskip("torch", reason="PyTorch is not installed")
-
 from maskflownet.engine.graphs import GRAPHS, graph_of, graph_path, graph_text, network_digest
 from maskflownet.engine.symbol import parse_graph
 from maskflownet.errors import UserError

@@ -4,18 +4,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from maskflownet.engine.graphs import graph_of
+from maskflownet.engine.mxnet import MXNetEngine
+from maskflownet.engine.torch.module import GraphModule
+from maskflownet.network.architecture import HEAD, INITIAL, LEVELS, SLOPE
+from maskflownet.network.compat import mx
+from maskflownet.settings.configs import NetworkConfig
+from maskflownet.settings.schema import parse
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-
-from maskflownet.engine.graphs import graph_of  # noqa: E402
-from maskflownet.engine.mxnet import MXNetEngine  # noqa: E402
-from maskflownet.engine.torch.module import GraphModule  # noqa: E402
-from maskflownet.network.architecture import HEAD, INITIAL, LEVELS, SLOPE  # noqa: E402
-from maskflownet.network.compat import mx  # noqa: E402
-from maskflownet.settings.configs import NetworkConfig  # noqa: E402
-from maskflownet.settings.schema import parse  # noqa: E402
-
-from tests.golden_values import BOUND, relative_error  # noqa: E402
+from tests.golden_values import BOUND, relative_error
 
 NETWORK, S = {"network": "MaskFlownet_S"}, {"class": "MaskFlownet_S"}
 

@@ -1,12 +1,9 @@
 """The network as a module in programs of others: what it computes, its gradients, precisions, compilers."""
 
-# ruff: noqa: E402 - nothing of PyTorch is imported where the tests are skipped
-
 import maskflownet
 import numpy as np
 import pytest
-
-torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+import torch
 import torch.nn.functional as F
 from maskflownet.engine.graphs import graph_of
 from maskflownet.errors import UserError

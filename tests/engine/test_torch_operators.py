@@ -1,14 +1,10 @@
 """Every operator of the torch engine against MXNet, values and gradients, on random shapes."""
 
-# ruff: noqa: E402 - nothing of PyTorch is imported where the tests are skipped
-
 import json
 
 import numpy as np
 import pytest
-
-torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-
+import torch
 from maskflownet.engine.graphs import GRAPHS
 from maskflownet.engine.symbol import Graph, Node, parse_graph
 from maskflownet.engine.torch.module import GraphModule

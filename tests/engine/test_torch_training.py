@@ -3,15 +3,11 @@
 MXNet is not needed on a GPU: its sizes are those whose graphs are in `network/graphs/`.
 """
 
-# ruff: noqa: E402 - nothing of PyTorch is imported where the tests are skipped
-
 import signal
 
 import numpy as np
 import pytest
-
-torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-
+import torch
 from maskflownet.checkpoints.checkpoint import load_checkpoint, read_checkpoint
 from maskflownet.engine.contract import NotFinite, TrainingSettings
 from maskflownet.engine.torch.engine import TorchEngine

@@ -3,15 +3,13 @@
 from dataclasses import replace
 
 import pytest
-
-torch = pytest.importorskip("torch")
-
-import torch.nn.functional as F  # noqa: E402
-from maskflownet.engine.graphs import graph_of  # noqa: E402
-from maskflownet.engine.torch.fused.plan import Layer  # noqa: E402
-from maskflownet.engine.torch.kernels.layout import DOUBLING_TAPS, as_convolution  # noqa: E402
-from maskflownet.engine.torch.module import GraphModule, computing, with_fast_upsampling  # noqa: E402
-from maskflownet.network.architecture import STRIDES  # noqa: E402
+import torch
+import torch.nn.functional as F
+from maskflownet.engine.graphs import graph_of
+from maskflownet.engine.torch.fused.plan import Layer
+from maskflownet.engine.torch.kernels.layout import DOUBLING_TAPS, as_convolution
+from maskflownet.engine.torch.module import GraphModule, computing, with_fast_upsampling
+from maskflownet.network.architecture import STRIDES
 
 SLOPE = 0.1
 # dtype of the maps, precision of float32 products, bound relative to the largest value

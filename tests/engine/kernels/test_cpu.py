@@ -5,12 +5,10 @@ import time
 from functools import partial
 
 import pytest
-
-torch = pytest.importorskip("torch")
-
-import torch.nn.functional as F  # noqa: E402
-from maskflownet.engine.torch.kernels.cpu import MOST, Threads, correlate  # noqa: E402
-from maskflownet.engine.torch.operators import correlation as reference  # noqa: E402
+import torch
+import torch.nn.functional as F
+from maskflownet.engine.torch.kernels.cpu import MOST, Threads, correlate
+from maskflownet.engine.torch.operators import correlation as reference
 
 SLOPE = 0.1
 

@@ -1,11 +1,9 @@
 """The deformable convolution by Triton against the graph's operator, which test_torch_operators compares with MXNet."""
 
 import pytest
-
-torch = pytest.importorskip("torch")
-
-import torch.nn.functional as F  # noqa: E402
-from maskflownet.engine.torch.operators import deformable_convolution  # noqa: E402
+import torch
+import torch.nn.functional as F
+from maskflownet.engine.torch.operators import deformable_convolution
 
 SLOPE = 0.1
 # Each shape, precision and fusion is a compilation: what is fused is fused at any shape, and TF32

@@ -1,11 +1,9 @@
 """The correlation's kernels against the graph's operator, which test_torch_operators compares with MXNet."""
 
 import pytest
-
-torch = pytest.importorskip("torch")
-
-import torch.nn.functional as F  # noqa: E402
-from maskflownet.engine.torch.operators import correlation as reference  # noqa: E402
+import torch
+import torch.nn.functional as F
+from maskflownet.engine.torch.operators import correlation as reference
 
 SLOPE = 0.1
 # Each shape, slope and precision is a compilation: a slope is of any shape, and TF32 differs from
