@@ -30,8 +30,19 @@ def resize(x, height, width):
     return along_last_axis(along_last_axis(x, width).swapaxes(-1, -2), height).swapaxes(-1, -2)
 
 
+def ends_early(data):
+    """Whether the bytes are a JPEG without the marker that ends it: OpenCV shows what is left."""
+    place = 2
+    while data[:2] == b"\xff\xd8" and data[place + 1 : place + 2] not in (b"\xda", b""):  # a thumbnail has an end, too
+        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[place:]
+
+
 def read_images(paths):
     """(3, H, W) float32 each, RGB in [0, 1], upright. 16 bit are scaled as `maskflownet.reader.formats` does."""
+    for path in paths:
+        if ends_early(Path(path).read_bytes()):
+            raise ValueError(f"cannot read {path}: the JPEG ends early")
     images = [cv2.imread(path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) for path in paths]
     ends = [np.percentile(i, (0.1, 99.9), method="nearest") for i in images if i is not None and i.dtype == np.uint16]
     if ends:

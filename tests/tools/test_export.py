@@ -250,6 +250,7 @@ def test_the_example_runs_with_no_other_code(checkpoints, models, tmp_path):
         (["a.txt", "a.png", "a.png", "x.flo"], "cannot run a.txt: .*INVALID_PROTOBUF.*"),
         (["no", "a.png", "a.png", "x.flo"], "there is no file no"),
         (["a.txt", "a.png", "b.png", "x.flo"], "the pictures differ in size"),
+        (["a.txt", "a.png", "a.jpg", "x.flo"], "cannot read a.jpg: the JPEG ends early"),
         ([None, "a.png", "a.png", "no/x.png"], "cannot write no/x.png: there is no such folder, .*"),
         ([None, "a.png", "a.png", "no/x.flo"], r"\[Errno 2\] No such file or directory: 'no/x.flo'"),
     ],
@@ -258,6 +259,8 @@ def test_what_is_wrong_with_the_example_s_input_is_one_sentence(models, tmp_path
     (tmp_path / "a.txt").write_text("no picture, no model")
     for name, side in (("a", 64), ("b", 32)):
         write_image(tmp_path / f"{name}.png", np.zeros((64, side, 3), np.uint8))
+    write_image(tmp_path / "a.jpg", np.zeros((64, 64, 3), np.uint8))
+    (tmp_path / "a.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:-40])
     line = [sys.executable, "-I", ROOT / "examples/run_onnx.py", *(name or models["MaskFlownet_S"] for name in line)]
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
