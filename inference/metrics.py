@@ -8,7 +8,6 @@ pixel counts the same, as the benchmarks do), named `epe.pooled`.
 import csv
 import json
 import math
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -152,12 +151,6 @@ def log_line(steps: int, totals: Mapping[str, Mapping[str, float]]) -> str:
         keys = (key for measure in HEADLINES for key in (measure, measure + POOLED) if key in total)
         parts += [f"{name}:{key}={total[key]:.4f}" for key in keys]
     return ", ".join(parts)
-
-
-def append_log(path: Path, line: str) -> None:
-    """Append `[time] line` to a log, in local time."""
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(f"[{time.strftime('%Y-%m-%d %H:%M:%S')}] {line}\n")
 
 
 def write_csv(path: Path, results: Mapping[str, Sequence[ImageResult]]) -> None:

@@ -9,17 +9,8 @@ from typing import Any
 
 import numpy as np
 from maskflownet.checkpoints.checkpoint import read_checkpoint
-from maskflownet.engine.contract import (
-    ConfidentPrediction,
-    Drawing,
-    Drawn,
-    Engine,
-    OutOfMemory,
-    Prediction,
-    Sizing,
-    equal_sizes,
-    singles,
-)
+from maskflownet.engine import contract
+from maskflownet.engine.contract import ConfidentPrediction, Drawing, Drawn, Engine, OutOfMemory, Prediction, Sizing
 from maskflownet.engine.load import load_engine
 from maskflownet.errors import UserError
 from maskflownet.inference.confidence import submit_both_ways
@@ -69,7 +60,7 @@ class Predictor:
         submit = self._submit(confidence)
         if image_1.ndim == 4:
             return submit(image_1, image_2, self.sizing)()
-        return next(singles(submit(image_1[None], image_2[None], self.sizing)()))
+        return next(contract.singles(submit(image_1[None], image_2[None], self.sizing)()))
 
     def stream(
         self,
@@ -90,7 +81,7 @@ class Predictor:
         def most(shape: tuple) -> int:
             return min(limit, self.most(*shape[:2]))
 
-        for batch in equal_sizes(_read_pairs(pairs), most, lambda pair: pair[0].shape):
+        for batch in contract.equal_sizes(_read_pairs(pairs), most, lambda pair: pair[0].shape):
             parts = [batch]
             while parts:
                 try:
@@ -102,9 +93,9 @@ class Predictor:
                     limit = (len(parts[0]) + 1) // 2
                     parts[:1] = parts[0][:limit], parts[0][limit:]
                 if len(waiting) > self.engine.ahead:
-                    yield from singles(waiting.popleft()())
+                    yield from contract.singles(waiting.popleft()())
         while waiting:
-            yield from singles(waiting.popleft()())
+            yield from contract.singles(waiting.popleft()())
 
     def most(self, height: int, width: int) -> int:
         """Pairs of a size that are computed at a time."""

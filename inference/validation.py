@@ -6,8 +6,9 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from maskflownet.engine.contract import Engine, Sizing, equal_sizes, singles
@@ -28,13 +29,6 @@ SINTEL_SIZE = (448, 1024)  # (H, W) of the network's input for 436x1024
 KITTI_SIZE = (512, 1152)  # (H, W) of the network's input for about 375x1242
 SPRING_SIZE = (1088, 1920)  # (H, W) of the network's input for 1080x1920
 ZIP_FOLDERS = {2012: "", 2015: "flow/"}  # where KITTI's servers look inside the zip
-
-
-class Watcher(Protocol):
-    """Sees every pair of a validation, mask included: the report and the sample pictures are watchers."""
-
-    def add(self, set_name: str, index: int, pair: Labelled, measured: Measured) -> None:
-        """Take a pair of a set, counted from 0, as soon as it was measured."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +54,16 @@ class Results:
         metrics.write_csv(folder / f"{run}_{steps}.csv", self.images)
         about = {"run": run, "steps": steps, **self.about}
         metrics.write_json(folder / f"{run}_{steps}.json", {**about, "sets": self.totals})
-        metrics.append_log(folder / f"{run}.val.log", metrics.log_line(steps, self.totals))
+        with open(folder / f"{run}.val.log", "a", encoding="utf-8") as log:
+            log.write(f"[{self.about['time']}] {metrics.log_line(steps, self.totals)}\n")
 
 
-def validate(engine: Engine, sets, options: ValidationOptions | None = None, watcher: Watcher | None = None) -> Results:
+def validate(engine: Engine, sets, options: ValidationOptions | None = None, watcher=None) -> Results:
     """Measure the flow of an engine, with the parameters to validate, on labelled data sets.
 
     `sets` are those of `settings.datasets.validation_sets`. A union with a part that is missing is left out. What is
-    skipped is named on stderr.
+    skipped is named on stderr. A `watcher`, such as the report, is given every pair, mask included, as soon as it was
+    measured: by `add(set_name, index, pair, measured)`, the index counted from 0.
 
     UserError: There is no set, one is empty, a file cannot be read, a pair has no label, or the batch is below 1.
     """
@@ -110,9 +106,10 @@ def _measure_sets(engine: Engine, sets: Mapping, options: ValidationOptions, wat
         for name, dataset in sets.items():
             bar.set_description(name)
             images = results[name] = []
-            samples = ordered(_LabelledPairs(dataset), options.workers, options.batch + 2 * options.workers)
-            with closing(samples):  # at once where an error ends the loop, for that ends the workers
-                for pair, measured in _measured(engine, samples, options, watcher is not None):
+            read = partial(_labelled, dataset)  # all that is measured, so that workers decode it too
+            pairs = ordered(dataset, options.workers, options.batch + 2 * options.workers, read)
+            with closing(pairs):  # at once where an error ends the loop, for that ends the workers
+                for pair, measured in _measured(engine, pairs, options, watcher is not None):
                     height, width = pair.sample.img1.shape[:2]
                     if watcher is not None:
                         watcher.add(name, len(images), pair, measured)
@@ -123,28 +120,18 @@ def _measure_sets(engine: Engine, sets: Mapping, options: ValidationOptions, wat
     return results
 
 
-class _LabelledPairs:
-    """A data set whose items hold all that is measured, so that workers decode it too."""
-
-    def __init__(self, dataset):
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> Labelled:
-        sample = self.dataset[index]
-        if sample.flow is None:
-            raise UserError(f"{sample.name} has no label although labels are needed to validate")
-        masks = self.dataset.occlusion(index), self.dataset.noc(index)
-        if any(mask is not None and mask.shape[:2] != sample.img1.shape[:2] for mask in masks):
-            raise UserError(f"{sample.name} has an occlusion or noc file of another size")
-        return Labelled(sample, *masks)
+def _labelled(dataset, index: int) -> Labelled:
+    sample = dataset[index]
+    if sample.flow is None:
+        raise UserError(f"{sample.name} has no label although labels are needed to validate")
+    masks = dataset.occlusion(index), dataset.noc(index)
+    if any(mask is not None and mask.shape[:2] != sample.img1.shape[:2] for mask in masks):
+        raise UserError(f"{sample.name} has an occlusion or noc file of another size")
+    return Labelled(sample, *masks)
 
 
-def _measured(engine: Engine, samples, options: ValidationOptions, mask: bool) -> Iterator[tuple[Labelled, Measured]]:
+def _measured(engine: Engine, pairs, options: ValidationOptions, mask: bool) -> Iterator[tuple[Labelled, Measured]]:
     """Predict labelled pairs in batches, and measure them one by one."""
-    pairs = (pair for _, pair in samples)
     for batch in equal_sizes(pairs, lambda _: options.batch, lambda pair: pair.sample.img1.shape):
         images = (np.stack([getattr(pair.sample, name) for pair in batch]) for name in ("img1", "img2"))
         if options.confidence:
@@ -252,7 +239,7 @@ def _submission(predictor, part: Part, checkpoint: str, flows: Path, workers: in
     if not (predictor.sizing.resize or predictor.sizing.pad):
         predictor = replace(predictor, sizing=Sizing(part.size))
     samples = ordered(part.dataset, workers, predictor.batch + 2 * workers)
-    pairs = ((sample.img1, sample.img2) for _, sample in samples)
+    pairs = ((sample.img1, sample.img2) for sample in samples)
     bar = tqdm(total=len(files), desc=f"{part.name} test", unit="pair", disable=None)  # None: none without a terminal
     with bar, closing(samples):  # closing them ends the workers
         for file, prediction in zip(files, predictor.stream(pairs, mask=False, warped=False)):

@@ -6,7 +6,7 @@ installation lacks: hence the processes of `maskflownet.processes`.
 
 import ctypes
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import lru_cache
 from itertools import count, islice
@@ -205,8 +205,8 @@ class Slots:
         return tuple(array.reshape(*self.shape, channels) for array, channels in zip(parts, (3, 3, 2, 1)))
 
 
-def ordered(dataset, readers: int = 0, ahead: int = 4) -> Iterator[tuple[int, Sample]]:
-    """Yield (index, sample) of every sample of a data set once, in order; closing it ends the readers.
+def ordered(dataset, readers: int = 0, ahead: int = 4, read: Callable | None = None) -> Iterator:
+    """Yield every sample of a data set once, in order, or what `read` makes of its index; closing it ends the readers.
 
     So many processes as `readers` read up to `ahead` samples ahead; without any the calling one reads.
 
@@ -214,8 +214,8 @@ def ordered(dataset, readers: int = 0, ahead: int = 4) -> Iterator[tuple[int, Sa
     """
     if not len(dataset):
         raise UserError(f"the data set {getattr(dataset, 'root', '')} has no samples")
-    pool = Pool(readers, dataset.__getitem__)
+    pool = Pool(readers, read or dataset.__getitem__)
     try:
-        yield from enumerate(pool.results(((index,) for index in range(len(dataset))), ahead))
+        yield from pool.results(((index,) for index in range(len(dataset))), ahead)
     finally:
         pool.close()
