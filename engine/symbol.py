@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -58,17 +59,14 @@ def _parse(content) -> Graph:
             raise UserError(f"two of its nodes are named {name}")
         names.add(name)
         if entry["op"] != "null":
-            values = {key: _value(attr) for key, attr in attrs.items() if not _is_hint(key)}
+            # What is named __so__ is a hint for MXNet's executor or optimiser.
+            values = {key: _value(attr) for key, attr in attrs.items() if not re.fullmatch("__.*__", key)}
             nodes.append(Node(name, entry["op"], values, outputs(entry["inputs"])))
         elif SHAPE in attrs:
             parameters[name] = tuple(int(size) for size in _value(attrs[SHAPE]))
         else:
             inputs.append(name)
     return Graph(tuple(nodes), tuple(inputs), parameters, outputs(content["heads"]))
-
-
-def _is_hint(key: str) -> bool:
-    return key.startswith("__") and key.endswith("__")  # of MXNet's executor or optimiser
 
 
 def _value(text: str):

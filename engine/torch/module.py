@@ -135,11 +135,8 @@ def with_fast_upsampling(graph: Graph) -> tuple[Graph, Mapping[str, Operator]]:
     for node in graph.nodes:
         if node.op != "Deconvolution" or node.inputs[1] not in constants:
             continue
-        padded, kernel, factor = (
-            uses.producer(node.inputs[0], "Pad"),
-            constants[node.inputs[1]],
-            node.attrs["stride"][0],
-        )
+        padded = uses.producer(node.inputs[0], "Pad")
+        kernel, factor = constants[node.inputs[1]], node.attrs["stride"][0]
         ramp = 1 - (torch.arange(2 * factor) - factor).abs() / factor
         linear = kernel.shape[1:] == (1, 2 * factor, 2 * factor) and torch.allclose(kernel, torch.outer(ramp, ramp))
         edge = padded is not None and tuple(padded.attrs["pad_width"]) == (0, 0, 0, 0, 0, 1, 0, 1)

@@ -8,6 +8,7 @@ compilers take it. Its memory grows by a few feature maps for each tap of a conv
 import inspect
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -196,11 +197,6 @@ def pad(x, *, mode, pad_width):
     return x
 
 
-@operator("Concat")
-def concat(*inputs, num_args, dim=1):
-    return torch.cat(inputs, dim)
-
-
 @operator("SliceChannel")
 def slice_channel(x, *, num_outputs, axis=1, squeeze_axis=False):
     only("SliceChannel", squeeze_axis=(squeeze_axis, False))
@@ -222,21 +218,6 @@ def reshape(x, *, shape, reverse=False):
     return x.reshape([x.shape[i] if size == 0 else size for i, size in enumerate(shape)])
 
 
-@operator("reverse")
-def reverse(x, *, axis):
-    return x.flip(axis)
-
-
-@operator("tile")
-def tile(x, *, reps):
-    return torch.tile(x, reps)
-
-
-@operator("zeros_like")
-def zeros_like(x):
-    return torch.zeros_like(x)
-
-
 @operator("_arange")
 def arange(*, start, stop=None, step=1.0, repeat=1, infer_range=False, dtype="float32", ctx=None):
     only("_arange", repeat=(repeat, 1), infer_range=(infer_range, False), dtype=(dtype, "float32"))
@@ -250,27 +231,23 @@ def dot(a, b, *, transpose_a=False, transpose_b=False):
     return a @ b
 
 
-def _reduce(function, x, axis, keepdims: bool, exclude: bool):
+def _reduce(function, x, axis=None, keepdims=False, exclude=False):
     axes = [axis] if isinstance(axis, int) else range(x.dim()) if axis is None else axis
     axes = {a % x.dim() for a in axes}
     out = function(x, sorted(set(range(x.dim())) - axes if exclude else axes), keepdim=keepdims)
     return out if out.dim() else out.reshape(1)  # MXNet's arrays have at least one axis
 
 
-@operator("sum")
-def sum_(x, *, axis=None, keepdims=False, exclude=False):
-    return _reduce(torch.sum, x, axis, keepdims, exclude)
-
-
-@operator("mean")
-def mean(x, *, axis=None, keepdims=False, exclude=False):
-    return _reduce(torch.mean, x, axis, keepdims, exclude)
-
-
-@operator("clip")
-def clip(x, *, a_min, a_max):
-    return x.clamp(a_min, a_max)
-
+for name, function, *attributes in (
+    ("Concat", lambda *inputs, num_args, dim=1: torch.cat(inputs, dim), "num_args", "dim"),
+    ("reverse", lambda x, axis: x.flip(axis), "axis"),
+    ("tile", lambda x, reps: x.tile(reps), "reps"),
+    ("zeros_like", torch.zeros_like),
+    ("sum", partial(_reduce, torch.sum), "axis", "keepdims", "exclude"),
+    ("mean", partial(_reduce, torch.mean), "axis", "keepdims", "exclude"),
+    ("clip", lambda x, a_min, a_max: x.clamp(a_min, a_max), "a_min", "a_max"),
+):
+    _enter(name, function, attributes)
 
 for name, function in {
     "abs": torch.abs,
