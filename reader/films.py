@@ -22,11 +22,7 @@ class Sintel(FlowDataset):
     splits = ("train", "val", "all", "test")
     versions = ("clean", "final")
     measured = ("train", "val")
-    counts = {
-        (split, version): count
-        for version in ("clean", "final")
-        for split, count in (("train", 816), ("val", 225), ("test", 552))
-    }
+    counts = {(s, v): n for v in versions for s, n in (("train", 816), ("val", 225), ("test", 552))}
 
     @classmethod
     def validation_of(cls, network_class):

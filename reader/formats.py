@@ -39,15 +39,8 @@ _NETPBM_HEADER = re.compile(rb"P[2356]" + _NETPBM_GAP + rb"\d+" + _NETPBM_GAP + 
 _FLO_MAGIC = struct.pack("<f", 202021.25)  # reads "PIEH"
 _PFM_HEADER = re.compile(rb"(PF|Pf)\s+(\d+)\s+(\d+)\s+([-+.\deE]+)(?:\r\n|\s)")
 _FILTERS = threading.Lock()  # those of warnings are one per process, and threads read pictures
-_ADAM7 = (
-    (0, 0, 8, 8),
-    (4, 0, 8, 8),
-    (0, 4, 4, 8),
-    (2, 0, 4, 4),
-    (0, 2, 2, 4),
-    (1, 0, 2, 2),
-    (0, 1, 1, 2),
-)  # x, y, steps
+# x, y, steps of each pass
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 _UNKNOWN_ABOVE = 1e9
 _UNKNOWN = 1e10  # what .flo and .pfm hold at an unknown pixel
 _LARGEST_SIDE = 65535

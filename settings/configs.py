@@ -13,21 +13,9 @@ from typing import Annotated, Literal
 from maskflownet.errors import UserError, nearest, shown
 from maskflownet.network.architecture import INITIAL, LOSS_WEIGHTS, MULTIPLE, NETWORKS, PYRAMIDS
 from maskflownet.scenes.draw import MIN_SIDE, SceneOptions
+from maskflownet.settings import schema
 from maskflownet.settings.folders import CONFIGS
-from maskflownet.settings.schema import (
-    INTERNAL,
-    NotNegative,
-    Positive,
-    Seed,
-    Side,
-    Text,
-    Whole,
-    WholeOrZero,
-    checked,
-    described,
-    parse,
-    read_yaml,
-)
+from maskflownet.settings.schema import INTERNAL, NotNegative, Positive, Seed, Side, Text, Whole, WholeOrZero
 from pydantic import AfterValidator, BeforeValidator, Field
 
 ENGINES = ("auto", "torch", "mxnet")
@@ -44,17 +32,18 @@ def _growing(schedule: tuple) -> tuple:
 _Rates = Annotated[
     tuple[tuple[Whole, Positive], ...],
     Field(min_length=1),
-    described("a list of [last step, rate] pairs, whole steps and rates above 0"),
+    schema.described("a list of [last step, rate] pairs, whole steps and rates above 0"),
     AfterValidator(_growing),
 ]
 _LossWeights = Annotated[
     tuple[NotNegative, ...],
     Field(min_length=len(LOSS_WEIGHTS), max_length=len(LOSS_WEIGHTS)),
-    described(f"a list of {len(LOSS_WEIGHTS)} numbers, coarse to fine"),
+    schema.described(f"a list of {len(LOSS_WEIGHTS)} numbers, coarse to fine"),
 ]
+_Beginnings = Annotated[tuple[Text, ...], Field(min_length=1), schema.described("a list of beginnings of names")]
 
 
-@checked
+@schema.checked
 class Network:
     class_: Annotated[Literal[NETWORKS], Field(alias="class")]
     flow_multiplier: Positive = 1.0  # a flow unit inside the network is 20 px times this
@@ -63,7 +52,7 @@ class Network:
     pyramid: Literal[PYRAMIDS] = "paper"  # second stage of a new MaskFlownet; a checkpoint's record has precedence
 
 
-@checked
+@schema.checked
 class Optimizer:
     learning_rate: _Rates
     schedule: Literal["constant", "linear"] = "constant"  # between two entries: a rate holds, or comes near steadily
@@ -74,7 +63,7 @@ class Optimizer:
     epsilon: Positive = 1e-8
     clip: Positive | None = None  # largest norm of a gradient over all parameters; None = any
     # Only the parameters whose names begin so are trained.
-    trained: Annotated[tuple[Text, ...], Field(min_length=1), described("a list of beginnings of names")] | None = None
+    trained: _Beginnings | None = None
 
     def chosen(self, names: Iterable[str]) -> set[str]:
         """Those of the parameters `names` that are trained; a beginning in `trained` that fits none is a UserError."""
@@ -87,7 +76,7 @@ class Optimizer:
         return {name for name in names if name.startswith(self.trained)}
 
 
-@checked
+@schema.checked
 class NetworkConfig:
     network: Network
     optimizer: Optimizer
@@ -102,7 +91,7 @@ def _once(names: tuple) -> tuple:
     return names
 
 
-_Shape = Annotated[tuple[Side, Side], described("[height, width] in px, each at least 2")]
+_Shape = Annotated[tuple[Side, Side], schema.described("[height, width] in px, each at least 2")]
 _Passes = Annotated[tuple[str | int, ...], Field(min_length=1), AfterValidator(_once)]
 _Mix = Annotated[  # {name: samples per batch}; a name alone fills the batch
     dict[Text, Whole | None],
@@ -120,13 +109,13 @@ def _rising(ends: tuple) -> tuple:
 def _interval(least: float | None = None):
     end = Annotated[float, Field(ge=least)]
     what = "a pair [low, high]" if least is None else f"a pair [low, high] of numbers of at least {least}"
-    return Annotated[tuple[end, end], described(what), AfterValidator(_rising)]
+    return Annotated[tuple[end, end], schema.described(what), AfterValidator(_rising)]
 
 
 _Scale = _interval(0.001)
 
 
-@checked
+@schema.checked
 class AugmentationRanges:
     """What the augmentation draws from (`maskflownet.network.draws`).
 
@@ -149,7 +138,7 @@ class AugmentationRanges:
     gamma: _interval() | None = None  # natural logarithm of the gamma exponent
 
 
-@checked
+@schema.checked
 class SyntheticSet:
     """The set that is made on the fly; its first scenes are for validation, the others to train."""
 
@@ -161,7 +150,7 @@ class SyntheticSet:
     scenes: SceneOptions = SceneOptions()
 
 
-@checked
+@schema.checked
 class DataConfig:
     """What a file says; which data sets and parts there are, `maskflownet.settings.datasets` knows."""
 
@@ -218,16 +207,16 @@ class DataConfig:
         return there if there.is_dir() and not here.is_dir() else here  # a symbolic link's textures lie at its target
 
 
-_Config = Annotated[Text | dict, described("the name or path of a config, or its content")]
+_Config = Annotated[Text | dict, schema.described("the name or path of a config, or its content")]
 
 
-@checked
+@schema.checked
 class Stage:
     network: _Config
     dataset: _Config
 
 
-@checked
+@schema.checked
 class Schedule:
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
 
@@ -247,7 +236,7 @@ def read_config(path: Path, below: tuple = ()) -> dict:
 
     UserError: A file cannot be read, or one is its own base.
     """
-    return _on_its_base(read_yaml(path), path, below)
+    return _on_its_base(schema.read_yaml(path), path, below)
 
 
 def _on_its_base(content: dict, path: Path, below: tuple = ()) -> dict:
@@ -279,7 +268,7 @@ def _load(cls, config, schedule: Path | None, key: str, what: str):
     content = _on_its_base(config, path) if inline else read_config(path)
     if key not in content:
         raise UserError(f"{path}{': a stage' if inline else ''} is no {what}: it has no key {key}")
-    return replace(parse(cls, content, path), path=path, content=content)
+    return replace(schema.parse(cls, content, path), path=path, content=content)
 
 
 def load_network_config(config, schedule: Path | None = None) -> NetworkConfig:
@@ -298,7 +287,7 @@ def load_schedule(name) -> tuple[Path, tuple[Stage, ...]]:
     content = read_config(path)
     if "stages" not in content and {"network", "dataset"} & set(content):
         raise UserError(f"{path} is no schedule of stages but the config of a single one")
-    stages = parse(Schedule, content, path).stages
+    stages = schema.parse(Schedule, content, path).stages
     for stage in stages:
         load_network_config(stage.network, path)
         read_data_config(stage.dataset, path)

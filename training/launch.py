@@ -107,15 +107,8 @@ def run_stages(
         load_data_config(stage.dataset, path)
     options = replace(options, seed=options.seed or 0)
     state_file = options.logs / f"{path.stem}.stages.yaml"
-    wanted = Reached(
-        options.scale,
-        options.seed,
-        options.debug,
-        options.shard,
-        checkpoint,
-        tuple((stage.network, stage.dataset) for stage in stages),
-        begin,
-    )
+    named = tuple((stage.network, stage.dataset) for stage in stages)
+    wanted = Reached(options.scale, options.seed, options.debug, options.shard, checkpoint, named, begin)
     with closing(Lock(state_file.with_name(f".{state_file.name}.lock"), f"the schedule of {state_file}")):
         sweep(state_file.parent, state_file.stem)
         state = wanted if fresh or not state_file.exists() else parse(Reached, read_yaml(state_file), state_file)

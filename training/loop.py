@@ -110,16 +110,9 @@ class _Run:
         state = read_state(checkpoint.path) if start.step else None
         if checkpoint is not None:
             load_into(engine, checkpoint, as_head=True)
-        self.training = engine.training(
-            TrainingSettings(
-                optimizer=config.optimizer,
-                loss_weights=config.network.mw,
-                original=data.orig_shape,
-                target=data.target_shape,
-                augmentation=data.augmentation,
-                seed=start.seed,
-            )
-        )
+        shapes = data.orig_shape, data.target_shape
+        settings = TrainingSettings(config.optimizer, config.network.mw, *shapes, data.augmentation, start.seed)
+        self.training = engine.training(settings)
         if state is not None:
             self.training.load_state(state, start.step)
         self.loader = self._loader()
@@ -147,12 +140,8 @@ class _Run:
     def _loader(self):
         """What yields the batches: where the config trains on scenes alone, a GPU of PyTorch makes them itself."""
         data, options, processes = self.data, self.options, self.engine.processes
-        order = Order(
-            self.start.seed,
-            data.echo,
-            (processes.machine, processes.machines),
-            (processes.local_rank, processes.local_size),
-        )
+        machine, process = (processes.machine, processes.machines), (processes.local_rank, processes.local_size)
+        order = Order(self.start.seed, data.echo, machine, process)
         whole = options.shard == 1 and not options.debug
         scenes = endless_scenes(data, options.roots) if whole and renders_scenes(self.engine) else None
         if scenes is not None:

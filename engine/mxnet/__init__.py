@@ -5,21 +5,8 @@ from typing import Any
 
 import numpy as np
 from maskflownet.checkpoints.checkpoint import Record
-from maskflownet.engine.contract import (
-    ALONE,
-    Engine,
-    Losses,
-    NotFinite,
-    Prediction,
-    Processes,
-    Sizing,
-    Training,
-    TrainingSettings,
-    check_state,
-    device_ids,
-    draw,
-    shares,
-)
+from maskflownet.engine import contract
+from maskflownet.engine.contract import ALONE, Engine, Losses, NotFinite, Prediction, Processes, Sizing, Training
 from maskflownet.errors import UserError
 from maskflownet.network.architecture import HEAD, STRIDES, initial_deviation
 from maskflownet.network.augmentation import ColourAugmentation, GeometryAugmentation
@@ -37,7 +24,7 @@ SUMS = 1_000_000  # key of what is summed beside the gradients, whose keys are 0
 def contexts(gpus: str) -> list:
     """MXNet contexts of comma-separated device ids; the CPU without any."""
     cuda = mx.runtime.Features().is_enabled("CUDA")
-    ids = device_ids(gpus, "MXNet", lambda: mx.context.num_gpus() if cuda else None)
+    ids = contract.device_ids(gpus, "MXNet", lambda: mx.context.num_gpus() if cuda else None)
     return [mx.gpu(i) for i in ids] or [mx.cpu()]
 
 
@@ -108,7 +95,7 @@ class MXNetEngine(Engine):
         for name, array in parameters.items():
             structural[name].set_data(nd.array(array))
 
-    def training(self, settings: TrainingSettings) -> Training:
+    def training(self, settings: contract.TrainingSettings) -> Training:
         return MXNetTraining(self, settings)
 
     def _structural_parameters(self):
@@ -125,11 +112,11 @@ class MXNetEngine(Engine):
             height, width = image_1.shape[1:3]
             reason = str(error).strip().splitlines()[-1].strip()
             raise UserError(f"MXNet cannot predict {len(image_1)} pairs of {height}x{width}: {reason}") from error
-        return lambda: prediction if drawing is None else draw(prediction, drawing)
+        return lambda: prediction if drawing is None else contract.draw(prediction, drawing)
 
     def _predict(self, image_1, image_2, sizing, mask, warped) -> Prediction:
         parts = []
-        for context, part in zip(self.contexts, shares(len(image_1), self.devices)):
+        for context, part in zip(self.contexts, contract.shares(len(image_1), self.devices)):
             images = (nd.array(image[part], context, np.uint8) for image in (image_1, image_2))
             parts.append(self._predict_on_device(*images, sizing, mask, warped))
         # MXNet computes asynchronously: only here are the devices waited for.
@@ -150,7 +137,7 @@ class MXNetEngine(Engine):
 class MXNetTraining(Training):
     """See `maskflownet.engine.contract.Training`; `engine` is an MXNetEngine."""
 
-    def __init__(self, engine, settings: TrainingSettings):
+    def __init__(self, engine, settings: contract.TrainingSettings):
         self.contexts, self.processes = engine.contexts, engine.processes
         self.network, self.colour_order = engine.network, engine.record.colour
         self.settings, optimizer = settings, settings.optimizer
@@ -190,7 +177,7 @@ class MXNetTraining(Training):
         count, processes = len(batch.names), self.processes
         draws = draw_step(self.settings, count, step, processes.rank, processes.world_size)
         losses, errors = [], []
-        for context, part in zip(self.contexts, shares(count, len(self.contexts))):
+        for context, part in zip(self.contexts, contract.shares(count, len(self.contexts))):
             # mask: where the label is valid. The network's own mask has no label and no loss.
             images, label, mask = self._prepare(batch, draws, part, context)
             with mx.autograd.record():
@@ -256,7 +243,7 @@ class MXNetTraining(Training):
         return arrays
 
     def load_state(self, state: dict[str, np.ndarray], step: int) -> None:
-        check_state(state, self.trained)
+        contract.check_state(state, self.trained)
         self._make_trainer(step)
         for context, updater in zip(self.contexts, self.trainer._updaters):
             for index, name in enumerate(self.trained):

@@ -7,17 +7,8 @@ from functools import partial
 import numpy as np
 import torch
 from maskflownet.checkpoints.checkpoint import Record
-from maskflownet.engine.contract import (
-    ALONE,
-    Drawing,
-    Drawn,
-    Engine,
-    Prediction,
-    Processes,
-    Sizing,
-    TrainingSettings,
-    shares,
-)
+from maskflownet.engine import contract
+from maskflownet.engine.contract import ALONE, Drawing, Drawn, Engine, Prediction, Processes, Sizing, TrainingSettings
 from maskflownet.engine.graphs import graph_of
 from maskflownet.engine.torch.devices import Streams, enough_memory
 from maskflownet.engine.torch.fused import executor
@@ -98,7 +89,7 @@ class TorchEngine(Engine):
         if self._changed:
             self._tell_networks()
         wanted = (sizing or Sizing(), mask, warped, drawing)
-        parts = shares(len(image_1), self.devices)
+        parts = contract.shares(len(image_1), self.devices)
 
         def submit_parts() -> list[Arrays]:
             return [runner((image_1[part], image_2[part]), *wanted) for runner, part in zip(self._runners, parts)]

@@ -255,13 +255,13 @@
   const listen = (event, handlers) => {
     for (const [id, handler] of Object.entries(handlers)) byId(id).addEventListener(event, handler);
   };
+  const larger = () => zoomTo(scale * STEP), smaller = () => zoomTo(scale / STEP);
   const bySelects = () => sort(byId("sort").value, byId("order").value === "worst");
   listen("change", { sort: bySelects, order: bySelects, set: filter });
   listen("input", { find: filter });
   listen("submit", { tools: (event) => event.preventDefault() });
   listen("click", {
-    stage: openZoom, previous: () => move(-1), next: () => move(1), fit, close: () => dialog.close(),
-    larger: () => zoomTo(scale * STEP), smaller: () => zoomTo(scale / STEP),
+    stage: openZoom, previous: () => move(-1), next: () => move(1), fit, close: () => dialog.close(), larger, smaller,
   });
   listen("close", { zoom: () => stage.focus({ preventScroll: true }) });
   addEventListener("resize", fit);
@@ -271,7 +271,6 @@
     if (event.target.closest("input, select")) return;
     const inViewer = dialog.open || byId("viewer").contains(event.target);
     const scrolls = event.target.matches(".scroll"); // its own arrows move it
-    const larger = () => zoomTo(scale * STEP), smaller = () => zoomTo(scale / STEP);
     const action = {
       ...(scrolls ? {} : { ArrowLeft: () => turn(-1), ArrowRight: () => turn(1) }),
       ...(inViewer ? { ArrowUp: () => move(-1), ArrowDown: () => move(1) } : {}),
