@@ -103,15 +103,6 @@ def test_a_finished_schedule_does_nothing_more(finished, capsys):
     assert "stage 6 of 6 has ended" in capsys.readouterr().out
 
 
-def test_an_interrupted_schedule_goes_on_where_it_was(finished):
-    """As after a kill in stage 6: its run id is noted, but its last checkpoint is not there."""
-    home, runs, line = finished
-    last(home, runs[5]).unlink()
-    assert run(run_stages.main, line) == 0
-    assert load_checkpoint(last(home, runs[5])).record.step == 2
-    assert yaml.safe_load((home / "logs/stages.stages.yaml").read_text())["runs"] == runs
-
-
 def test_validation_of_the_last_checkpoint(finished, place, capsys):
     home, runs, _ = finished
     line = ["MaskFlownet", "-c", runs[5][:9], "--valid", "--debug", "--output_root", str(home)]

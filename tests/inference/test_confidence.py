@@ -1,7 +1,6 @@
 """Forward-backward consistency and the measures of a confidence, against cases worked out by hand."""
 
 import math
-import warnings
 
 import numpy as np
 import pytest
@@ -16,12 +15,7 @@ from maskflownet.inference.confidence import (
 )
 from maskflownet.inference.metrics import means, summarise
 
-
-@pytest.fixture(autouse=True)
-def no_warnings():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
+pytestmark = pytest.mark.filterwarnings("error")
 
 
 def constant(u, v, height=6, width=9):

@@ -328,32 +328,27 @@ def frame(number, height=32, width=48):
     return np.full((height, width, 3), 20 * number, np.uint8)
 
 
-@pytest.fixture
-def numbered(tmp_path):
+def test_wrong_folders_are_one_sentence(tmp_path):
     for number in (1, 2, 10):
         write_image(tmp_path / f"frame_{number}.png", frame(number))
     (tmp_path / "notes.txt").write_text("no picture")
-    return tmp_path
-
-
-def test_wrong_folders_are_one_sentence(numbered, tmp_path):
     with pytest.raises(UserError, match="is no folder"):
         Folder(tmp_path / "none")
     write_image(tmp_path / "frame_3.png", frame(3, 30))
     with pytest.raises(UserError, match=r"frame_1\.png and .*frame_3\.png differ in size: 32x48"):
-        Folder(numbered)
+        Folder(tmp_path)
     (tmp_path / "frame_3.png").write_bytes(b"")
     with pytest.raises(UserError, match=r"frame_3\.png"):
-        Folder(numbered)
+        Folder(tmp_path)
     for path in tmp_path.glob("*.png"):
         path.unlink()
     with pytest.raises(UserError, match="holds 0 pictures"):
-        Folder(numbered)
+        Folder(tmp_path)
     (tmp_path / "clean" / "alley_1").mkdir(parents=True)
     for number in (1, 2):
         write_image(tmp_path / "clean" / "alley_1" / f"frame_{number}.png", frame(number))
     with pytest.raises(UserError, match="name one of the folders below it, such as .*/clean/alley_1, in a call"):
-        Folder(numbered)
+        Folder(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -8,22 +8,8 @@ import cv2
 import numpy as np
 import pytest
 from maskflownet.errors import UserError
-from maskflownet.reader.formats import (
-    FLOW_SUFFIXES,
-    WRITABLE_SUFFIXES,
-    read_flo,
-    read_flow,
-    read_image,
-    read_images,
-    read_kitti_png,
-    read_mask,
-    read_pfm,
-    write_flo,
-    write_float_map,
-    write_flow,
-    write_image,
-    write_kitti_png,
-)
+from maskflownet.reader import formats
+from maskflownet.reader.formats import read_flow, read_image, read_images, read_mask, write_flow, write_image
 from PIL import Image
 
 from tests.videos import damaged
@@ -55,7 +41,7 @@ def flow():
     return np.random.RandomState(0).randint(-6400, 6400, (7, 5, 2)).astype(np.float32) / 64
 
 
-@pytest.mark.parametrize("suffix", [*FLOW_SUFFIXES, ".FLO"])
+@pytest.mark.parametrize("suffix", [*formats.FLOW_SUFFIXES, ".FLO"])
 @pytest.mark.parametrize("shape", [None, (7, 5), (7, 5, 1)])
 def test_round_trip(tmp_path, flow, suffix, shape):
     path, valid, known = tmp_path / f"flow{suffix}", None, np.ones((7, 5), bool)
@@ -88,9 +74,9 @@ def test_unknown_values(tmp_path, flow, suffix, unknown, channel):
 
 def test_flo_by_hand(tmp_path):
     path = put(tmp_path / "x.flo", b"PIEH" + struct.pack("<ii8f", 2, 2, *range(8)))
-    read, _ = read_flo(path)
+    read, _ = formats.read_flo(path)
     np.testing.assert_array_equal(read, np.arange(8).reshape(2, 2, 2))
-    write_flo(tmp_path / "y.flo", read)
+    formats.write_flo(tmp_path / "y.flo", read)
     assert (tmp_path / "y.flo").read_bytes() == path.read_bytes()
 
 
@@ -99,7 +85,7 @@ def test_flo_by_hand(tmp_path):
 def test_pfm_byte_orders_and_rows(tmp_path, order, scale, end):
     values = np.arange(12, dtype=f"{order}f4")  # two rows of two pixels, the bottom one first
     path = put(tmp_path / "x.pfm", end.join((b"PF", b"2 2", scale, values.tobytes())))
-    pixels = read_pfm(path)
+    pixels = formats.read_pfm(path)
     np.testing.assert_array_equal(pixels[1, 0], [0, 1, 2])
     np.testing.assert_array_equal(pixels[0, 1], [9, 10, 11])
     assert pixels.dtype == np.float32
@@ -110,33 +96,33 @@ def test_pfm_byte_orders_and_rows(tmp_path, order, scale, end):
 @pytest.mark.parametrize("shape", [(2, 3), (2, 3, 1)])
 def test_pfm_of_one_channel(tmp_path, shape):
     path, values = tmp_path / "x.pfm", np.arange(6, dtype=np.float32).reshape(shape)
-    write_float_map(path, values)
+    formats.write_float_map(path, values)
     assert path.read_bytes() == b"Pf\n3 2\n-1.0\n" + struct.pack("<6f", 3, 4, 5, 0, 1, 2)
-    np.testing.assert_array_equal(read_pfm(path), values.reshape(2, 3))
+    np.testing.assert_array_equal(formats.read_pfm(path), values.reshape(2, 3))
     with pytest.raises(UserError, match="it has one channel"):
         read_flow(path)
     with pytest.raises(ValueError, match="one channel"):
-        write_float_map(path, np.zeros((3, 5, 2)))
+        formats.write_float_map(path, np.zeros((3, 5, 2)))
 
 
 def test_kitti_by_hand(tmp_path):
     pixels = np.array([[[1, 32768 + 64, 32768 - 128], [0, 5, 6]]], np.uint16)  # valid, v, u
     put(tmp_path / "x.png", cv2.imencode(".png", pixels)[1].tobytes())
-    read, mask = read_kitti_png(tmp_path / "x.png")
+    read, mask = formats.read_kitti_png(tmp_path / "x.png")
     np.testing.assert_array_equal(read, [[[-2, 1], [0, 0]]])
     np.testing.assert_array_equal(mask, [[[255], [0]]])
 
 
 def test_kitti_rounds_and_clips(tmp_path):
     flow = np.float32([[[600, -600], [1 / 64 * 0.6, -1 / 64 * 0.6], [511.984375, -512]]])
-    write_kitti_png(tmp_path / "x.png", flow)
+    formats.write_kitti_png(tmp_path / "x.png", flow)
     stored = cv2.imread(str(tmp_path / "x.png"), cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(stored, [[[1, 0, 65535], [1, 32767, 32769], [1, 0, 65535]]])
-    read, _ = read_kitti_png(tmp_path / "x.png")
+    read, _ = formats.read_kitti_png(tmp_path / "x.png")
     assert read[0, 0, 0] == 65535 / 64 - 512  # not -424 px
     flow[0, 0, 0] = np.nan
     with pytest.raises(ValueError, match="finite"):
-        write_kitti_png(tmp_path / "y.png", flow)
+        formats.write_kitti_png(tmp_path / "y.png", flow)
     assert not (tmp_path / "y.png").exists()
 
 
@@ -205,7 +191,7 @@ def test_a_cut_or_lying_npy(tmp_path):
             read_flow(put(tmp_path / "wrong.npy", wrong))
 
 
-@pytest.mark.parametrize("suffix", FLOW_SUFFIXES)
+@pytest.mark.parametrize("suffix", formats.FLOW_SUFFIXES)
 def test_missing(tmp_path, flow, suffix):
     with pytest.raises(UserError, match="there is no such file"):
         read_flow(tmp_path / f"x{suffix}")
@@ -243,7 +229,7 @@ def encode(suffix, bgr):
     return cv2.imencode(suffix, bgr)[1].tobytes()
 
 
-@pytest.mark.parametrize("suffix", WRITABLE_SUFFIXES)
+@pytest.mark.parametrize("suffix", formats.WRITABLE_SUFFIXES)
 def test_red_stays_red(tmp_path, suffix):
     image = np.full((21, 33, 3), RED, np.uint8)
     path = tmp_path / f"rot {suffix}ü{suffix}"
@@ -256,7 +242,7 @@ def test_red_stays_red(tmp_path, suffix):
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("suffix", WRITABLE_SUFFIXES)
+@pytest.mark.parametrize("suffix", formats.WRITABLE_SUFFIXES)
 @pytest.mark.parametrize("shape", [(9, 14), (9, 14, 1)])
 def test_grey_becomes_three_equal_channels(tmp_path, suffix, shape):
     grey = np.linspace(0, 255, 9 * 14).astype(np.uint8).reshape(shape)

@@ -60,15 +60,12 @@ def test_years_mixed_in_one_folder_are_an_error(tmp_path):
         Kitti2015(tmp_path)
 
 
-FRAMES = {0: 4, 4: 2, 5: 3, 6: 2}
-
-
 def names(dataset):
     return [pair.name for pair in dataset.pairs]
 
 
 def test_pairs_of_hd1k_are_neighbours_inside_a_sequence(tmp_path):
-    dataset = HD1K(trees.make_hd1k(tmp_path, FRAMES), "all")
+    dataset = HD1K(trees.make_hd1k(tmp_path), "all")
     assert names(dataset) == [
         *("000000_0000", "000000_0001", "000000_0002"),
         *("000004_0000", "000005_0000", "000005_0001", "000006_0000"),
@@ -83,7 +80,7 @@ def test_pairs_of_hd1k_are_neighbours_inside_a_sequence(tmp_path):
 
 
 def test_the_validation_sequence_of_hd1k_is_not_in_training(tmp_path):
-    root = trees.make_hd1k(tmp_path, FRAMES)
+    root = trees.make_hd1k(tmp_path)
     train, val = HD1K(root, "train"), HD1K(root, "val")
     assert names(val) == ["000005_0000", "000005_0001"]
     assert sorted(names(train) + names(val)) == names(HD1K(root, "all"))

@@ -29,13 +29,10 @@ SPECIAL = [
 SIZE = (140, 189)  # no whole tiles
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
+@pytest.fixture(autouse=True)
+def _one_thread(torch_threads):
     """Small tensors: several threads would wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    torch_threads(1)
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from maskflownet.errors import UserError
@@ -187,6 +188,7 @@ def test_mistakes_in_a_network_config(tmp_path, text, message):
         load_network_config(write(tmp_path, text))
     assert "own.yaml" in str(error.value)
     assert "\n" not in str(error.value)
+    assert not Path("owned").exists()  # no code of a file is run, nor of a record, which is read by the same function
 
 
 WRONG = [

@@ -234,8 +234,7 @@ def test_a_linear_schedule_warms_up_and_falls(step, rate):
     assert rate_at(optimizer, step) == pytest.approx(rate, rel=0.01)
 
 
-@pytest.fixture
-def damaged_chairs(tmp_path):
+def test_unknown_labels_do_no_harm_and_damage_is_an_error_or_skipped_and_named(tmp_path):
     """A FlyingChairs tree with a NaN label, one without a known pixel, and a truncated image."""
     root = make_chairs(tmp_path / "chairs", train=4, val=1, size=(72, 80))
     flows = sorted((root / "data").glob("*_flow.flo"))
@@ -250,16 +249,12 @@ def damaged_chairs(tmp_path):
     broken.unlink()
     broken.write_bytes(content[:100])
     write_configs(tmp_path, dataset="chairs")
-    return tmp_path, Roots({"chairs": root}), broken
-
-
-def test_unknown_labels_do_no_harm_and_damage_is_an_error_or_skipped_and_named(damaged_chairs):
-    folder, roots, broken = damaged_chairs
+    roots = Roots({"chairs": root})
     with pytest.raises(UserError, match=broken.name):
-        train_in(folder, steps=3, roots=roots)
-    path = train_in(folder, steps=3, roots=roots, skip_damaged=True)  # every sample at least once
+        train_in(tmp_path, steps=3, roots=roots)
+    path = train_in(tmp_path, steps=3, roots=roots, skip_damaged=True)  # every sample at least once
     assert all(np.isfinite(array).all() for array in read_params(path).values())
-    log = (folder / f"logs/{load_checkpoint(path).record.run}.log").read_text()
+    log = (tmp_path / f"logs/{load_checkpoint(path).record.run}.log").read_text()
     assert re.search(rf"skipped a damaged sample: .*{broken.name}", log)
     losses = re.findall(r"loss=([\d.]+),", log)
     assert len(losses) == 3 and max(map(float, losses)) > 0
