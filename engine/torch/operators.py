@@ -276,4 +276,4 @@ for name, function in {
     "_equal_scalar": lambda x, scalar: (x == scalar).to(x.dtype),
     "_greater_scalar": lambda x, scalar: (x > scalar).to(x.dtype),
 }.items():
-    _enter(name, function, ("scalar", "is_int"))
+    _enter(name, function, ("scalar",))
