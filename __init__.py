@@ -24,3 +24,7 @@ def __getattr__(name):
     if name not in _SOURCES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_SOURCES[name]), name)
+
+
+def __dir__():
+    return __all__

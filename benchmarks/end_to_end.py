@@ -77,7 +77,7 @@ def parts(args, paths: list[Path], output: Output) -> Iterator[tuple[str, float]
 
 
 def main(arguments):
-    parser = Parser(prog="end_to_end.py", description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add_config(parser)
     add("input", nargs="+", type=Path, metavar="INPUT", help="a video, a folder of frames, or two pictures")

@@ -124,7 +124,7 @@ def products(inputs, attrs, outputs) -> float:
 
 
 def main(arguments):
-    parser = Parser(prog="inference.py", description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("-g", "--gpus", default="", metavar="ID", help="a GPU; default: the CPU")
     add("--size", type=height_width, default=(448, 1024), metavar="H,W")

@@ -79,7 +79,7 @@ def methods_of(args) -> dict[str, Callable[[np.ndarray, np.ndarray], ConfidentPr
 
 
 def main(arguments):
-    parser = Parser(prog="pairs.py", description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("config", metavar="CONFIG", help="network config, such as MaskFlownet_S")
     add("roots", nargs="+", metavar="ROOT", help="folder of pairs with their flow")

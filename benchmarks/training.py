@@ -72,7 +72,7 @@ def measure_network(args, device, name: str, size: int, engine) -> None:
 
 
 def main(arguments):
-    parser = Parser(prog="training.py", description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("-g", "--gpus", default="", metavar="ID", help="a GPU; default: the CPU")
     cases = "MaskFlownet_S:8,MaskFlownet:8,MaskFlownet_S:32"

@@ -1,18 +1,29 @@
 """Short programs that show what flow is for, and what their commands share."""
 
 from argparse import Namespace
+from pathlib import Path
 
 import maskflownet
+import numpy as np
+from maskflownet.errors import UserError
 from maskflownet.settings.cli import Parser, add_devices
 
 
-def parse(arguments: list[str], text: str, **names: dict) -> Namespace:
-    """Arguments of an example with this docstring: of each name what `add_argument` takes; options have a default."""
+def parse(arguments: list[str], text: str, inputs: dict, **options: dict) -> Namespace:
+    """Arguments of an example with this docstring: inputs and how many of each, then `out`; options as argparse has.
+
+    UserError: `out` is one of the inputs.
+    """
     parser = Parser(description=text.splitlines()[0])
-    for name, given in names.items():
-        parser.add_argument(f"--{name}" if "default" in given else name, metavar=name.upper(), **given)
+    for name, number in {**inputs, "out": None}.items():
+        parser.add_argument(name, nargs=number, metavar=name.upper())
+    for name, given in options.items():
+        parser.add_argument(f"--{name}", metavar=name.upper(), **given)
     add_devices(parser)
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    if Path(args.out).resolve() in [Path(path).resolve() for path in np.hstack([getattr(args, i) for i in inputs])]:
+        raise UserError(f"{args.out} is one of the inputs: give OUT another name")
+    return args
 
 
 def load(args: Namespace) -> maskflownet.Predictor:

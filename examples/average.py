@@ -1,4 +1,4 @@
-"""One clean picture from a burst: python -m maskflownet.examples.average OUT.png FIRST.png OTHER.png ...
+"""One clean picture from a burst: python -m maskflownet.examples.average FIRST.png OTHER.png ... OUT.png
 
 Every picture is moved onto the first one along the flow; their mean has less noise. What the mask says is hidden, or
 what does not look like the first picture, counts little.
@@ -25,7 +25,7 @@ def average(predictor, images):
 
 
 def main(arguments):
-    args = parse(arguments, __doc__, out={}, first={}, other={"nargs": "+"})
+    args = parse(arguments, __doc__, {"first": None, "other": "+"})
     images = read_images([args.first, *args.other])
     write_image(args.out, average(load(args), images))
 

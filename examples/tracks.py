@@ -24,7 +24,7 @@ def tracks(predictor, frames, every):
 
 
 def main(arguments):
-    args = parse(arguments, __doc__, video={}, out={}, every={"default": 16, "type": count, "help": "distance, px"})
+    args = parse(arguments, __doc__, {"video": None}, every={"default": 16, "type": count, "help": "distance, px"})
     frames = VideoReader(args.video)
     with VideoWriter(args.out, frames.rate, frames.height, frames.width, frames.pixel_aspect) as video:
         for frame, path in tracks(load(args), frames, args.every):

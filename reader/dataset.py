@@ -74,7 +74,7 @@ class FlowDataset:
                 raise UserError(f"{root}: {self.name} has no part {value!r}, only {', '.join(map(str, known))}")
         self.pairs = [pair for version in versions for pair in self.list_pairs(self.root, split, version)]
         if not self.pairs:
-            raise UserError(f"{root} holds no image pair of {self.name}")
+            raise UserError(f"{root} holds no image pair of {self.name}, part {split}")
         missing = _missing_files(self.pairs)
         if missing:
             raise MissingFiles(missing)

@@ -102,6 +102,7 @@ def with_parents(path) -> list[Curves]:
         logs = [file.with_name(f"{name}.log") for file in (path, path.resolve())]  # it may be a symbolic link
         log = next((log for log in logs if log.is_file()), None)
         if log is None:
+            print(f"the chain begins at {chain[0].name}: there is no log of {name}", file=sys.stderr)
             break
         seen.add(name)
         curves = read_curves(log)
@@ -144,7 +145,8 @@ def draw(chains: Sequence[Sequence[Curves]]) -> Figure:
         axes.set_ylim(bottom=0)
     rate.set(xlabel="training steps", xlim=(0, None))
     texts = [f"{label} {last:.3g}" for label, (_, last) in legend.items()]
-    figure.legend([line for line, _ in legend.values()], texts, loc="outside upper left", ncols=3, frameon=False)
+    columns = 3 if len(chains) == 1 else 2  # names of runs make them wide
+    figure.legend([line for line, _ in legend.values()], texts, loc="outside upper left", ncols=columns, frameon=False)
     return figure
 
 
@@ -156,7 +158,7 @@ def _means(training: dict) -> tuple[np.ndarray, np.ndarray]:
 
 
 def main(arguments):
-    parser = Parser(prog="curves.py", description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("runs", nargs="+", metavar="RUN", help="run id, unique prefix of one, or path of a logs/RUN.log")
     add("-o", "--output", type=Path, metavar="PICTURE", help=f"{', '.join(SUFFIXES)}; default: RUN.png beside the log")

@@ -25,7 +25,8 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose complaints are UserErrors, with `--traceback` in every program."""
 
     def __init__(self, **kwargs):
-        super().__init__(allow_abbrev=False, **kwargs)
+        module = getattr(sys.modules["__main__"], "__spec__", None)
+        super().__init__(prog=module and f"python -m {module.name}", allow_abbrev=False, **kwargs)
         self.add_argument("--traceback", action="store_true", help="show where in the program an error arose")
 
     def error(self, message: str) -> NoReturn:
@@ -198,7 +199,7 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     """The arguments that training has in every program; `training.plan.Options.of_arguments` reads them."""
     add = parser.add_argument
     add("--seed", type=seed, metavar="N", help="of all random numbers (default 0, or the resumed run's)")
-    debug = "check the set-up: read the first 32 samples of everything, end after 4 steps unless --steps says otherwise"
+    debug = "check the set-up: read the first 32 samples of everything, end after 4 steps or --steps"
     add("--debug", action="store_true", help=debug)
     shard = "train on every N-th training sample; validation stays whole"
     add("-s", "--shard", type=count, default=1, metavar="N", help=shard)

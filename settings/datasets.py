@@ -20,6 +20,7 @@ from maskflownet.settings.schema import read_yaml
 
 PATHS_FILE = ROOT / "paths.yaml"
 DEBUG_SAMPLES = 32
+NO_ROOT = "no root, give --data_root NAME=DIR"
 SPLIT_KEYS = ("training_split", "validation_split")
 
 
@@ -148,20 +149,16 @@ class Roots:
         start = Path(self.paths_file).parent
         return {name: start / os.path.expanduser(folder) for name, folder in content.items()}
 
-    def missing(self, cls: type[FlowDataset]) -> str:
-        """Return the sentence that says how to give the root of a data set."""
-        name = cls.root_name
-        return (
-            f"no root of the data set {name}: give --data_root {name}=DIR, "
-            f"set MASKFLOWNET_{name.upper()} or write {name}: DIR into paths.yaml"
-        )
-
     def find(self, name: str) -> Path | None:
         """Return the root of the data set `name`; a UserError where it needs one and nothing says where."""
         cls = SETS[name]
         root = self.look_up(cls.root_name)
         if root is None and cls.needs_root:
-            raise UserError(self.missing(cls))
+            needed = cls.root_name
+            raise UserError(
+                f"no root of the data set {needed}: give --data_root {needed}=DIR, "
+                f"set MASKFLOWNET_{needed.upper()} or write {needed}: DIR into paths.yaml"
+            )
         return root
 
 
@@ -221,7 +218,7 @@ def validation_sets(config: DataConfig | None, roots: Roots, network_class: str,
         versions = _versions(cls, config)
         for split, version in itertools.product(splits, versions):
             title = cls.title(split, version)
-            reason = roots.missing(cls) if root is None and cls.needs_root else cls.lacks(root, split, version)
+            reason = NO_ROOT if root is None and cls.needs_root else cls.lacks(root, split, version)
             if reason is None:
                 found.sets[title] = _shortened(cls.of_config(config, root, split, (version,)), debug)
             else:

@@ -57,7 +57,7 @@ def test_average_of_a_moving_burst_has_less_noise(tmp_path):
     files = [str(tmp_path / f"{i}.png") for i in range(4)]
     for i, file in enumerate(files):
         write_image(file, np.clip(np.rint(scene(6 * i) + noise[i]), 0, 255).astype(np.uint8))
-    assert run(average.main, [str(tmp_path / "out.png"), *files, *TORCH]) == 0
+    assert run(average.main, [*files, str(tmp_path / "out.png"), *TORCH]) == 0
     before, after = (cv2.PSNR(read_image(file), scene(0)) for file in (files[0], tmp_path / "out.png"))
     assert after > before + 3
 
@@ -81,8 +81,8 @@ def test_tracks_follow_the_picture_and_end_where_it_ends(tmp_path):
     [
         (interpolate.main, ["a.png", "none.png", "out.png"], "none.png: there is no such file"),
         (interpolate.main, ["a.png", "a.png", "out.png", "--time", "2"], "'2' is not a number from 0 to 1"),
-        (average.main, ["out.png", "a.png"], "required: OTHER"),
-        (average.main, ["out.png", "a.png", "small.png"], "differ in shape"),
+        (average.main, ["a.png", "b.png", "a.png"], "a.png is one of the inputs"),
+        (average.main, ["a.png", "small.png", "out.png"], "differ in shape"),
         (tracks.main, ["none.mp4", "out.mp4"], "none.mp4"),
     ],
 )

@@ -87,9 +87,8 @@ def main(arguments: list[str]) -> int:
     """Run the command line; returns 0, or 2 where a fault was found."""
     names = [name for name, cls in SETS.items() if cls.counts and name == cls.root_name]
     parser = Parser(
-        prog="python -m maskflownet.tools.check",
         description="Check data sets: counts, missing files and, with --decode, damaged files. "
-        "Exit code 0: all is well, 2: a fault was found.",
+        "Exit code 0: all is well, 2: a fault was found."
     )
     add = parser.add_argument
     add("roots", nargs="*", metavar="NAME=DIR", help=f"a data set and its folder; NAME is one of {', '.join(names)}; "
@@ -103,7 +102,7 @@ def main(arguments: list[str]) -> int:
     found = {name: roots.look_up(name) for name in names if name in given or not given}
     known = {name: root for name, root in found.items() if root is not None}
     if not known:
-        raise UserError("no data set is named: give NAME=DIR")
+        raise UserError(f"no data set is named: give NAME=DIR, NAME one of {', '.join(names)}")
     result = 0
     for report in check(known, options.decode, options.workers):
         print(f"{report.name}: {report.count}, {'FAULTY' if report.problems else 'ok'}", flush=True)

@@ -13,7 +13,7 @@ from maskflownet.settings.cli import Parser, add_colour, run
 
 
 def main(arguments: list[str]) -> None:
-    parser = Parser(prog="python -m maskflownet.tools.convert", description="Write a checkpoint in another format.")
+    parser = Parser(description="Write a checkpoint in another format.")
     add = parser.add_argument
     add("checkpoint", metavar="IN", help="as -c of the other programs: a file, run id, or unique prefix of one")
     formats = (
@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> None:
     written = (path,) if path.suffix == ".safetensors" else (path, path.with_suffix(".yaml"))
     for file in written:
         if file.exists():
-            raise UserError(f"{file} exists already: give another name")
+            raise UserError(f"{file} exists already: give another name than {path}")
     checkpoint = read_checkpoint(args.checkpoint, colour=args.colour)
     if args.head:
         if checkpoint.record.network == "MaskFlownet_S":

@@ -43,10 +43,7 @@ def shipped_graphs() -> list:
 
 
 def main(arguments: list[str]) -> None:
-    parser = Parser(
-        prog="python -m maskflownet.tools.export_graphs",
-        description="Write the graphs that --engine torch reads where MXNet is not installed.",
-    )
+    parser = Parser(description="Write the graphs that --engine torch reads where MXNet is not installed.")
     add = parser.add_argument
     add("config", nargs="?", metavar="CONFIG", help="network config; default: all shipped configs")
     add("dataset_config", nargs="?", metavar="DATASET_CONFIG", help="to train with")

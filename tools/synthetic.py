@@ -52,7 +52,7 @@ def write_chairs(dataset: Synthetic, folder: str | Path, validation_every: int =
 
 
 def main(arguments: list[str]) -> None:
-    parser = Parser(prog="python -m maskflownet.tools.synthetic", description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("folder", metavar="FOLDER", help="where to write")
     add("--count", type=count, default=1000, metavar="N", help="number of pairs (default 1000)")

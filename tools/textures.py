@@ -57,13 +57,19 @@ def collect(folder: Path, package: str, limit: int) -> None:
         name = archive.name.split("_")[0]
         found = sorted(path for path in Path(work, "tree").rglob("*") if path.is_file() and not path.is_symlink())
         usable = [path for path in tqdm(found, desc=name, unit="file", disable=None) if texture(path)]
-        for path in usable[:: max(1, -(-len(usable) // limit))]:
+        licences = [path for path in found if path.name == "copyright"]
+        if not (usable and licences):
+            lacks = "picture that scenes can use" if licences else "file of licences, copyright"
+            raise UserError(f"{archive} has no {lacks}")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.copyright").write_bytes(licences[0].read_bytes())
+        chosen = usable[:: max(1, -(-len(usable) // limit))]
+        for number, path in enumerate(chosen):
             kind, picture = texture(path)
-            (folder / kind).mkdir(parents=True, exist_ok=True)
+            (folder / kind).mkdir(exist_ok=True)
             suffix = "jpg" if kind == "photos" else "png"
-            picture.save(folder / kind / f"{name}_{path.parent.name}_{path.stem}.{suffix}", quality=90)
-            (folder / f"{name}.copyright").write_bytes(next(p for p in found if p.name == "copyright").read_bytes())
-        print(f"{name}: {len(usable)} of {len(found)} files can be used")
+            picture.save(folder / kind / f"{name}_{number:04d}_{path.stem}.{suffix}", quality=90)
+        print(f"{folder}: {len(chosen)} pictures of {name}; {len(usable)} of its {len(found)} files can be used")
 
 
 def _call(*command, **options) -> None:
@@ -74,7 +80,7 @@ def _call(*command, **options) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    parser = Parser(prog="python -m maskflownet.tools.textures", description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="where to write")
     parser.add_argument("packages", nargs="+", metavar="PACKAGE", help="names, or .deb files")
     parser.add_argument(

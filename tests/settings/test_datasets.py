@@ -157,7 +157,7 @@ def test_a_missing_root_is_an_error_of_training_and_skipped_in_validation(folder
         training_parts(config, roots)
     found = validation_sets(load_data_config("chairs"), roots, "MaskFlownet")
     assert list(found.sets) == ["sintel.training2.clean", "sintel.training2.final"]
-    assert "--data_root chairs=DIR" in found.skipped["chairs.val"]
+    assert "--data_root NAME=DIR" in found.skipped["chairs.val"]
     monkeypatch.setenv("MASKFLOWNET_KITTI", folders["kitti"])
     (tmp_path / "paths.yaml").write_text(f"hd1k: {folders['hd1k']}\n")
     assert len(training_parts(config, roots)) == 3

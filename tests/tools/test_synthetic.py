@@ -77,9 +77,9 @@ def test_pictures_out_of_a_package(tmp_path, monkeypatch, capsys):
         game.write("tree/bird.png", "art/bird.png")
     subprocess.run(["dpkg-deb", "--build", "tree", "views_1_all.deb"], check=True, capture_output=True)
     assert run(textures.main, ["out", "views_1_all.deb"]) == 0
-    assert "views: 3 of 10 files can be used" in capsys.readouterr().out
+    assert "3 pictures of views; 3 of its 10 files" in capsys.readouterr().out
     photograph, cutout = (
-        cv2.imread(path, -1) for path in ("out/photos/views_tree_sea.jpg", "out/cutouts/views_art_bird.png")
+        cv2.imread(path, -1) for path in ("out/photos/views_0002_sea.jpg", "out/cutouts/views_0000_bird.png")
     )
     assert photograph.shape == (602, 860, 3)
     assert cutout.shape == (179, 256, 4)
