@@ -102,7 +102,6 @@ def with_parents(path) -> list[Curves]:
         logs = [file.with_name(f"{name}.log") for file in (path, path.resolve())]  # it may be a symbolic link
         log = next((log for log in logs if log.is_file()), None)
         if log is None:
-            print(f"the chain begins at {chain[0].name}: there is no log of {name}", file=sys.stderr)
             break
         seen.add(name)
         curves = read_curves(log)
@@ -169,7 +168,12 @@ def main(arguments):
     output = args.output or logs[0].with_suffix(".png")
     if output.suffix.lower() not in SUFFIXES:
         raise UserError(f"cannot draw {output}: its suffix is none of {', '.join(SUFFIXES)}")
-    figure = draw([with_parents(log) if args.chain else [read_curves(log)] for log in logs])
+    chains = [with_parents(log) if args.chain else [read_curves(log)] for log in logs]
+    begins = {chain[0].name: chain[0].parent for chain in chains if args.chain and chain}
+    for name, parent in begins.items():
+        if parent:
+            print(f"the chain begins at {name}: there is no log of {parent}", file=sys.stderr)
+    figure = draw(chains)
     with atomic_path(output) as temporary:
         figure.savefig(temporary)
     print(f"wrote {output}")

@@ -29,6 +29,11 @@ IMPORTERS = {
     "torch": "engine/test_torch_* engine/kernels/test_* scenes/test_render.py",
 }
 collect_ignore_glob = [path for name, paths in IMPORTERS.items() if not find_spec(name) for path in paths.split()]
+if find_spec("triton") and find_spec("torch"):
+    import torch
+
+    if not torch.cuda.is_available():  # Triton reads this when it is first imported: its kernels are interpreted then
+        os.environ["TRITON_INTERPRET"] = "1"
 
 
 def pytest_report_header():

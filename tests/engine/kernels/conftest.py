@@ -1,27 +1,13 @@
-"""Where the Triton kernels run: on a GPU, or by Triton's interpreter on the CPU."""
-
-import os
+"""Where the Triton kernels run: on a GPU, or by Triton's interpreter on the CPU, see tests/conftest.py."""
 
 import pytest
-
-
-def has_gpu() -> bool:
-    try:
-        import torch  # noqa: PLC0415
-    except ImportError:
-        return False
-    return torch.cuda.is_available()
-
-
-if not has_gpu():
-    os.environ["TRITON_INTERPRET"] = "1"  # read when a kernel is defined, so before any test is imported
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def device(request):
     torch = pytest.importorskip("torch")
     pytest.importorskip("triton", reason="Triton is not installed")
-    if (request.param == "cuda") != has_gpu():
+    if (request.param == "cuda") != torch.cuda.is_available():
         pytest.skip("there is no GPU" if request.param == "cuda" else "the kernels are compiled for the GPU")
     return torch.device(request.param)
 
