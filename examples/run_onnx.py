@@ -34,7 +34,8 @@ def ends_early(data):
     """Whether the bytes are a JPEG without the marker that ends it: OpenCV shows what is left."""
     place = 2
     while data[:2] == b"\xff\xd8" and data[place + 1 : place + 2] not in (b"\xda", b""):  # a thumbnail has an end, too
-        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+        filled = data[place + 1] == 255  # a byte that only fills
+        place += 1 if filled else 2 + int.from_bytes(data[place + 2 : place + 4], "big")
     return data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[place:]
 
 

@@ -18,18 +18,18 @@ def tracks(predictor, frames, every):
     path = np.mgrid[every // 2 : frames.width : every, every // 2 : frames.height : every].T.reshape(1, -1, 2)
     predictions = predictor.stream(pairwise(frames), mask=False, warped=False, confidence=True)
     for (_, frame), (flow, _, _, confidence) in zip(pairwise(frames), predictions):
-        found = cv2.remap(np.dstack([flow, confidence]), np.float32(path[-1:]), None, cv2.INTER_LINEAR)  # (1, N, 3)
-        path = np.concatenate([path, path[-1:] + found[..., :2]])[:, found[0, :, 2] > 0.5]
+        if path.size:
+            found = cv2.remap(np.dstack([flow, confidence]), np.float32(path[-1][:, None]), None, cv2.INTER_LINEAR)
+            path = np.concatenate([path, path[-1:] + found[None, :, 0, :2]])[:, found[:, 0, 2] > 0.5]
         yield frame, path
 
 
 def main(arguments):
     args = parse(arguments, __doc__, {"video": None}, every={"default": 16, "type": count, "help": "distance, px"})
-    frames = VideoReader(args.video)
+    frames, hues = VideoReader(args.video), cv2.applyColorMap(np.arange(256, dtype=np.uint8)[None], cv2.COLORMAP_HSV)[0]
     with VideoWriter(args.out, frames.rate, frames.height, frames.width, frames.pixel_aspect) as video:
         for frame, path in tracks(load(args), frames, args.every):
-            places = (path[0] @ [[5.3], [11.7]] % 256).astype(np.uint8)  # (N, 1): neighbours differ in colour
-            colours = cv2.applyColorMap(places, cv2.COLORMAP_HSV)[:, 0].tolist()
+            colours = hues[(path[0] @ [5.3, 11.7] % 256).astype(int)].tolist()  # neighbours differ
             for points, colour in zip(np.rint(path[-20:] * 16).astype(np.int32).swapaxes(0, 1), colours):
                 cv2.polylines(frame, [points], False, colour, 1, cv2.LINE_AA, shift=4)
                 cv2.circle(frame, points[-1].tolist(), 32, colour, -1, cv2.LINE_AA, shift=4)

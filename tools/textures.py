@@ -8,9 +8,10 @@
 import re
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from zipfile import ZipFile
+from zipfile import BadZipFile, ZipFile
 
 from maskflownet.errors import UserError
 from maskflownet.scenes.synthetic import CUTOUT_SIDE, PHOTOGRAPH_SIDES
@@ -20,6 +21,7 @@ from tqdm import tqdm
 
 SIDES = {"photos": (256, *PHOTOGRAPH_SIDES), "cutouts": (96, CUTOUT_SIDE, CUTOUT_SIDE)}  # px: the least, two largest
 NO_COLOURS = re.compile(r"[_-](norm|normal|local|nm|bump|gloss|glow|spec|luma|mask)$", re.IGNORECASE)
+FORMATS = ("PNG", "JPEG", "TGA", "BMP", "TIFF", "WEBP")  # what Pillow reads by itself, for certain
 LEAST_CONTRAST = 20  # standard deviation of the brightness, of 255
 CLEAR = 0.1, 0.9  # share of a cut-out's pixels that are transparent
 
@@ -27,7 +29,7 @@ CLEAR = 0.1, 0.9  # share of a cut-out's pixels that are transparent
 def texture(path: Path) -> tuple[str, Image.Image] | None:
     """The kind of a picture, "photos" or "cutouts", and the picture scaled down; None for what scenes cannot use."""
     try:
-        with Image.open(path) as opened:
+        with Image.open(path, formats=FORMATS) as opened:
             picture = opened.convert("RGBA")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
@@ -51,11 +53,13 @@ def collect(folder: Path, package: str, limit: int) -> None:
             _call("apt-get", "download", package, cwd=work)
         archive = next(Path(work).glob("*.deb"), Path(package))
         _call("dpkg-deb", "-x", archive, f"{work}/tree")
-        for archived in [*Path(work).rglob("*.pk3")]:  # of games
-            with ZipFile(archived) as pictures:
-                pictures.extractall(archived.with_suffix(""))
-        name = archive.name.split("_")[0]
-        found = sorted(path for path in Path(work, "tree").rglob("*") if path.is_file() and not path.is_symlink())
+        for archived in (path for path in _files(work) if path.suffix == ".pk3"):  # of games
+            try:
+                with ZipFile(archived) as pictures:
+                    pictures.extractall(f"{archived}.d")
+            except (BadZipFile, RuntimeError, zlib.error) as error:
+                raise UserError(f"{archived.name} of {package} is damaged or encrypted ({error})") from error
+        name, found = archive.stem.split("_")[0], _files(work)
         usable = [path for path in tqdm(found, desc=name, unit="file", disable=None) if texture(path)]
         licences = [path for path in found if path.name == "copyright"]
         if not (usable and licences):
@@ -63,13 +67,17 @@ def collect(folder: Path, package: str, limit: int) -> None:
             raise UserError(f"{archive} has no {lacks}")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{name}.copyright").write_bytes(licences[0].read_bytes())
-        chosen = usable[:: max(1, -(-len(usable) // limit))]
+        chosen = usable[:: -(-len(usable) // limit)]
         for number, path in enumerate(chosen):
             kind, picture = texture(path)
             (folder / kind).mkdir(exist_ok=True)
             suffix = "jpg" if kind == "photos" else "png"
             picture.save(folder / kind / f"{name}_{number:04d}_{path.stem}.{suffix}", quality=90)
         print(f"{folder}: {len(chosen)} pictures of {name}; {len(usable)} of its {len(found)} files can be used")
+
+
+def _files(folder: str) -> list[Path]:
+    return sorted(path for path in Path(folder, "tree").rglob("*") if path.is_file() and not path.is_symlink())
 
 
 def _call(*command, **options) -> None:

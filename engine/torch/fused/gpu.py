@@ -120,29 +120,28 @@ class PackedOperator(ABC):
 class ConvolutionOperator(PackedOperator):
     """Inputs: x, weight, bias.
 
-    Of 3 or 4 channels with a stride of 2 it is computed as one of four phases with a stride of 1, for channels are read
-    in vectors. Height and width are even then.
+    Of at most 4 channels with a stride of 2 it is computed as one of their four phases side by side with a stride of 1,
+    for channels are read in vectors. Height and width are even then.
     """
 
     def __init__(self, layer: Layer, arithmetic: Arithmetic):
         super().__init__()
-        self.arithmetic, self.stride = arithmetic, layer.stride
-        self.spec = ConvolutionSpec(layer.stride, layer.dilation, layer.slope, arithmetic)
+        self.layer, self.arithmetic = layer, arithmetic
 
     def __call__(self, inputs):
         x, weight, bias = inputs
         (packed,), wanted = self.derived([weight])
-        if self._phased(weight):
-            x, weight = phases(x, self.arithmetic.dtype), phase_weight(weight)
-            self.spec = self.spec._replace(stride=1)
-        k, c = weight.shape[:2]
-        packed = packed[:, :k, :c]
+        stride, phased = self.layer.stride, self._phased(weight)
+        if phased:
+            x, stride = phases(x, self.arithmetic.dtype), 1
+        spec = ConvolutionSpec(stride, self.layer.dilation, self.layer.slope, self.arithmetic)
+        packed = packed[:, : weight.shape[0], : x.shape[1]]
         if wanted or (torch.is_grad_enabled() and x.requires_grad):
-            return Convolution.apply(self.spec, packed, x, weight, bias)
-        return convolve_map(self.spec, packed, x, bias)
+            return Convolution.apply(spec, packed, x, phase_weight(weight) if phased else weight, bias)
+        return convolve_map(spec, packed, x, bias)
 
     def _phased(self, weight: Tensor) -> bool:
-        return self.stride == 2 and 4 * weight.shape[1] <= CHANNEL_UNIT
+        return (self.layer.stride, self.layer.dilation) == (2, 1) and 4 * weight.shape[1] <= CHANNEL_UNIT
 
     def _allocate(self, parameters):
         k, c = map(padded, parameters[0].shape[:2])
