@@ -49,6 +49,7 @@ $(INSTALLED): pyproject.toml $(REQUIREMENTS)
 	@touch $@
 
 $(VENV)/.tested: $(INSTALLED)
+	@echo "Adding what the tests need (half a minute, some 2.4 GB) ..."
 	@$(PIP) -e .[dev] $(if $(TORCH),"$(TORCH)")
 	@touch $@
 
