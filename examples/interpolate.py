@@ -30,7 +30,7 @@ def between(there, back, image_1, image_2, time):
 
 
 def main(arguments):
-    time = {"default": 0.5, "type": number(float, "a number from 0 to 1", 0, 1), "help": "0 = A, 1 = B"}
+    time = {"default": 0.5, "type": number(float, "a number from 0 to 1", 0, 1), "help": "0 = A, 1 = B; default 0.5"}
     args = parse(arguments, __doc__, {"a": None, "b": None}, time=time)
     images = read_images((args.a, args.b))
     write_image(args.out, between(*load(args).stream((images, images[::-1])), *images, args.time))

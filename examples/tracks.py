@@ -25,7 +25,7 @@ def tracks(predictor, frames, every):
 
 
 def main(arguments):
-    args = parse(arguments, __doc__, {"video": None}, every={"default": 16, "type": count, "help": "distance, px"})
+    args = parse(arguments, __doc__, {"video": None}, every={"default": 16, "type": count, "help": "px, default 16"})
     frames, hues = VideoReader(args.video), cv2.applyColorMap(np.arange(256, dtype=np.uint8)[None], cv2.COLORMAP_HSV)[0]
     with VideoWriter(args.out, frames.rate, frames.height, frames.width, frames.pixel_aspect) as video:
         for frame, path in tracks(load(args), frames, args.every):
