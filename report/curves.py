@@ -120,21 +120,23 @@ def draw(chains: Sequence[Sequence[Curves]]) -> Figure:
     legend = {}  # by label: a line, its last EPE in px
     for i, chain in enumerate(chains):
         owner, colour, offset = f"{chain[-1].name} " if len(chains) > 1 else "", COLOURS[i % len(COLOURS)], 0
+        wider = 1.5 * (len(chains) - 1 - i)  # than those after, which would hide it where runs share their beginning
+        thin, thick = {"linewidth": 0.8 + wider}, {"linewidth": 1.5 + wider, "markersize": 6 + 2 * wider}
         for curves in chain:
             if len(chain) > 1:
                 for axes in rows:
                     axes.axvline(offset, color=colour, linewidth=0.8, linestyle=":")
                 epe.annotate(curves.name[:3], (offset, 1), (2, -12), ("data", "axes fraction"), "offset points")
             steps, values = _means(curves.training)
-            loss.plot(offset + steps, values[:, 0], color=colour, linewidth=0.8)
-            (line,) = epe.plot(offset + steps, values[:, 1], color=colour, linewidth=0.8, alpha=0.6)
+            loss.plot(offset + steps, values[:, 0], color=colour, **thin)
+            (line,) = epe.plot(offset + steps, values[:, 1], color=colour, alpha=0.6, **thin)
             legend[f"{owner}training"] = line, values[-1, 1]
-            rate.plot(offset + steps, values[:, 2], color=colour, drawstyle="steps-pre")  # a line tells of steps before
+            rate.plot(offset + steps, values[:, 2], color=colour, drawstyle="steps-pre", **thick)  # of steps before it
             for n, name in enumerate(sets):
                 if name in curves.validation:
                     steps, values = map(np.array, zip(*sorted(curves.validation[name].items())))
                     look = (colour, DASHES[n % len(DASHES)]) if owner else (COLOURS[(n + 1) % len(COLOURS)], "-")
-                    (line,) = epe.plot(offset + steps, values, marker=".", color=look[0], linestyle=look[1])
+                    (line,) = epe.plot(offset + steps, values, marker=".", color=look[0], linestyle=look[1], **thick)
                     legend[f"{owner}{name}"] = line, values[-1]
             offset += curves.end
     for axes, title in zip(rows, ("End-point error, px", "Training loss", "Learning rate")):
@@ -169,10 +171,9 @@ def main(arguments):
     if output.suffix.lower() not in SUFFIXES:
         raise UserError(f"cannot draw {output}: its suffix is none of {', '.join(SUFFIXES)}")
     chains = [with_parents(log) if args.chain else [read_curves(log)] for log in logs]
-    begins = {chain[0].name: chain[0].parent for chain in chains if args.chain and chain}
+    begins = {chain[0].name: chain[0].parent for chain in chains if args.chain and chain[0].parent}
     for name, parent in begins.items():
-        if parent:
-            print(f"the chain begins at {name}: there is no log of {parent}", file=sys.stderr)
+        print(f"the chain begins at {name}: there is no log of {parent}", file=sys.stderr)
     figure = draw(chains)
     with atomic_path(output) as temporary:
         figure.savefig(temporary)

@@ -119,6 +119,8 @@ def test_the_picture_holds_every_run(tmp_path, capsys):
     ):
         figure = draw([[read_curves(tmp_path / f"logs/{name}.log")] for name in names])
         assert [text.get_text() for text in figure.legends[0].texts] == labels
+    widths = [[line.get_linewidth() for line in axes.lines] for axes in figure.axes]  # of A, then of B, the same
+    assert all(first > second for both in widths for first, second in zip(both, both[len(both) // 2 :]))
     vector = tmp_path / "x.svg"
     assert run(program.main, [C, "--chain", *root, "-o", str(vector)]) == 0
     assert capsys.readouterr().out == f"wrote {vector}\n"
@@ -140,8 +142,7 @@ def test_what_is_no_log_or_no_picture_is_one_sentence(tmp_path, capsys, content,
         path.write_bytes(content)
     assert run(program.main, [str(path), "-o", str(tmp_path / "run.png")]) == 2
     error = capsys.readouterr().err
-    assert sentence in error
-    assert error.count("\n") == 1
+    assert sentence in error and error.count("\n") == 1
     assert not (tmp_path / "run.png").exists()
     for output, said in (("x.jpeg2", "its suffix is none of .png"), ("no/x.png", "no/x.png")):
         assert run(program.main, [str(write_log(tmp_path, A, 3)), "-o", output]) == 2
