@@ -28,6 +28,7 @@ def main(arguments):
     args = parse(arguments, __doc__, {"first": None, "other": "+"})
     images = read_images([args.first, *args.other])
     write_image(args.out, average(load(args), images))
+    print(f"wrote {args.out}: the mean of {len(images)} pictures, moved onto {args.first}")
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ def main(arguments):
     args = parse(arguments, __doc__, {"a": None, "b": None}, time=time)
     images = read_images((args.a, args.b))
     write_image(args.out, between(*load(args).stream((images, images[::-1])), *images, args.time))
+    print(f"wrote {args.out}: the frame at time {args.time} between {args.a} and {args.b}")
 
 
 if __name__ == "__main__":

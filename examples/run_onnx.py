@@ -119,8 +119,8 @@ def main():
     if args.mask:
         write_picture(args.mask, np.rint(mask[0] * 255).astype(np.uint8))
     speed = np.hypot(*flow)
-    print(f"wrote {args.output}: the speed is {speed.mean():.1f} px on average, at most "
-          f"{speed.max():.1f} px")  # fmt: skip
+    files = " and ".join(filter(None, (args.output, args.mask)))
+    print(f"wrote {files}: the speed is {speed.mean():.1f} px on average, at most {speed.max():.1f} px")
 
 
 if __name__ == "__main__":

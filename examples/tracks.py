@@ -34,6 +34,7 @@ def main(arguments):
                 cv2.polylines(frame, [points], False, colour, 1, cv2.LINE_AA, shift=4)
                 cv2.circle(frame, points[-1].tolist(), 32, colour, -1, cv2.LINE_AA, shift=4)
             video.write(frame)
+    print(f"wrote {args.out}: tracks of points that begin {args.every} px apart in {args.video}")
 
 
 if __name__ == "__main__":

@@ -43,11 +43,12 @@ def test_a_square_before_a_background_stands_half_way_and_its_ground_is_of_which
         np.testing.assert_array_equal(interpolate.between(there, back, *images, time), image)
 
 
-def test_interpolate(tmp_path):
+def test_interpolate(tmp_path, capsys):
     files = [str(tmp_path / name) for name in ("a.png", "b.png", "out.png")]
     for file, shift in zip(files, (0, 8)):
         write_image(file, scene(shift))
     assert run(interpolate.main, [*files, *TORCH]) == 0
+    assert capsys.readouterr().out == f"wrote {files[2]}: the frame at time 0.5 between {files[0]} and {files[1]}\n"
     inner = np.s_[:, 16:-16]
     assert cv2.PSNR(read_image(files[2])[inner], scene(4)[inner]) > 30 > cv2.PSNR(scene(0)[inner], scene(4)[inner])
 
