@@ -4,7 +4,6 @@ from argparse import Namespace
 from pathlib import Path
 
 import maskflownet
-import numpy as np
 from maskflownet.errors import UserError
 from maskflownet.settings.cli import Parser, add_devices
 
@@ -12,7 +11,7 @@ from maskflownet.settings.cli import Parser, add_devices
 def parse(arguments: list[str], text: str, inputs: dict, **options: dict) -> Namespace:
     """Arguments of an example with this docstring: inputs and how many of each, then `out`; options as argparse has.
 
-    UserError: `out` is one of the inputs.
+    UserError: `out` exists already.
     """
     parser = Parser(description=text.splitlines()[0])
     for name, number in {**inputs, "out": None}.items():
@@ -21,8 +20,8 @@ def parse(arguments: list[str], text: str, inputs: dict, **options: dict) -> Nam
         parser.add_argument(f"--{name}", metavar=name.upper(), **given)
     add_devices(parser)
     args = parser.parse_args(arguments)
-    if Path(args.out).resolve() in [Path(path).resolve() for path in np.hstack([getattr(args, i) for i in inputs])]:
-        raise UserError(f"{args.out} is one of the inputs: give OUT another name")
+    if Path(args.out).exists():  # it may be meant as an input
+        raise UserError(f"{args.out} exists already: OUT comes last and is never overwritten")
     return args
 
 
