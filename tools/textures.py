@@ -47,7 +47,7 @@ def texture(path: Path) -> tuple[str, Image.Image] | None:
 
 
 def collect(folder: Path, package: str, limit: int) -> None:
-    """Write at most so many pictures of a package, evenly out of all that are usable, and its licences."""
+    """Write at most so many pictures of a package, evenly out of all that are usable, and its licences; old ones go."""
     with TemporaryDirectory() as work:
         if not package.endswith(".deb"):
             _call("apt-get", "download", package, cwd=work)
@@ -67,6 +67,8 @@ def collect(folder: Path, package: str, limit: int) -> None:
             raise UserError(f"{archive} has no {lacks}")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{name}.copyright").write_bytes(licences[0].read_bytes())
+        for earlier in folder.glob(f"*/{name}_[0-9]*_*"):
+            earlier.unlink()
         chosen = usable[:: -(-len(usable) // limit)]
         for number, path in enumerate(chosen):
             kind, picture = texture(path)
@@ -91,9 +93,7 @@ def main(arguments: list[str]) -> None:
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="where to write")
     parser.add_argument("packages", nargs="+", metavar="PACKAGE", help="names, or .deb files")
-    parser.add_argument(
-        "--limit", type=count, default=400, metavar="N", help="of pictures out of a package (default 400)"
-    )
+    parser.add_argument("--limit", type=count, default=400, metavar="N", help="pictures of a package (default 400)")
     args = parser.parse_args(arguments)
     for package in args.packages:
         collect(args.folder, package, args.limit)
