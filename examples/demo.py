@@ -37,15 +37,13 @@ def main(arguments):
     rows = (image_1, flow_to_colour(label, scale)), (seen, flow_to_colour(flow, scale))
     args.output.parent.mkdir(parents=True, exist_ok=True)
     write_image(args.output, np.vstack([np.hstack(row) for row in rows]))
-    error = end_point_error(flow, label).mean()
-    at_rest = end_point_error(np.zeros_like(label), label).mean()
+    error, at_rest = (end_point_error(guess, label).mean() for guess in (flow, np.zeros_like(label)))
     print(
-        f"Flow of {label.shape[0]}x{label.shape[1]} px in {seconds:.1f} s: end-point error "
-        f"{error:.2f} px (a flow of zero has {at_rest:.2f}).\n"
-        f"See {args.output}: left the first image and the mask (white = visible in the second), "
-        "right the true flow and the predicted one; the better the weights, the more alike they "
-        "are. Hue is the direction, saturation the speed; the red-orange astronaut moves to the "
-        "right, the violet rocket up and to the right, the green-blue cup down."
+        f"Flow of {label.shape[0]}x{label.shape[1]} px in {seconds:.1f} s: end-point error {error:.2f} px (a flow of "
+        f"zero has {at_rest:.2f}).\nSee {args.output}: left the first image and the mask (white = visible in the "
+        "second), right the true flow and the predicted one; the better the weights, the more alike they are. Hue "
+        "is the direction, saturation the speed; the red-orange astronaut moves to the right, the violet rocket up and "
+        "to the right, the green-blue cup down."
     )
 
 

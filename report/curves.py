@@ -171,8 +171,7 @@ def main(arguments):
     if output.suffix.lower() not in SUFFIXES:
         raise UserError(f"cannot draw {output}: its suffix is none of {', '.join(SUFFIXES)}")
     chains = [with_parents(log) if args.chain else [read_curves(log)] for log in logs]
-    begins = {chain[0].name: chain[0].parent for chain in chains if args.chain and chain[0].parent}
-    for name, parent in begins.items():
+    for name, parent in {chain[0].name: chain[0].parent for chain in chains if args.chain and chain[0].parent}.items():
         print(f"the chain begins at {name}: there is no log of {parent}", file=sys.stderr)
     figure = draw(chains)
     with atomic_path(output) as temporary:

@@ -44,18 +44,15 @@ def test_a_log_is_read_as_it_was_written(tmp_path):
 def test_of_repeated_steps_the_later_ones_count(tmp_path):
     path = write_log(tmp_path, A, 330)
     with open(path, "a") as file:
-        file.write("[2026-01-01 00:00:00] steps=350, loss=1.0, ep")  # killed in a line
-        file.write("\n")
+        file.write("[2026-01-01 00:00:00] steps=350, loss=1.0, ep\n")  # killed in a line
     write_log(tmp_path, A, 300, level=40, start=250)  # its last checkpoint was at step 250
     curves = read_curves(path)
     assert max(curves.training) == curves.end == 300
-    assert curves.training[300][1] > 20
-    assert curves.training[250][1] < 6
+    assert curves.training[300][1] > 20 and curves.training[250][1] < 6
     assert set(curves.validation["chairs.val"]) == {100, 200, 300}
     # A new start at step 0, such as a stage that was killed before its first checkpoint.
     write_log(tmp_path, A, 30, level=1)
-    assert set(read_curves(path).training) == {*range(1, 21)}
-    assert read_curves(path).validation == {}
+    assert set(read_curves(path).training) == {*range(1, 21)} and read_curves(path).validation == {}
 
 
 def test_values_that_are_no_numbers_are_left_out(tmp_path):

@@ -81,11 +81,9 @@ def test_pictures_out_of_a_package(tmp_path, monkeypatch, capsys):
     photograph, cutout = (
         cv2.imread(path, -1) for path in ("out/photos/views_0002_sea.jpg", "out/cutouts/views_0000_bird.png")
     )
-    assert photograph.shape == (602, 860, 3)
-    assert cutout.shape == (179, 256, 4)
+    assert (photograph.shape, cutout.shape) == ((602, 860, 3), (179, 256, 4))
     assert Path("out/views.copyright").read_text() == "free"
     Path("out/photos/others_0000_sea.jpg").touch()
     assert run(textures.main, ["out", "views_1_all.deb", "--limit", "1"]) == 0
     assert {path.name for path in Path("out").glob("*/*")} == {"others_0000_sea.jpg", "views_0000_bird.png"}
-    assert run(textures.main, ["out", "nowhere.deb"]) == 2
-    assert "dpkg-deb failed" in capsys.readouterr().err
+    assert run(textures.main, ["out", "nowhere.deb"]) == 2 and "dpkg-deb failed" in capsys.readouterr().err
