@@ -40,10 +40,10 @@ import os, secrets, sys
 from pathlib import Path
 from maskflownet.training.snapshots import reserve_run
 
-secrets.randbelow = lambda limit: os.getpid() % 8
 reader, writer = os.pipe()
-for _ in range(64):
+for number in range(64):
     if not os.fork():
+        secrets.randbelow = lambda limit: number % 8
         os.close(writer)
         os.read(reader, 1)  # returns when the parent closes it
         os.write(1, (reserve_run(Path(sys.argv[1]), Path(sys.argv[1])) + "\\n").encode())

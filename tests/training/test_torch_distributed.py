@@ -19,7 +19,7 @@ from maskflownet.errors import UserError
 
 from tests.known_engine import on_gpu
 from tests.torch_runs import SIZES, start, train_torch_in
-from tests.training_runs import NETWORK, RUN, arrays_of, largest_difference, training_differences, write_configs
+from tests.training_runs import NETWORK, RUN, arrays_of, training_differences, write_configs
 
 ENGINE = "engine: torch on the CPU (no -g), float32\n"
 LONG = 10_000  # steps, more than a test waits for
@@ -77,8 +77,6 @@ def test_two_processes_train_as_one(tmp_path, kind):
         paths.append(train_torch_in(tmp_path / name, ranks, kind=kind, steps=3, run=RUN))
     found = training_differences(*paths)
     assert 0 < found["parameters"] < 1e-4 and max(found["mean"], found["var"]) < 5e-2, found
-    if kind == "cpu":
-        assert largest_difference(*paths) < 1e-5
     one, two = (re.findall(r"loss=(.*), lr", log_of(tmp_path / name)) for name in ("one", "two"))
     assert len(one) == 3
     for a, b in zip(one, two):  # loss and EPE are means over both
