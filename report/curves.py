@@ -19,6 +19,7 @@ from maskflownet.reader.files import atomic_path
 from maskflownet.settings.cli import Parser, add_output_root, run
 from maskflownet.settings.folders import LOGS
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 # Whole lines only: the last one of a killed run may be cut anywhere.
 TRAINING = re.compile(r"\] steps=(\d{1,15}), loss=(\S+), epe=(\S+), lr=(\S+), total_time=\d+\.\d+$", re.ASCII)
@@ -143,8 +144,12 @@ def draw(chains: Sequence[Sequence[Curves]]) -> Figure:
         axes.set_title(title, loc="left", fontsize="medium")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", linewidth=0.4)
-        axes.set_ylim(bottom=0)
-    rate.set(xlabel="training steps", xlim=(0, None))
+    for axes in (epe, loss):  # of a chain's first stage they are many times those of its last one
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter("{x:g}")
+    rate.set(ylim=(0, None), xlabel="training steps", xlim=(0, None))
     texts = [f"{label} {last:.3g}" for label, (_, last) in legend.items()]
     columns = 3 if len(chains) == 1 else 2  # names of runs make them wide
     figure.legend([line for line, _ in legend.values()], texts, loc="outside upper left", ncols=columns, frameon=False)
