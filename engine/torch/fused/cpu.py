@@ -189,11 +189,7 @@ class DirectLayer(NamedTuple):
         rows = memory[some.start * self.stride : (some.stop - 1) * self.stride + 3]
         x = F.conv2d(rows.permute(2, 0, 1)[None], self.weight, self.bias, self.stride)
         x = x[0].permute(1, 2, 0)
-        place = target[some, : x.shape[1]]
-        if self.slope is None:
-            place.copy_(x)
-        else:
-            torch.ops.aten.leaky_relu.out(x, self.slope, out=place)
+        torch.ops.aten.leaky_relu.out(x, 1.0 if self.slope is None else self.slope, out=target[some, : x.shape[1]])
 
 
 def _pack_chain(piece: Piece, threads: Threads, parameters: list[Tensor]) -> list:
@@ -273,10 +269,7 @@ class _Deformable(NamedTuple):
         if self.residual is not None:
             values += self.residual[image, :, rows].permute(1, 2, 0)
         place = self.result[image, :, rows].permute(1, 2, 0)
-        if self.slope is None:
-            place.copy_(values)
-        else:
-            torch.ops.aten.leaky_relu.out(values, self.slope, out=place)
+        torch.ops.aten.leaky_relu.out(values, 1.0 if self.slope is None else self.slope, out=place)
 
 
 class Stage(NamedTuple):
