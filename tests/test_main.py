@@ -2,19 +2,15 @@
 
 import ast
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from maskflownet import main
 from maskflownet.checkpoints.checkpoint import load_checkpoint
 from maskflownet.settings.cli import run
+from maskflownet.settings.folders import ROOT
 
+from tests.programs import python
 from tests.training_runs import write_configs
-
-ROOT = Path(__file__).resolve().parents[1]
-
 
 NOT_FOR_ONNX = [  # and values that are right elsewhere
     ("--engine", "mxnet"), ("--engine", "torch"), ("-g", "0"), ("--workers", "0"), ("--steps", "1"),
@@ -89,9 +85,8 @@ def test_the_program_trains_and_goes_on(tmp_path):
     write_configs(tmp_path, augmentation=None, orig_shape=[64, 64])
 
     def start(*arguments):
-        line = [sys.executable, str(ROOT / "main.py"), "network.yaml", "--dataset_cfg", "data.yaml"]
-        line += ["--output_root", ".", *arguments]
-        return subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
+        line = [ROOT / "main.py", "network.yaml", "--dataset_cfg", "data.yaml", "--output_root", ".", *arguments]
+        return python(*line, cwd=tmp_path)
 
     done = start("--steps", "1")
     assert done.returncode == 0, done.stderr
@@ -136,10 +131,11 @@ def test_modules_import_without_side_effects(tmp_path):
         "import cv2  # which sets LD_LIBRARY_PATH\n"
         "before = (dict(os.environ), signal.getsignal(signal.SIGINT), sorted(os.listdir('.')))\n"
         f"import {', '.join(f'maskflownet.{module}' for module in modules)}\n"
+        "maskflownet.settings.datasets.load_data_config('chairs')\n"
         "maskflownet.load\n"
         "after = (dict(os.environ), signal.getsignal(signal.SIGINT), sorted(os.listdir('.')))\n"
         "assert before == after\n"
         "assert 'mxnet' not in sys.modules and 'torch' not in sys.modules\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = python("-c", program, cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

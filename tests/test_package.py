@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from maskflownet.settings.folders import SHIPPED
+from maskflownet.settings.folders import ROOT, SHIPPED
 
-ROOT = Path(__file__).resolve().parents[1]
 BUILD = "import sys; from setuptools.build_meta import build_wheel; print(build_wheel(sys.argv[1]))"
 
 

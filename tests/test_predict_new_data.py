@@ -3,10 +3,7 @@
 import contextlib
 import importlib.util
 import re
-import subprocess
-import sys
 from fractions import Fraction
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,10 +12,11 @@ from maskflownet.checkpoints.params import write_params
 from maskflownet.reader.formats import read_flow, read_image, write_image
 from maskflownet.reader.video import VideoReader, VideoWriter
 from maskflownet.settings.cli import run
+from maskflownet.settings.folders import ROOT
 
 import predict_new_data
+from tests.programs import python
 
-ROOT = Path(__file__).resolve().parent.parent
 SIZE = (50, 70)  # no multiple of 64
 RNG = np.random.default_rng(0)
 
@@ -155,10 +153,9 @@ def test_bad_input_is_one_sentence(command, inputs, random_checkpoints, tmp_path
 @pytest.mark.parametrize(("name", "code"), [("1.png", 0), ("none.png", 2)])
 def test_the_program_itself(inputs, random_checkpoints, tmp_path, name, code):
     """As a user starts it, from another folder."""
-    line = [sys.executable, ROOT / "predict_new_data.py", "x.png", "MaskFlownet_S.yaml"]
+    line = ["x.png", "MaskFlownet_S.yaml", "-c", random_checkpoints["MaskFlownet_S"]]
     line += ["--image_1", inputs / "frames/0.png", "--image_2", inputs / "frames" / name]
-    line += ["-c", random_checkpoints["MaskFlownet_S"]]
-    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = python(ROOT / "predict_new_data.py", *line, cwd=tmp_path)
     assert (done.returncode, done.stderr.startswith("error: ")) == (code, code == 2), done.stderr
     assert (tmp_path / "x.png").exists() == (code == 0)
 

@@ -20,11 +20,11 @@ from maskflownet.errors import UserError
 from maskflownet.processes import Context, Interruption, Pool
 from maskflownet.reader.flying import Chairs
 from maskflownet.reader.loader import TrainLoader
+from maskflownet.settings.folders import ROOT
 
 from tests.trees import make_chairs
 
 LONG = 60  # s, more than anything here needs on a loaded machine
-ROOT = Path(__file__).resolve().parents[1]
 proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks /proc who is alive")
 masks = pytest.mark.skipif(not processes.MASKS, reason="signals cannot be blocked on this system")
 

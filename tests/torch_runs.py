@@ -23,12 +23,12 @@ from maskflownet.engine.torch.training import TorchTraining
 from maskflownet.settings.cli import run
 from maskflownet.settings.configs import load_network_config
 from maskflownet.settings.datasets import load_data_config
+from maskflownet.settings.folders import ROOT
 from maskflownet.training.launch import EngineChoice, train_on
 from maskflownet.training.loop import train
 
 from tests.training_runs import RUN, die_after, newest, options
 
-ROOT = Path(__file__).resolve().parents[1]
 # Of `write_configs`, by kind of device. GPUs often have no MXNet, which traces the graphs of other sizes.
 SIZES = {
     "cpu": {},

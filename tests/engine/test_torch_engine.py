@@ -1,9 +1,7 @@
 """The torch engine: seeds, devices, precisions, and programs without MXNet; see test_contract.py for the rest."""
 
 import os
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,9 +15,9 @@ from maskflownet.reader.formats import write_image
 from maskflownet.settings.cli import run
 from maskflownet.settings.configs import load_network_config
 
+from tests.programs import python
 from tests.training_runs import write_configs
 
-ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
 
 
@@ -92,14 +90,8 @@ def test_everything_runs_where_mxnet_cannot_be_imported(random_checkpoints, tmp_
     for name in "ab":
         write_image(tmp_path / f"{name}.png", np.full((70, 100, 3), ord(name), np.uint8))
     files = ["network.yaml", "data.yaml", ".", "a.png", "b.png", "weights/run"]
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_MXNET, *files],
-        cwd=tmp_path,
-        env={"PYTHONPATH": os.pathsep.join(sys.path), "PATH": "", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    environment = {"PYTHONPATH": os.pathsep.join(sys.path), "PATH": "", "OMP_NUM_THREADS": "1"}
+    done = python("-c", WITHOUT_MXNET, *files, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "flow.flo").stat().st_size == 12 + 70 * 100 * 8
     assert done.stderr.count("engine: torch on the CPU (no -g), float32\n") == 3

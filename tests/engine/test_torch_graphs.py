@@ -1,7 +1,6 @@
 """The shipped graphs, the command that writes them, and life without MXNet."""
 
 import re
-import subprocess
 import sys
 
 import pytest
@@ -9,8 +8,9 @@ from maskflownet.engine.graphs import GRAPHS, graph_of, graph_path, graph_text, 
 from maskflownet.engine.symbol import parse_graph
 from maskflownet.errors import UserError
 from maskflownet.settings.cli import run
-from maskflownet.settings.folders import ROOT
 from maskflownet.tools.export_graphs import main, shipped_graphs
+
+from tests.programs import python
 
 NETWORK = {"network": "MaskFlownet_S", "flow_multiplier": 1.0}
 
@@ -53,7 +53,7 @@ make_engine(load_network_config("MaskFlownet_S"), engine="torch")
 assert "mxnet" in __import__("sys").modules
 assert before == torch.get_num_threads(), (before, torch.get_num_threads())
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = python("-c", code)
     assert done.returncode == 0, done.stderr
 
 
@@ -102,7 +102,7 @@ COMMAND = "from maskflownet.tools.export_graphs import main; sys.exit(run(main, 
 )
 def test_without_mxnet_one_sentence_says_what_to_do(code, said):
     code = f"import sys\nsys.modules['mxnet'] = None\nfrom maskflownet.settings.cli import run\n{code}"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = python("-c", code)
     assert done.returncode == 2
     assert re.fullmatch(f"error: {said}.*\n", done.stderr)
 

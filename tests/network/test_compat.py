@@ -1,16 +1,15 @@
 """MXNet imports on every NumPy, through one module."""
 
 import re
-import subprocess
-import sys
 import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 from maskflownet.network import compat
+from maskflownet.settings.folders import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.programs import python
 
 
 def test_mxnet_is_imported_in_one_place():
@@ -49,6 +48,6 @@ def test_mxnet_computes_beside_the_numpy_that_is_installed():
         "assert mx.nd.array([1.5]).asnumpy().tolist() == [1.5]\n"
         "print(mx.__version__)"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = python("-c", program)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("1.")

@@ -1,10 +1,10 @@
 import os
-import subprocess
-import sys
 
 import pytest
 from maskflownet.errors import UserError
 from maskflownet.reader.files import atomic_path, natural, walk, write_bytes
+
+from tests.programs import python
 
 
 def test_the_file_appears_at_the_end_only(tmp_path):
@@ -64,8 +64,7 @@ except UserError as error:
 def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path):
     pytest.importorskip("resource", reason="not on this system")
     path = tmp_path / "out.bin"
-    done = subprocess.run([sys.executable, "-c", WRITER, path], capture_output=True, text=True, check=True)
-    assert done.stdout == f"cannot write {path}: File too large\n"
+    assert python("-c", WRITER, path).stdout == f"cannot write {path}: File too large\n"
     assert not list(tmp_path.iterdir())
 
 

@@ -11,6 +11,8 @@ import pytest
 from maskflownet.errors import UserError
 from maskflownet.settings.cli import count, frame_rate, height_width, readers_of, run, seed
 
+from tests.programs import python
+
 PROGRAM = """
 import sys
 from maskflownet.settings.cli import run
@@ -80,8 +82,7 @@ def test_a_program_whose_output_is_closed_does_its_work(tmp_path, output):
 
 def test_names_that_standard_output_cannot_encode_are_written_all_the_same(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
-    command = [sys.executable, "-c", PROGRAM, "Bär", str(tmp_path / "done")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = python("-c", PROGRAM, "Bär", tmp_path / "done")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("B\\xe4r 0\n")
 

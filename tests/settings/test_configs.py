@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -248,11 +246,3 @@ def test_a_mapping_written_is_a_mapping_read(tmp_path):
     path = write(tmp_path, yaml_text(content))
     assert read_yaml(path) == content and list(read_yaml(path)) == ["z", "a"]
     assert "1.0e-05" in path.read_text()  # for PyYAML
-
-
-def test_reading_a_config_imports_neither_mxnet_nor_torch():
-    code = (
-        "import sys; from maskflownet.settings.datasets import load_data_config; "
-        "load_data_config('chairs'); sys.exit('mxnet' in sys.modules or 'torch' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,9 +1,6 @@
 """Whole models as users export and run them, beside both engines."""
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,9 +13,11 @@ from maskflownet.inference.predictor import Predictor
 from maskflownet.reader.formats import read_flow, read_image, read_images, write_image
 from maskflownet.settings.cli import run
 from maskflownet.settings.configs import load_network_config
+from maskflownet.settings.folders import ROOT
 from maskflownet.tools.export import _OPERATORS
 
 import main
+from tests.programs import python
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -26,7 +25,6 @@ torch = pytest.importorskip("torch")
 from maskflownet.engine.torch.operators import OPERATORS  # noqa: E402
 from maskflownet.examples.run_onnx import read_images as example_images  # noqa: E402
 
-ROOT = Path(__file__).resolve().parents[2]
 SIZE = (64, 192)
 NETWORKS = ("MaskFlownet_S", "MaskFlownet")
 RECORDS = {
@@ -164,7 +162,7 @@ def test_a_program_of_torch_export_needs_nothing_of_this_code(checkpoints, tmp_p
         print(facts)
     """
     torch.save([torch.from_numpy(image.transpose(0, 3, 1, 2) / np.float32(255)) for image in pair], tmp_path / "in.pt")
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = python("-c", code, cwd=tmp_path)
     assert done.returncode == 0 and '"network": "MaskFlownet_S"' in done.stdout, done.stderr
     expected = engine_of("torch", "MaskFlownet_S", checkpoints["MaskFlownet"]).predict(*pair)
     for found, array in zip(torch.load(tmp_path / "out.pt"), expected):
@@ -177,9 +175,8 @@ def test_a_missing_package_is_one_sentence_that_says_what_to_install(missing, ch
         f"import sys; sys.modules['{missing}'] = sys.modules['mxnet'] = None; "
         "import main; from maskflownet.settings.cli import run; sys.exit(run(main.main))"
     )
-    line = ["MaskFlownet_S", "-c", str(checkpoints["MaskFlownet_S"]), "--export"]
-    line = [sys.executable, "-c", code, *line, str(tmp_path / "x.onnx")]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+    line = ["MaskFlownet_S", "-c", checkpoints["MaskFlownet_S"], "--export", tmp_path / "x.onnx"]
+    done = python("-c", code, *line)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "pip install torch onnx onnxruntime" in done.stderr
@@ -222,9 +219,8 @@ def test_the_example_runs_with_no_other_code(checkpoints, models, tmp_path):
     def example(image_1, image_2, *arguments):
         for i, image in enumerate((image_1, image_2)):
             write_image(tmp_path / f"{i}.png", image)
-        line = [sys.executable, "-I", str(ROOT / "examples" / "run_onnx.py")]
-        line += [str(models["MaskFlownet_S"]), "0.png", "1.png", *arguments]
-        done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
+        line = [models["MaskFlownet_S"], "0.png", "1.png", *arguments]
+        done = python("-I", ROOT / "examples/run_onnx.py", *line, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert f"wrote {' and '.join(arguments[::2])}: the speed is" in done.stdout
 
@@ -261,7 +257,7 @@ def test_what_is_wrong_with_the_example_s_input_is_one_sentence(models, tmp_path
         write_image(tmp_path / f"{name}.png", np.zeros((64, side, 3), np.uint8))
     write_image(tmp_path / "a.jpg", np.zeros((64, 64, 3), np.uint8))
     (tmp_path / "a.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:-40])
-    line = [sys.executable, "-I", ROOT / "examples/run_onnx.py", *(name or models["MaskFlownet_S"] for name in line)]
-    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
+    line = [name or models["MaskFlownet_S"] for name in line]
+    done = python("-I", ROOT / "examples/run_onnx.py", *line, cwd=tmp_path)
     assert done.returncode == 2
     assert re.fullmatch(f"error: {said}\n", done.stderr)

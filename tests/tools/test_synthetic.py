@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -15,6 +14,8 @@ from maskflownet.scenes.synthetic import Synthetic
 from maskflownet.settings.cli import run
 from maskflownet.tools import textures
 from maskflownet.tools.synthetic import main, write_chairs
+
+from tests.programs import python
 
 
 def test_write_chairs_is_readable_and_goes_on(tmp_path):
@@ -52,7 +53,7 @@ def test_without_pytorch_it_says_what_to_install(tmp_path):
         "import sys; sys.modules['torch'] = None; from maskflownet.settings.cli import run; "
         "from maskflownet.tools.synthetic import main; sys.exit(run(main, ['x']))"
     )
-    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, cwd=tmp_path)
+    done = python("-c", code, cwd=tmp_path)
     said = "error: synthetic scenes need PyTorch, which is not installed: pip install torch\n"
     assert (done.returncode, done.stderr) == (2, said)
 

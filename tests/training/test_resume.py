@@ -7,16 +7,14 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from maskflownet.checkpoints.checkpoint import load_checkpoint, read_checkpoint
 from maskflownet.errors import UserError
+from maskflownet.settings.folders import ROOT
 from maskflownet.training.snapshots import state_path
 
 from tests.training_runs import NETWORK, RUN, largest_difference, newest, train_in, training_differences, write_configs
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(("half", "devices"), [(5, 1), (2, 2)])

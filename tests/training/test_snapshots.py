@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from maskflownet.checkpoints.checkpoint import Record, find_checkpoint, load_checkpoint
 from maskflownet.errors import UserError
+from maskflownet.settings.folders import ROOT
 from maskflownet.training.snapshots import MEAN_EPE, Snapshots, read_state, reserve_run, state_path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.programs import python
+
 RUN = "abcJan01-0000"
 KILLS = 15
 SAVER = """
@@ -183,10 +185,7 @@ def test_a_folder_that_cannot_be_written_is_told_at_the_start(tmp_path):
 
 def test_ids_of_new_runs_are_never_given_twice(tmp_path):
     """Of each length only eight ids are drawn by the 64 processes, which begin together."""
-    runs = subprocess.run(
-        [sys.executable, "-c", RESERVE, tmp_path], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    runs = runs.stdout.split()
+    runs = python("-c", RESERVE, tmp_path).stdout.split()
     assert len(set(runs)) == len(runs) == 64
     assert {len(run) - len("Jan01-0000") for run in runs} == set(range(3, 11))
     (tmp_path / f".{runs[0]}.lock").rename(tmp_path / f"{runs[0]}.log")  # a run that ended before a checkpoint

@@ -31,7 +31,6 @@ from tests.training_runs import LIGHT, NETWORK, options, train_in, write_configs
 from tests.trees import make_chairs
 
 LOADED = ((load_network_config, "network.yaml"), (load_data_config, "data.yaml"))
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_log_record_and_scalars(tmp_path):
