@@ -165,16 +165,10 @@ def _same_size(array: np.ndarray, img1: np.ndarray, path: str, pair: Pair, scale
 
 def _missing_files(pairs: Sequence[Pair]) -> list[str]:
     """Return the files that do not exist, each folder being listed only once."""
-    folders: dict[str, set[str]] = {}
-    missing: dict[str, None] = {}
-    for pair in pairs:
-        for path in filter(None, pair[1:]):
-            folder, name = os.path.split(path)
-            if folder not in folders:
-                folders[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
-            if name not in folders[folder]:
-                missing[path] = None
-    return list(missing)
+    paths = dict.fromkeys(path for pair in pairs for path in filter(None, pair[1:]))
+    folders = filter(os.path.isdir, {os.path.dirname(path) for path in paths})
+    there = {(folder, name) for folder in folders for name in os.listdir(folder)}
+    return [path for path in paths if os.path.split(path) not in there]
 
 
 def list_folder(folder: str) -> list[str]:
