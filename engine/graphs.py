@@ -102,9 +102,12 @@ def graph_text(kind: str, **settings) -> str:
     One node per line; the inputs come first, in the order of the call; parameters have their names in the
     `.params` file. The text depends on the settings alone. Raises UserError where MXNet cannot be imported.
     """
-    blocks = _import_blocks()
+    command = "`python -m maskflownet.tools.export_graphs CONFIG DATASET_CONFIG`"
+    mx = import_mxnet(f"copy here what {command} writes where it is installed")
+    from maskflownet.network import augmentation, losses, maskflownet  # noqa: PLC0415 - need MXNet
+
+    blocks = SimpleNamespace(**{k: v for m in (augmentation, losses, maskflownet) for k, v in vars(m).items()})
     _, inputs, make = _KINDS[kind](**settings)
-    mx = blocks.mx
     with mx.name.NameManager():  # counts from 0, whatever was traced before
         block = make(blocks)
         outputs = block(*(mx.sym.var(name) for name in inputs))
@@ -116,15 +119,6 @@ def graph_text(kind: str, **settings) -> str:
     structural = block._collect_params_with_prefix()
     names = {parameter.name: name for name, parameter in structural.items()}
     return _write(json.loads(mx.sym.Group(outputs).tojson()), inputs, names)
-
-
-def _import_blocks() -> SimpleNamespace:
-    """MXNet and the blocks of `network/`."""
-    command = "`python -m maskflownet.tools.export_graphs CONFIG DATASET_CONFIG`"
-    import_mxnet(f"copy here what {command} writes where it is installed")
-    from maskflownet.network import augmentation, compat, losses, maskflownet  # noqa: PLC0415 - need MXNet
-
-    return SimpleNamespace(**{k: v for m in (augmentation, compat, losses, maskflownet) for k, v in vars(m).items()})
 
 
 def _write(content, inputs, names) -> str:
