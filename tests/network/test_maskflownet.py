@@ -1,8 +1,5 @@
 """Both networks against the golden files: names, outputs, gradients, four training steps."""
 
-import json
-from collections import Counter
-
 import numpy as np
 import pytest
 from maskflownet.network.architecture import STRIDES
@@ -124,15 +121,9 @@ def test_flow_multiplier_scales_the_unit(network):
 
 
 @pytest.mark.parametrize("network", [MaskFlownet_S, MaskFlownet])
-def test_output_sizes_and_traced_graph(network):
+def test_output_sizes(network):
     net = network()
     net.initialize()
     flows, mask, *_ = net(*(nd.zeros((3, 3, 64, 192)) for _ in range(2)))
     assert [f.shape for f in flows] == [(3, 2, 64 // s, 192 // s) for s in STRIDES]
     assert mask.shape == (3, 1, 16, 48)
-    outputs = net(mx.sym.var("image_1"), mx.sym.var("image_2"))
-    nodes = json.loads(mx.sym.Group([*outputs[0], outputs[1]]).tojson())["nodes"]
-    assert max(Counter(node["name"] for node in nodes).values()) == 1  # every node has its name
-    arguments = {node["name"] for node in nodes if node["op"] == "null"}
-    parameters = {p.name for p in net._collect_params_with_prefix().values()}
-    assert arguments == {"image_1", "image_2"} | parameters

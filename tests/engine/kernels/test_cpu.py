@@ -14,11 +14,9 @@ SLOPE = 0.1
 
 
 @pytest.fixture(params=[1, 2, 3, 2 * MOST])
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield Threads()
-    torch.set_num_threads(before)
+def threads(request, torch_threads):
+    torch_threads(request.param)
+    return Threads()
 
 
 def test_each_task_is_done_once_after_what_it_needs_with_memory_of_its_thread(threads):
