@@ -25,10 +25,10 @@ class Golden:
     def arrays(self, name: str):
         return np.load(self.folder / f"{name}.npz")
 
-    def check(self, file: str, entry: str, value) -> None:
-        """Compare a value with a golden entry, and note the error for the table at the end."""
+    def check(self, file: str, entry: str, value, by: str = "") -> None:
+        """Compare a value with a golden entry, and note the error, `by` whom, for the table at the end."""
         error = relative_error(value, self.arrays(file)[entry])
-        self.errors[f"{file}/{entry}"] = error
+        self.errors[f"{by}{file}/{entry}"] = error
         assert error < BOUND, f"{file}/{entry} is off by {error:.1e} of its largest value"
 
     @cache  # noqa: B019 - there is one Golden
@@ -40,6 +40,12 @@ class Golden:
         """Images 1 and images 2 of the pairs of some seeds, (N, H, W, 3) uint8 each."""
         pairs = [self.image_pair(height, width, seed) for seed in seeds]
         return [np.stack(images) for images in zip(*pairs)]
+
+    def inputs(self) -> list[np.ndarray]:
+        """(2, 3, 64, 128) float32 twice: images minus the mean of both."""
+        images = [image.transpose(0, 3, 1, 2) / np.float32(255) for image in self.pairs(64, 128, (10, 11))]
+        mean = np.concatenate(images, 2).mean((2, 3), keepdims=True)
+        return [image - mean for image in images]
 
 
 def relative_error(value, expected) -> float:

@@ -21,13 +21,11 @@ from maskflownet.engine.torch.distributed import run_in_processes
 from maskflownet.engine.torch.engine import TorchEngine
 from maskflownet.engine.torch.training import TorchTraining
 from maskflownet.settings.cli import run
-from maskflownet.settings.configs import load_network_config
-from maskflownet.settings.datasets import load_data_config
 from maskflownet.settings.folders import ROOT
 from maskflownet.training.launch import EngineChoice, train_on
 from maskflownet.training.loop import train
 
-from tests.training_runs import RUN, die_after, newest, options
+from tests.training_runs import RUN, configs_of, die_after, newest, options
 
 # Of `write_configs`, by kind of device. GPUs often have no MXNet, which traces the graphs of other sizes.
 SIZES = {
@@ -42,8 +40,7 @@ SIZES = {
 
 def train_torch_in(folder: Path, ranks: int = 0, checkpoint=None, kind: str = "cpu", **changes) -> Path | None:
     """Train with the configs of a folder in so many processes, 0 = in the calling one, with a device each."""
-    config = load_network_config(folder / "network.yaml")
-    data = load_data_config(folder / "data.yaml")
+    config, data = configs_of(folder)
     chosen = options(folder, **changes)
     devices = [torch.device("cuda", i) if kind == "gpu" else torch.device("cpu") for i in range(max(1, ranks))]
     if ranks:
@@ -72,8 +69,7 @@ def main(arguments) -> None:
 
 
 def train_as_rank(folder: Path, steps: int) -> None:
-    config = load_network_config(folder / "network.yaml")
-    data = load_data_config(folder / "data.yaml")
+    config, data = configs_of(folder)
     seed = int(os.environ["RANK"])  # of the first process is what counts
     engine = make_engine(config, "", seed, distributed=True, engine="torch")
     train(engine, config, data, None, options(folder, steps=steps, run=RUN))

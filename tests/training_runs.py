@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 from maskflownet.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from maskflownet.checkpoints.params import read_params
-from maskflownet.settings.configs import load_network_config
+from maskflownet.settings.configs import DataConfig, NetworkConfig, load_network_config
 from maskflownet.settings.datasets import load_data_config
 from maskflownet.training.loop import train
 from maskflownet.training.plan import Options
@@ -51,6 +51,10 @@ def write_configs(folder: Path, network=None, **data) -> None:
     (folder / "data.yaml").write_text(yaml.safe_dump({**DATA, **data}))
 
 
+def configs_of(folder: Path) -> tuple[NetworkConfig, DataConfig]:
+    return load_network_config(folder / "network.yaml"), load_data_config(folder / "data.yaml")
+
+
 def options(folder: Path, **changes) -> Options:
     return Options(weights=folder / "weights", logs=folder / "logs", **changes)
 
@@ -60,9 +64,8 @@ def train_in(folder: Path, devices: int = 1, checkpoint=None, **changes) -> Path
     from maskflownet.engine.mxnet import MXNetEngine  # noqa: PLC0415
     from maskflownet.network.compat import mx  # noqa: PLC0415
 
-    config = load_network_config(folder / "network.yaml")
+    config, data = configs_of(folder)
     engine = MXNetEngine(config, [mx.cpu(i) for i in range(devices)])
-    data = load_data_config(folder / "data.yaml")
     return train(engine, config, data, checkpoint, options(folder, **changes))
 
 

@@ -13,8 +13,7 @@ from maskflownet.network.compat import mx
 from maskflownet.settings.configs import NetworkConfig
 from maskflownet.settings.schema import parse
 
-from tests.golden_values import BOUND, relative_error
-
+BY = "torch, GraphModule: "
 NETWORK, S = {"network": "MaskFlownet_S"}, {"class": "MaskFlownet_S"}
 
 
@@ -33,22 +32,12 @@ def tensor(array):
 
 @pytest.fixture(scope="module")
 def images(golden):
-    """(N, 3, H, W) twice, minus the mean of both images."""
-    images = [tensor(image.transpose(0, 3, 1, 2)) / 255 for image in golden.pairs(64, 128, (10, 11))]
-    mean = torch.cat(images, 2).mean((2, 3), keepdim=True)
-    return [image - mean for image in images]
-
-
-def check(golden, file, entry, value):
-    """Compare, under a name of its own in the table of golden errors."""
-    error = relative_error(value.detach(), golden.arrays(file)[entry])
-    golden.errors[f"torch, GraphModule: {file}/{entry}"] = error
-    assert error < BOUND, f"{file}/{entry} is off by {error:.1e} of its largest value"
+    return list(map(tensor, golden.inputs()))
 
 
 @torch.no_grad()
 def test_golden_torch_paper_pyramid(golden, images):
-    check(golden, "MaskFlownet", "prediction4_paper", module_of(golden, "MaskFlownet", "paper")(*images)[4])
+    golden.check("MaskFlownet", "prediction4_paper", module_of(golden, "MaskFlownet", "paper")(*images)[4], BY)
 
 
 @pytest.mark.parametrize("q", [None, 0.4])
@@ -59,12 +48,12 @@ def test_golden_torch_loss_and_gradients(golden, images, network, q):
     label, mask = (tensor(values[name]) for name in ("label_yx", "label_mask"))
     (loss,) = GraphModule(graph_of("loss", q=q))(label, mask, *module(*images)[:5])
     loss.sum().backward()
-    check(golden, network, f"loss_q{q}", loss)
+    golden.check(network, f"loss_q{q}", loss.detach(), BY)
     gradients = {n: p.grad for n, p in module.named_parameters() if p.requires_grad}
     names = values["gradient_names"].tolist()
     assert set(names) == set(gradients)
     norms = torch.stack([gradients[name].double().norm() for name in names])
-    check(golden, network, f"gradient_norms_q{q}", norms)
+    golden.check(network, f"gradient_norms_q{q}", norms, BY)
 
 
 @pytest.mark.parametrize("initial", INITIAL)

@@ -1,9 +1,7 @@
-"""Training with the torch engine: equal to MXNet's and on a GPU to the CPU's, resumed exactly, moved between engines.
+"""Training with the torch engine: equal to MXNet's and on a GPU to the CPU's, moved between engines.
 
 MXNet is not needed on a GPU: its sizes are those whose graphs are in `network/graphs/`.
 """
-
-import signal
 
 import numpy as np
 import pytest
@@ -15,23 +13,12 @@ from maskflownet.engine.torch.training import ALIGNMENT, FlatAdam, corrected_rat
 from maskflownet.errors import UserError
 from maskflownet.network.draws import draw_noise, draw_step
 from maskflownet.reader.loader import Batch
-from maskflownet.settings.configs import load_network_config
-from maskflownet.settings.datasets import load_data_config
 from maskflownet.training import loop
 from maskflownet.training.snapshots import state_path
 
 from tests.known_engine import on_gpu
-from tests.torch_runs import SIZES, start, train_torch_in
-from tests.training_runs import (
-    AUGMENTATION,
-    NETWORK,
-    RUN,
-    largest_difference,
-    newest,
-    train_in,
-    training_differences,
-    write_configs,
-)
+from tests.torch_runs import SIZES, train_torch_in
+from tests.training_runs import AUGMENTATION, NETWORK, RUN, configs_of, train_in, training_differences, write_configs
 
 KINDS = ["cpu", on_gpu("gpu")]
 CLIP = 30.0  # of the four steps below, the norms of some are above it
@@ -67,22 +54,6 @@ def test_both_engines_train_the_same_and_go_on_with_each_other(tmp_path, random_
         assert_same_training(path, reference, parameters=1e-4, moments=2e-2)
 
 
-def test_ten_torch_steps_are_five_a_kill_and_five_bit_for_bit(tmp_path, capsys, torch_threads):
-    """The killed run is another process, and goes on in this one."""
-    torch_threads(1)  # as in `start`: how many there are decides the order of sums
-    for name in ("whole", "killed"):
-        write_configs(tmp_path / name, NETWORK)
-    program = start(tmp_path / "killed", 0, 10, 7)
-    whole = train_torch_in(tmp_path / "whole", steps=10, run=RUN)
-    _, errors = program.communicate(timeout=120)
-    assert program.returncode == -signal.SIGKILL, errors
-    folder = tmp_path / "killed"
-    assert sorted(p.name for p in folder.glob("weights/*.params")) == [f"{RUN}_5.params"]
-    results = [whole, train_torch_in(folder, checkpoint=newest(folder), steps=10)]
-    assert "goes on at step 5 of 10" in capsys.readouterr().out
-    assert largest_difference(*results) == 0
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_scenes_made_on_the_device_are_the_same_in_a_resumed_run(tmp_path, kind, monkeypatch):
     monkeypatch.setattr(loop, "renders_scenes", lambda engine: True)  # as on a GPU
@@ -95,8 +66,7 @@ def test_scenes_made_on_the_device_are_the_same_in_a_resumed_run(tmp_path, kind,
 
 
 def settings_of(folder) -> tuple:
-    config = load_network_config(folder / "network.yaml")
-    data = load_data_config(folder / "data.yaml")
+    config, data = configs_of(folder)
     sizes = data.orig_shape, data.target_shape
     return config, TrainingSettings(config.optimizer, config.network.mw, *sizes, data.augmentation, seed=3)
 

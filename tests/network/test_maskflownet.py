@@ -28,10 +28,7 @@ def load(golden, network, pyramid="released"):
 
 @pytest.fixture(scope="module")
 def images(golden):
-    """(N, 3, H, W) twice, minus the mean of both images."""
-    images = [nd.array(image.transpose(0, 3, 1, 2)) / 255 for image in golden.pairs(64, 128, (10, 11))]
-    mean = nd.concat(*images, dim=2).mean(axis=(2, 3), keepdims=True)
-    return [nd.broadcast_sub(image, mean) for image in images]
+    return list(map(nd.array, golden.inputs()))
 
 
 @pytest.mark.parametrize("network", NETWORKS)

@@ -11,12 +11,11 @@ from maskflownet.reader.colour import flow_to_colour
 from maskflownet.reader.formats import read_image
 from maskflownet.reader.sample import Sample
 from maskflownet.report.pictures import TITLES, UNKNOWN, choose, draw_strip, draw_views, shrink
-from maskflownet.settings.configs import load_network_config
 from maskflownet.settings.datasets import load_data_config
 from maskflownet.training.launch import EngineChoice, train_on
 from tensorboardX.proto.event_pb2 import Event
 
-from tests.training_runs import options, train_in, write_configs
+from tests.training_runs import configs_of, options, train_in, write_configs
 from tests.trees import picture
 
 SIZE = (48, 96)
@@ -176,8 +175,7 @@ def test_a_training_run_draws_at_every_validation(tmp_path, engine):
     pytest.importorskip("maskflownet.network.compat" if engine == "mxnet" else "torch")
     write_configs(tmp_path, validation=["synthetic"], validation_steps=2)
     run = "abcJan01-0000"
-    config, data = load_network_config(tmp_path / "network.yaml"), load_data_config(tmp_path / "data.yaml")
-    train_on(EngineChoice(engine=engine), config, data, None, options(tmp_path, steps=3, run=run))
+    train_on(EngineChoice(engine=engine), *configs_of(tmp_path), None, options(tmp_path, steps=3, run=run))
     names = [f"synthetic.val_{i:04d}_{step:07d}.jpg" for i in (0, 1) for step in (2, 3)]
     folder = tmp_path / f"logs/{run}.samples"
     assert sorted(path.name for path in folder.iterdir()) == names

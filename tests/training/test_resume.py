@@ -17,18 +17,23 @@ from maskflownet.training.snapshots import state_path
 from tests.training_runs import NETWORK, RUN, largest_difference, newest, train_in, training_differences, write_configs
 
 
-@pytest.mark.parametrize(("half", "devices"), [(5, 1), (2, 2)])
-def test_ten_steps_are_five_a_kill_and_five_bit_for_bit(tmp_path, capsys, half, devices):
+@pytest.mark.parametrize(("engine", "half", "devices"), [("mxnet", 5, 1), ("mxnet", 2, 2), ("torch", 5, 0)])
+def test_ten_steps_are_five_a_kill_and_five_bit_for_bit(request, tmp_path, capsys, monkeypatch, engine, half, devices):
     """The killed run is another process, and goes on in this one. On two devices they are four steps."""
+    program, train = "tests.training_runs", train_in
+    if engine == "torch":
+        program, train = "tests.torch_runs", pytest.importorskip("tests.torch_runs").train_torch_in
+        request.getfixturevalue("torch_threads")(1)  # how many there are decides the order of sums
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
     for name in ("whole", "killed"):
         write_configs(tmp_path / name, NETWORK, checkpoint_steps=half)
-    line = [sys.executable, "-m", "tests.training_runs", tmp_path / "killed", devices, 2 * half, half + 1]
-    with subprocess.Popen(map(str, line), cwd=ROOT, stdout=subprocess.DEVNULL) as program:
-        whole = train_in(tmp_path / "whole", devices, steps=2 * half, run=RUN)
-    assert program.returncode == -signal.SIGKILL
+    line = [sys.executable, "-m", program, tmp_path / "killed", devices, 2 * half, half + 1]
+    with subprocess.Popen(map(str, line), cwd=ROOT, stdout=subprocess.DEVNULL) as killed:
+        whole = train(tmp_path / "whole", devices, steps=2 * half, run=RUN)
+    assert killed.returncode == -signal.SIGKILL
     folder = tmp_path / "killed"
     assert sorted(p.name for p in folder.glob("weights/*.params")) == [f"{RUN}_{half}.params"]
-    results = [whole, train_in(folder, devices, newest(folder), steps=2 * half)]
+    results = [whole, train(folder, devices, newest(folder), steps=2 * half)]
     assert f"goes on at step {half} of {2 * half}" in capsys.readouterr().out
     assert largest_difference(*results) == 0
     records = [load_checkpoint(path).record for path in results]

@@ -20,17 +20,15 @@ from maskflownet.errors import UserError
 from maskflownet.reader.formats import write_flo
 from maskflownet.scenes.synthetic import Synthetic
 from maskflownet.settings.configs import Optimizer, load_network_config
-from maskflownet.settings.datasets import Roots, load_data_config
+from maskflownet.settings.datasets import Roots
 from maskflownet.settings.schema import parse
 from maskflownet.training.launch import EngineChoice, train_on
 from maskflownet.training.loop import RunLog
 from maskflownet.training.plan import rate_at, scaled
 from maskflownet.training.snapshots import Snapshots
 
-from tests.training_runs import LIGHT, NETWORK, options, train_in, write_configs
+from tests.training_runs import LIGHT, NETWORK, configs_of, options, train_in, write_configs
 from tests.trees import make_chairs
-
-LOADED = ((load_network_config, "network.yaml"), (load_data_config, "data.yaml"))
 
 
 def test_log_record_and_scalars(tmp_path):
@@ -89,17 +87,14 @@ def test_chosen_parameters_alone_are_trained(tmp_path, engine):
         folder = tmp_path / str(beginnings and beginnings[0])
         optimizer = {**NETWORK["optimizer"], "trained": beginnings}
         write_configs(folder, {**NETWORK, "optimizer": optimizer})
-    config, data = (load(tmp_path / "None" / name) for load, name in LOADED)
-    first = train_on(choice, config, data, None, options(tmp_path / "None", steps=1))
+    first = train_on(choice, *configs_of(tmp_path / "None"), None, options(tmp_path / "None", steps=1))
     start = read_checkpoint(first)
-    config, data = (load(tmp_path / "conv6" / name) for load, name in LOADED)
     again = options(tmp_path / "conv6", steps=2, clear_steps=True)
-    found = read_params(train_on(choice, config, data, start, again))
+    found = read_params(train_on(choice, *configs_of(tmp_path / "conv6"), start, again))
     moved = {n for n, array in start.parameters.items() if (found[n] != array).any()}
     assert moved == {n for n in found if n.startswith(tuple(chosen))}
-    config = load_network_config(tmp_path / "conv7/network.yaml")
     with pytest.raises(UserError, match="trained: no parameter .* begins with conv7"):
-        train_on(choice, config, data, start, again)
+        train_on(choice, *configs_of(tmp_path / "conv7"), start, again)
 
 
 def at_step(folder, step, action) -> threading.Thread:
