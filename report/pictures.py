@@ -5,6 +5,7 @@ mask, `logs/RUN.samples/SET_INDEX_STEP.jpg`: sorted by name they show how the fl
 """
 
 import io
+from collections import Counter
 from collections.abc import Callable, Mapping, Sized
 from pathlib import Path
 from typing import NamedTuple
@@ -137,13 +138,9 @@ def _grey(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def choose(sets: Mapping[str, Sized], count: int) -> dict[str, list[int]]:
     """Indices of `count` pairs by set: dealt out over the sets, and spread over each from its first pair on."""
-    shares = dict.fromkeys(sets, 0)
-    while count > 0 and any(shares[name] < len(sets[name]) for name in sets):
-        for name in sets:
-            if count > 0 and shares[name] < len(sets[name]):
-                shares[name] += 1
-                count -= 1
-    return {name: [k * len(sets[name]) // share for k in range(share)] for name, share in shares.items() if share}
+    turns = range(min(count, max(map(len, sets.values()), default=0)))
+    dealt = [name for turn in turns for name in sets if turn < len(sets[name])][:count]
+    return {name: [k * len(sets[name]) // share for k in range(share)] for name, share in Counter(dealt).items()}
 
 
 class SamplePictures:
