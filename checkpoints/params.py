@@ -16,7 +16,6 @@ from typing import NamedTuple
 import numpy as np
 from maskflownet.errors import UserError, imported
 from maskflownet.network.architecture import DENSE_CHANNELS, LEVELS, PYRAMID_CHANNELS
-from maskflownet.reader.files import write_bytes
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -132,11 +131,6 @@ def params_bytes(arrays: dict[str, np.ndarray], path) -> bytes:
         text = name.encode()
         chunks.append(struct.pack("<Q", len(text)) + text)
     return b"".join(chunks)
-
-
-def write_params(path, arrays: dict[str, np.ndarray]) -> None:
-    """Write arrays by name; errors as in `params_bytes`."""
-    write_bytes(path, params_bytes(arrays, path))
 
 
 SUFFIXES = (".params", ".safetensors", ".pth", ".ckpt")  # that `file_bytes` writes

@@ -133,7 +133,7 @@ def torch_threads():
 @pytest.fixture(scope="session")
 def random_checkpoints(tmp_path_factory) -> dict[str, Path]:
     """A checkpoint without record, filled with small random numbers, of each network by name."""
-    from maskflownet.checkpoints.params import write_params  # noqa: PLC0415
+    from maskflownet.checkpoints.params import params_bytes  # noqa: PLC0415
     from maskflownet.engine.mxnet import build_network  # noqa: PLC0415
     from maskflownet.network.architecture import HEAD  # noqa: PLC0415 - MXNet is imported by those who need it
 
@@ -147,7 +147,7 @@ def random_checkpoints(tmp_path_factory) -> dict[str, Path]:
             for name, parameter in shapes.items()
         }
         paths[network] = folder / f"{network}.params"
-        write_params(paths[network], arrays)
+        paths[network].write_bytes(params_bytes(arrays, ""))
     return paths
 
 

@@ -8,7 +8,7 @@ from fractions import Fraction
 import cv2
 import numpy as np
 import pytest
-from maskflownet.checkpoints.params import write_params
+from maskflownet.checkpoints.params import params_bytes
 from maskflownet.reader.formats import read_flow, read_image, write_image
 from maskflownet.reader.video import VideoReader, VideoWriter
 from maskflownet.settings.cli import run
@@ -139,7 +139,7 @@ def test_bad_input_is_one_sentence(command, inputs, random_checkpoints, tmp_path
     write_image(inputs / "small.png", np.zeros((20, 20, 3), np.uint8))
     (inputs / "cut.mp4").write_bytes((inputs / "clip.mp4").read_bytes()[:-600])
     (inputs / "cut.params").write_bytes(random_checkpoints["MaskFlownet_S"].read_bytes()[:9999])
-    write_params(inputs / "foreign.params", {"fc.weight": np.ones((2, 2), "f4")})
+    (inputs / "foreign.params").write_bytes(params_bytes({"fc.weight": np.ones((2, 2), "f4")}, ""))
     (inputs / "mine.yaml").write_text("network: {class: MaskFlownet_S, colour: red}\n")
     arguments, message, config = (*BAD[case], "MaskFlownet_S")[:3]
     *arguments, config = (a.replace("{in}", str(inputs)).replace("{out}", str(tmp_path)) for a in (*arguments, config))

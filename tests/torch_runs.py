@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 import torch
-from maskflownet.checkpoints.params import write_params
+from maskflownet.checkpoints.params import params_bytes
 from maskflownet.engine.contract import under_torchrun
 from maskflownet.engine.load import make_engine
 from maskflownet.engine.torch.distributed import run_in_processes
@@ -73,7 +73,7 @@ def train_as_rank(folder: Path, steps: int) -> None:
     seed = int(os.environ["RANK"])  # of the first process is what counts
     engine = make_engine(config, "", seed, distributed=True, engine="torch")
     train(engine, config, data, None, options(folder, steps=steps, run=RUN))
-    write_params(folder / f"rank_{os.environ['RANK']}.params", engine.parameters())
+    (folder / f"rank_{os.environ['RANK']}.params").write_bytes(params_bytes(engine.parameters(), ""))
     engine.close()
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from maskflownet.checkpoints.checkpoint import Record, find_checkpoint, load_checkpoint, match_network, save_checkpoint
-from maskflownet.checkpoints.params import read_params, write_params
+from maskflownet.checkpoints.params import params_bytes, read_params
 from maskflownet.errors import UserError
 from maskflownet.settings.folders import SHIPPED
 from maskflownet.settings.schema import read_yaml, yaml_text
@@ -27,7 +27,7 @@ def shapes(network):
 def folder(tmp_path):
     runs = "8caNov12-1532_100", "8caNov12-1532_2000", "8cbNov13-0101_5", "shipped", "abc_1", "abcd_1", "d4fJan01-0000_7"
     for name in runs:
-        write_params(tmp_path / f"{name}.params", SMALL["MaskFlownet_S"])
+        (tmp_path / f"{name}.params").write_bytes(params_bytes(SMALL["MaskFlownet_S"], ""))
     (tmp_path / ".8ccNov13-0101_5.1234.tmp.params").write_bytes(b"half written")
     return tmp_path
 
@@ -74,7 +74,7 @@ def test_what_cannot_be_found_is_one_sentence(folder, name, message):
 
 @pytest.mark.parametrize("network", SMALL)
 def test_a_file_without_record_is_one_of_the_authors(tmp_path, network):
-    write_params(tmp_path / "x.params", SMALL[network])
+    (tmp_path / "x.params").write_bytes(params_bytes(SMALL[network], ""))
     record = load_checkpoint(tmp_path / "x.params").record
     assert (record.network, record.pyramid, record.colour) == (network, "released", "RGB")
     assert not record.found
@@ -124,7 +124,7 @@ def test_float16_files_load_as_float32(tmp_path):
 
 def test_exported_names_lose_their_marks(tmp_path):
     marked = {f"arg:{name}": array for name, array in SMALL["MaskFlownet_S"].items()}
-    write_params(tmp_path / "x.params", marked)
+    (tmp_path / "x.params").write_bytes(params_bytes(marked, ""))
     assert set(load_checkpoint(tmp_path / "x.params").parameters) == set(SMALL["MaskFlownet_S"])
 
 
@@ -163,6 +163,6 @@ def test_what_does_not_fit_float16_is_not_halved(tmp_path, value):
     ],
 )
 def test_arrays_that_do_not_fit_are_named(tmp_path, expected, message):
-    write_params(tmp_path / "x.params", SMALL["MaskFlownet_S"])
+    (tmp_path / "x.params").write_bytes(params_bytes(SMALL["MaskFlownet_S"], ""))
     with pytest.raises(UserError, match=message):
         match_network(load_checkpoint(tmp_path / "x.params"), "MaskFlownet_S", expected)

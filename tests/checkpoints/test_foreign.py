@@ -10,7 +10,7 @@ import maskflownet
 import numpy as np
 import pytest
 from maskflownet.checkpoints.checkpoint import RELEASED, find_checkpoint, load_checkpoint, read_record
-from maskflownet.checkpoints.params import read_params, write_params
+from maskflownet.checkpoints.params import params_bytes, read_params
 from maskflownet.errors import UserError
 from maskflownet.network.architecture import HEAD
 from maskflownet.settings.folders import SHIPPED
@@ -65,7 +65,7 @@ def of_mmflow(arrays):
 
 
 WRITERS = {
-    "params": write_params,
+    "params": lambda path, arrays: path.write_bytes(params_bytes(arrays, path)),
     "safetensors": lambda path, arrays: save_file(arrays, path),
     "cattaneod": lambda path, arrays: torch.save(of_ports(arrays), path, **NOT_ZIP),
     "ptlflow": lambda path, arrays: torch.save(
@@ -228,7 +228,7 @@ def test_conversion_keeps_parameters_and_record(tmp_path, suffix, flags):
 )
 def test_wrong_conversions_are_one_sentence(tmp_path, monkeypatch, line, message):
     monkeypatch.chdir(tmp_path)
-    write_params("small.params", SMALL[S])
+    (tmp_path / "small.params").write_bytes(params_bytes(SMALL[S], ""))
     with pytest.raises(UserError, match=message):
         convert.main(["small.params" if word == "SMALL" else word for word in line])
     assert [file.name for file in tmp_path.iterdir()] == ["small.params"]
