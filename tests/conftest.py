@@ -24,7 +24,7 @@ LONGEST = (
 KEPT = 4 * 2**30  # B
 # Files that import what may be missing: others shall fail where they do.
 IMPORTERS = {
-    "mxnet": "network/test_* */test_params.py */test_mxnet_engine.py */test_torch_module.py */test_torch_operators.py "
+    "mxnet": "network/test_* */test_params.py */test_torch_module.py */test_torch_operators.py "
     "training/test_training.py",
     "torch": "engine/test_torch_* engine/kernels/test_* scenes/test_render.py",
 }

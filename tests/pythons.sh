@@ -4,7 +4,7 @@
 # (the newest NumPy) and, up to Python 3.12, once as requirements.txt does (NumPy 1).
 set -euo pipefail
 cd "$(dirname "$0")/.."
-TESTS=${TESTS:-tests/network/test_compat.py tests/network/test_layers.py tests/engine/test_mxnet_engine.py tests/test_predict_new_data.py tests/reader}
+TESTS=${TESTS:-tests/network/test_compat.py tests/network/test_layers.py tests/network/test_maskflownet.py tests/test_predict_new_data.py tests/reader}
 if [ -z "${PYTHONS:-}" ]; then
     for minor in 10 11 12 13 14; do
         for found in "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.$minor.*/bin/python "$(command -v python3.$minor || true)"; do

@@ -1,7 +1,10 @@
 """Both networks against the golden files: names, outputs, gradients, four training steps."""
 
+from tempfile import NamedTemporaryFile
+
 import numpy as np
 import pytest
+from maskflownet.checkpoints.params import params_bytes
 from maskflownet.network.architecture import STRIDES
 from maskflownet.network.compat import mx
 from maskflownet.network.losses import EndPointError, MultiscaleEPE
@@ -14,12 +17,12 @@ NETWORKS = ("MaskFlownet_S", "MaskFlownet")
 
 
 def load(golden, network, pyramid="released"):
-    """A network with the golden parameters, hybridized; the head of the full one frozen."""
+    """A network with the golden parameters, hybridized; the head of the full one frozen. Gluon itself loads them."""
     net = MaskFlownet_S() if network == "MaskFlownet_S" else MaskFlownet(pyramid=pyramid)
-    net.initialize()
-    structural = net._collect_params_with_prefix()
-    for name, value in golden.parameters(network).items():
-        structural[name].set_data(nd.array(value))
+    with NamedTemporaryFile(suffix=".params") as file:
+        file.write(params_bytes(golden.parameters(network), file.name))
+        file.flush()
+        net.load_parameters(file.name)
     if network == "MaskFlownet":
         net.MaskFlownet_S.collect_params().setattr("grad_req", "null")
     net.hybridize(static_alloc=True)
