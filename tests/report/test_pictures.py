@@ -5,17 +5,15 @@ import struct
 import numpy as np
 import pytest
 from maskflownet.engine.contract import ConfidentPrediction, Prediction
-from maskflownet.errors import UserError
 from maskflownet.inference.metrics import Labelled, Measured
 from maskflownet.reader.colour import flow_to_colour
 from maskflownet.reader.formats import read_image
 from maskflownet.reader.sample import Sample
 from maskflownet.report.pictures import TITLES, UNKNOWN, choose, draw_strip, draw_views, shrink
-from maskflownet.settings.datasets import load_data_config
 from maskflownet.training.launch import EngineChoice, train_on
 from tensorboardX.proto.event_pb2 import Event
 
-from tests.training_runs import configs_of, options, train_in, write_configs
+from tests.training_runs import configs_of, options, write_configs
 from tests.trees import picture
 
 SIZE = (48, 96)
@@ -194,12 +192,3 @@ def test_a_training_run_draws_at_every_validation(tmp_path, engine):
     image = images["synthetic.val/0", 3]
     assert image.encoded_image_string == (folder / names[1]).read_bytes()
     assert (image.height, image.width) == after.shape[:2]
-
-
-def test_no_pictures_where_none_are_wanted(tmp_path):
-    write_configs(tmp_path, validation=["synthetic"], validation_steps=1, validation_samples=0)
-    train_in(tmp_path, steps=1, run="abcJan01-0000")
-    assert not (tmp_path / "logs/abcJan01-0000.samples").exists()
-    write_configs(tmp_path, validation_samples=-1)
-    with pytest.raises(UserError, match="validation_samples"):
-        load_data_config(tmp_path / "data.yaml")

@@ -210,6 +210,7 @@ WRONG = [
     ({"augmentation": {**dataclasses.asdict(FILM), "zoom": [2, 1]}}, "augmentation.zoom is .*low exceeds its high"),
     ({"augmentation": {**dataclasses.asdict(FILM), "zoom": 1.0}}, r"augmentation.zoom must be a pair \[low, high\]"),
     ({"augmentation": {**dataclasses.asdict(FILM), "gain": [None, 1]}}, "augmentation.gain must be .* at least 0, not"),
+    ({"validation_samples": -1}, "validation_samples must be at least 0"),
     ({"validation": "sintel"}, "validation must be a list, not 'sintel'"),
     ({"validation": ["sintle"]}, "validation .*'sintle', did you mean 'sintel'"),
     ({"validation": ["things3d"]}, "validation cannot have things3d"),
