@@ -94,10 +94,8 @@ def validate(engine: Engine, sets, options: ValidationOptions | None = None, wat
 
 def _by_reason(skipped: Mapping[str, str]) -> list[str]:
     """Format `NAME, NAME: REASON` for each reason."""
-    reasons: dict[str, list[str]] = {}
-    for name, reason in skipped.items():
-        reasons.setdefault(reason, []).append(name)
-    return [f"{', '.join(names)}: {reason}" for reason, names in reasons.items()]
+    reasons = dict.fromkeys(skipped.values())
+    return [f"{', '.join(name for name in skipped if skipped[name] == reason)}: {reason}" for reason in reasons]
 
 
 def _measure_sets(engine: Engine, sets: Mapping, options: ValidationOptions, watcher) -> dict[str, list[ImageResult]]:
