@@ -100,7 +100,7 @@ def test_the_program_trains_and_goes_on(tmp_path):
         assert flag in shown.stdout
 
 
-def test_debug_trains_on_the_shipped_synthetic_set(tmp_path, capsys):
+def test_debug_trains_on_the_shipped_synthetic_set(tmp_path):
     """The classic set-up check, but for the network's size of 320x448."""
     write_configs(tmp_path)
     line = [str(tmp_path / "network.yaml"), "--dataset_cfg", str(tmp_path / "data.yaml")]

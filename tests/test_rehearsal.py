@@ -128,7 +128,7 @@ def test_clear_steps_changes_nothing_for_a_validation(finished, place, capsys):
     assert capsys.readouterr().out == first
 
 
-def test_submissions_of_the_last_checkpoint(finished, place, capsys):
+def test_submissions_of_the_last_checkpoint(finished, place):
     home, runs, _ = finished
     stem = last(home, runs[5]).stem
     line = ["MaskFlownet", "-c", runs[5], "--predict", "--output_root", str(home)]

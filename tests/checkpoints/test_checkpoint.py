@@ -19,10 +19,6 @@ SMALL = {
 }
 
 
-def shapes(network):
-    return {name: array.shape for name, array in SMALL[network].items()}
-
-
 @pytest.fixture
 def folder(tmp_path):
     runs = "8caNov12-1532_100", "8caNov12-1532_2000", "8cbNov13-0101_5", "shipped", "abc_1", "abcd_1", "d4fJan01-0000_7"

@@ -160,7 +160,7 @@ SMALL = {S: {"conv6a.0.weight": np.ones((4, 3, 3, 3), "f4")}, FULL: {"conv6x.0.w
 
 
 @pytest.mark.parametrize("names", RELEASED, ids=lambda names: names[0])
-def test_released_files_are_known_by_name(tmp_path, names, capsys):
+def test_released_files_are_known_by_name(tmp_path, names):
     """Under each name and through a link; a colour that is asked for stands above the table."""
     trained_on, colour, errors = RELEASED[names]
     for name in names:

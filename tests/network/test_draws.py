@@ -12,25 +12,13 @@ columns = pytest.mark.parametrize("column", sorted(COLUMNS))
 LARGE, SMALL = (4000, 5000), (320, 448)  # far apart: the picture does not limit the zoom
 
 
-def take(params, table, key, *shape):
-    begin, end = table[key]
-    return params[:, begin:end].astype(float).reshape(-1, *shape)
-
-
-def target_offsets(target, count=40):
-    """Offsets (2, P) from the target's centre, (x, y) px, the corners among them."""
-    half = (np.array(target[::-1]) - 1) / 2
-    inner = np.random.default_rng(3).uniform(-1, 1, (2, count))
-    corners = np.array([[-1, -1, 1, 1], [-1, 1, -1, 1]])
-    return half[:, None] * np.concatenate([corners, inner], 1)
-
-
 @columns
 @pytest.mark.parametrize("change", [{}, {"zoom": (3, 3)}, {"translation": 2}, {"rotation": 90}])
 def test_image_1_stays_inside(column, change):
     original, target = SHAPES[column]
     windows = draw_windows(np.random.default_rng(4), 500, original, target, replace(COLUMNS[column], **change))
-    corners = windows.t[:, :, None] + windows.A @ target_offsets(target)[:, :4]
+    half = (np.array(target[::-1])[:, None] - 1) / 2
+    corners = windows.t[:, :, None] + windows.A @ (half * [[-1, -1, 1, 1], [-1, 1, -1, 1]])
     overhang = np.abs(corners) - (np.array(original[::-1])[:, None] - 1) / 2
     assert overhang.max() < 1e-9
     if "zoom" in change:  # every window is limited: it spans the picture along one axis
