@@ -4,8 +4,6 @@ python -m maskflownet.tools.export_graphs                        those of all co
 python -m maskflownet.tools.export_graphs CONFIG DATASET_CONFIG  those of a run
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable
 from pathlib import Path
