@@ -7,7 +7,6 @@ import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tests.golden_values import Golden
@@ -131,26 +130,12 @@ def torch_threads():
 
 
 @pytest.fixture(scope="session")
-def random_checkpoints(tmp_path_factory) -> dict[str, Path]:
+def random_checkpoints(golden, tmp_path_factory) -> dict[str, Path]:
     """A checkpoint without record, filled with small random numbers, of each network by name."""
     from maskflownet.checkpoints.params import params_bytes  # noqa: PLC0415
-    from maskflownet.engine.mxnet import build_network  # noqa: PLC0415
-    from maskflownet.network.architecture import HEAD  # noqa: PLC0415 - MXNet is imported by those who need it
 
-    rng = np.random.default_rng(0)
     folder = tmp_path_factory.mktemp("checkpoints")
-    arrays, paths = {}, {}
-    for network in ("MaskFlownet_S", "MaskFlownet"):
-        shapes = build_network(network, 1.0, "paper")._collect_params_with_prefix()
-        arrays = {
-            name: arrays[name[len(HEAD) :]] if name.startswith(HEAD) else _small(rng, parameter.shape)
-            for name, parameter in shapes.items()
-        }
-        paths[network] = folder / f"{network}.params"
-        paths[network].write_bytes(params_bytes(arrays, ""))
+    paths = {network: folder / f"{network}.params" for network in golden.shapes}
+    for network, path in paths.items():
+        path.write_bytes(params_bytes(golden.parameters(network), ""))
     return paths
-
-
-def _small(rng, shape) -> np.ndarray:
-    fan_in = np.prod(shape[1:]) if len(shape) > 1 else 1e4
-    return (rng.standard_normal(shape) * np.sqrt(2 / fan_in)).astype(np.float32)

@@ -21,7 +21,7 @@ from tests.torch_runs import SIZES, train_torch_in
 from tests.training_runs import AUGMENTATION, NETWORK, RUN, configs_of, train_in, training_differences, write_configs
 
 KINDS = ["cpu", on_gpu("gpu")]
-CLIP = 30.0  # of the four steps below, the norms of some are above it
+CLIP = 60.0  # of the four steps below, the norms of some are above it
 DEVICES = {"cpu": "cpu", "gpu": "cuda:0"}
 
 
@@ -34,7 +34,7 @@ def assert_same_training(path_a, path_b, parameters, moments):
 
 def test_both_engines_train_the_same_and_go_on_with_each_other(tmp_path, random_checkpoints):
     """Four steps of MXNet, of torch, and one of each with three of the other."""
-    pytest.importorskip("mxnet")
+    pytest.importorskip("maskflownet.network.compat")
     write_configs(tmp_path, {**NETWORK, "optimizer": {**NETWORK["optimizer"], "clip": CLIP}})
     source = read_checkpoint(random_checkpoints["MaskFlownet_S"])
     trainers = {"aaa": train_in, "bbb": train_torch_in}
