@@ -2,10 +2,11 @@
 
     python -m maskflownet.tools.textures FOLDER gnome-backgrounds openclipart-png [--limit 400]
 
-`apt-get` downloads each package, or a .deb file is given. Its licences lie beside the pictures, as PACKAGE.copyright.
+`apt-get` downloads each package, or a .deb file is given. FOLDER/PACKAGE holds its pictures and their licences.
 """
 
 import re
+import shutil
 import subprocess
 import sys
 import zlib
@@ -47,7 +48,11 @@ def texture(path: Path) -> tuple[str, Image.Image] | None:
 
 
 def collect(folder: Path, package: str, limit: int) -> None:
-    """Write at most so many pictures of a package, evenly out of all that are usable, and its licences; old ones go."""
+    """Write at most so many pictures of a package, evenly out of all that are usable, and its licences."""
+    name = Path(package).stem.split("_")[0] if package.endswith(".deb") else package
+    target = folder / name
+    if target.exists():
+        raise UserError(f"{target} exists already: remove it, or name another FOLDER")
     with TemporaryDirectory() as work:
         if not package.endswith(".deb"):
             _call("apt-get", "download", package, cwd=work)
@@ -59,23 +64,23 @@ def collect(folder: Path, package: str, limit: int) -> None:
                     pictures.extractall(f"{archived}.d")
             except (BadZipFile, RuntimeError, zlib.error) as error:
                 raise UserError(f"{archived.name} of {package} is damaged or encrypted ({error})") from error
-        name, found = archive.stem.split("_")[0], _files(work)
+        found = _files(work)
         usable = [path for path in tqdm(found, desc=name, unit="file", disable=None) if texture(path)]
         licences = [path for path in found if path.name == "copyright"]
         if not (usable and licences):
             lacks = "picture that scenes can use" if licences else "file of licences, copyright"
             raise UserError(f"{archive} has no {lacks}")
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{name}.copyright").write_bytes(licences[0].read_bytes())
-        for earlier in folder.glob(f"*/{name}_[0-9]*_*"):
-            earlier.unlink()
+        made = Path(work, "made")
+        made.mkdir()
+        (made / "copyright").write_bytes(licences[0].read_bytes())
         chosen = usable[:: -(-len(usable) // limit)]
         for number, path in enumerate(chosen):
             kind, picture = texture(path)
-            (folder / kind).mkdir(exist_ok=True)
             suffix = "jpg" if kind == "photos" else "png"
-            picture.save(folder / kind / f"{name}_{number:04d}_{path.stem}.{suffix}", quality=90)
-        print(f"{folder}: {len(chosen)} pictures of {name}; {len(usable)} of its {len(found)} files can be used")
+            picture.save(made / f"{number:04d}_{path.stem}.{suffix}", quality=90)
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.move(made, target)
+        print(f"{target}: {len(chosen)} pictures; {len(usable)} of its {len(found)} files can be used")
 
 
 def _files(folder: str) -> list[Path]:

@@ -78,13 +78,11 @@ def test_pictures_out_of_a_package(tmp_path, monkeypatch, capsys):
         game.write("tree/bird.png", "art/bird.png")
     subprocess.run(["dpkg-deb", "--build", "tree", "views_1_all.deb"], check=True, capture_output=True)
     assert run(textures.main, ["out", "views_1_all.deb"]) == 0
-    assert "3 pictures of views; 3 of its 10 files" in capsys.readouterr().out
-    photograph, cutout = (
-        cv2.imread(path, -1) for path in ("out/photos/views_0002_sea.jpg", "out/cutouts/views_0000_bird.png")
-    )
+    assert "out/views: 3 pictures; 3 of its 10 files" in capsys.readouterr().out
+    photograph, cutout = (cv2.imread(f"out/views/{name}", -1) for name in ("0002_sea.jpg", "0000_bird.png"))
     assert (photograph.shape, cutout.shape) == ((602, 860, 3), (179, 256, 4))
-    assert Path("out/views.copyright").read_text() == "free"
-    Path("out/photos/others_0000_sea.jpg").touch()
-    assert run(textures.main, ["out", "views_1_all.deb", "--limit", "1"]) == 0
-    assert {path.name for path in Path("out").glob("*/*")} == {"others_0000_sea.jpg", "views_0000_bird.png"}
+    assert Path("out/views/copyright").read_text() == "free"
+    assert run(textures.main, ["out", "views_1_all.deb"]) == 2 and "exists already" in capsys.readouterr().err
+    assert run(textures.main, ["one", "views_1_all.deb", "--limit", "1"]) == 0
+    assert {path.name for path in Path("one/views").iterdir()} == {"copyright", "0000_bird.png"}
     assert run(textures.main, ["out", "nowhere.deb"]) == 2 and "dpkg-deb failed" in capsys.readouterr().err
