@@ -32,6 +32,9 @@ def main(arguments: list[str]) -> None:
     for file in written:
         if file.exists():
             raise UserError(f"{file} exists already: give another name than {path}")
+    for other in (path.with_suffix(suffix) for suffix in SUFFIXES if suffix != ".safetensors"):
+        if len(written) > 1 and other.exists():  # without a record
+            raise UserError(f"{written[1]} would pass for the record of {other}: give another name than {path}")
     checkpoint = read_checkpoint(args.checkpoint, colour=args.colour)
     if args.head:
         if checkpoint.record.network == "MaskFlownet_S":

@@ -224,6 +224,7 @@ def test_conversion_keeps_parameters_and_record(tmp_path, suffix, flags):
         (["d43", "no/where.pth"], "no/where.pth: its folder no does not exist"),
         (["SMALL", "x.pth", "--head"], "is a MaskFlownet_S already: leave out --head"),
         (["d43", "x.pth", "--rgb", "--bgr"], "not allowed with argument"),
+        (["SMALL", "small.ckpt"], "small.yaml would pass for the record of small.params: give another name"),
     ],
 )
 def test_wrong_conversions_are_one_sentence(tmp_path, monkeypatch, line, message):
