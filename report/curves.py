@@ -121,7 +121,8 @@ def draw(chains: Sequence[Sequence[Curves]]) -> Figure:
     legend = {}  # by label: a line, its last EPE in px
     for i, chain in enumerate(chains):
         owner, colour, offset = f"{chain[-1].name} " if len(chains) > 1 else "", COLOURS[i % len(COLOURS)], 0
-        wider = 1.5 * (len(chains) - 1 - i)  # than those after, which would hide it where runs share their beginning
+        # Wider than those after, which would hide it where runs share their beginning.
+        wider = min(1.5, 6 / len(chains)) * (len(chains) - 1 - i)
         thin, thick = {"linewidth": 0.8 + wider}, {"linewidth": 1.5 + wider, "markersize": 6 + 2 * wider}
         for curves in chain:
             if len(chain) > 1:

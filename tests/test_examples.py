@@ -1,5 +1,7 @@
 """The examples that take a user's own files, on tiny ones with the shipped weights."""
 
+from pathlib import Path
+
 import cv2
 import maskflownet
 import numpy as np
@@ -84,6 +86,7 @@ def test_tracks_follow_the_picture_and_end_where_it_ends(tmp_path):
         (interpolate.main, ["a.png", "none.png", "out.png"], "none.png: there is no such file"),
         (interpolate.main, ["a.png", "a.png", "out.png", "--time", "2"], "'2' is not a number from 0 to 1"),
         (average.main, ["a.png", "b.png", "a.png"], "a.png exists already"),
+        (average.main, ["a.png", "b.png", "no/out.png"], "no/out.png: there is no such folder"),
         (average.main, ["a.png", "small.png", "out.png"], "differ in shape"),
         (tracks.main, ["none.mp4", "out.mp4"], "none.mp4"),
     ],
@@ -92,6 +95,7 @@ def test_what_is_wrong_is_said_in_one_sentence(tmp_path, monkeypatch, capsys, ma
     monkeypatch.chdir(tmp_path)
     write_image("a.png", scene(0))
     write_image("small.png", scene(0)[:64])
+    before = Path("a.png").read_bytes()
     assert run(main, [*arguments, *TORCH]) == 2
     assert message in capsys.readouterr().err
-    assert not (tmp_path / "out.png").exists()
+    assert Path("a.png").read_bytes() == before and not Path("out.png").exists()

@@ -118,6 +118,7 @@ def test_the_picture_holds_every_run(tmp_path, capsys):
         assert [text.get_text() for text in figure.legends[0].texts] == labels
     widths = [[line.get_linewidth() for line in axes.lines] for axes in figure.axes]  # of A, then of B, the same
     assert all(first > second for both in widths for first, second in zip(both, both[len(both) // 2 :]))
+    assert [axes.get_yscale() for axes in figure.axes] == ["log", "log", "linear"]
     vector = tmp_path / "x.svg"
     assert run(program.main, [C, "--chain", *root, "-o", str(vector)]) == 0
     assert capsys.readouterr().out == f"wrote {vector}\n"

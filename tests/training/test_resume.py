@@ -22,7 +22,10 @@ def test_ten_steps_are_five_a_kill_and_five_bit_for_bit(request, tmp_path, capsy
     """The killed run is another process, and goes on in this one. On two devices they are four steps."""
     program, train = "tests.training_runs", train_in
     if engine == "torch":
-        program, train = "tests.torch_runs", pytest.importorskip("tests.torch_runs").train_torch_in
+        pytest.importorskip("torch")
+        from tests.torch_runs import train_torch_in as train  # noqa: PLC0415
+
+        program = "tests.torch_runs"
         request.getfixturevalue("torch_threads")(1)  # how many there are decides the order of sums
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
     for name in ("whole", "killed"):
