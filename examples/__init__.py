@@ -11,17 +11,20 @@ from maskflownet.settings.cli import Parser, add_devices
 def parse(arguments: list[str], text: str, inputs: dict, **options: dict) -> Namespace:
     """Arguments of an example with this docstring: inputs and how many of each, then `out`; options as argparse has.
 
-    UserError: `out` exists already.
+    UserError: `out` exists already, or its folder does not.
     """
     parser = Parser(description=text.splitlines()[0])
     for name, number in {**inputs, "out": None}.items():
-        parser.add_argument(name, nargs=number, metavar=name.upper())
+        text = "a new file" if name == "out" else None
+        parser.add_argument(name, nargs=number, metavar=name.upper(), help=text)
     for name, given in options.items():
         parser.add_argument(f"--{name}", metavar=name.upper(), **given)
     add_devices(parser)
     args = parser.parse_args(arguments)
     if Path(args.out).exists():  # it may be meant as an input
         raise UserError(f"{args.out} exists already: OUT comes last and is never overwritten")
+    if not Path(args.out).parent.is_dir():
+        raise UserError(f"{args.out}: there is no such folder")
     return args
 
 
