@@ -15,8 +15,7 @@ def parse(arguments: list[str], text: str, inputs: dict, **options: dict) -> Nam
     """
     parser = Parser(description=text.splitlines()[0])
     for name, number in {**inputs, "out": None}.items():
-        text = "a new file" if name == "out" else None
-        parser.add_argument(name, nargs=number, metavar=name.upper(), help=text)
+        parser.add_argument(name, nargs=number, metavar=name.upper(), help="a new file" if name == "out" else None)
     for name, given in options.items():
         parser.add_argument(f"--{name}", metavar=name.upper(), **given)
     add_devices(parser)

@@ -4,8 +4,6 @@ Every picture is moved onto the first one along the flow; their mean has less no
 what does not look like the first picture, counts little.
 """
 
-import sys
-
 import cv2
 import numpy as np
 from maskflownet.examples import load, parse
@@ -32,4 +30,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    raise SystemExit(run(main))

@@ -3,8 +3,6 @@
 The flows of both directions are carried to that time. What one picture hides there, the other one alone shows.
 """
 
-import sys
-
 import cv2
 import numpy as np
 from maskflownet.examples import load, parse
@@ -38,4 +36,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    raise SystemExit(run(main))

@@ -3,7 +3,6 @@
 Each follows the flow from frame to frame, and is given up where the way back does not lead to where it came from.
 """
 
-import sys
 from itertools import pairwise
 
 import cv2
@@ -38,4 +37,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    raise SystemExit(run(main))

@@ -99,3 +99,8 @@ def test_what_is_wrong_is_said_in_one_sentence(tmp_path, monkeypatch, capsys, ma
     assert run(main, [*arguments, *TORCH]) == 2
     assert message in capsys.readouterr().err
     assert Path("a.png").read_bytes() == before and not Path("out.png").exists()
+
+
+@pytest.mark.parametrize("module", [average, interpolate, tracks])
+def test_each_is_short_enough_to_be_copied(module):
+    assert len(Path(module.__file__).read_text().splitlines()) <= 40
