@@ -72,14 +72,16 @@ def end_of(program):
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_train_as_one(tmp_path, kind):
     paths = []
+    validation = {"validation": ["synthetic"], "validation_steps": 2, "validation_samples": 0}
     for name, ranks in (("one", 0), ("two", 2)):
-        write_configs(tmp_path / name, NETWORK, validation=["synthetic"], validation_steps=2, **SIZES[kind])
+        write_configs(tmp_path / name, NETWORK, **validation, **SIZES[kind])
         paths.append(train_torch_in(tmp_path / name, ranks, kind=kind, steps=3, run=RUN))
     found = training_differences(*paths)
     assert 0 < found["parameters"] < (1e-5 if kind == "cpu" else 1e-4), found
     assert max(found["mean"], found["var"]) < (2e-3 if kind == "cpu" else 5e-2), found
     one, two = (re.findall(r"loss=(.*), lr", log_of(tmp_path / name)) for name in ("one", "two"))
     assert len(one) == 3
+    assert not [*tmp_path.glob("*/logs/*.samples")]  # no pictures, as of no sample any is wanted
     for a, b in zip(one, two):  # loss and EPE are means over both
         numbers = [[float(x) for x in re.findall(r"[\d.]+", line)] for line in (a, b)]
         assert numbers[0] == pytest.approx(numbers[1], rel=1e-3, abs=2e-4)
