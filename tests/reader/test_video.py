@@ -183,7 +183,11 @@ def test_videos_of_16_bit_have_one_scale(tmp_path):
 
 
 def test_what_is_too_large_or_an_animation_of_another_kind(shared, tmp_path, monkeypatch):
-    assert fails(shared / "cases" / "animated_webp" / "a.webp")
+    animation = shared / "cases" / "animated_webp" / "a.webp"
+    if "webp_anim" in av.formats_available:  # since PyAV 19
+        assert [frame.shape for frame in VideoReader(animation)] == 4 * [(128, 192, 3)]
+    else:
+        assert fails(animation)
     path = make(tmp_path / "x.mp4")
     monkeypatch.setenv("MASKFLOWNET_MAX_PIXELS", "3000")
     assert "3,072 pixels, more than 3,000" in fails(path)
