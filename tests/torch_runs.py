@@ -3,9 +3,9 @@
     python -m tests.torch_runs FOLDER RANKS STEPS [KILL_AFTER]
 
 trains FOLDER/network.yaml on FOLDER/data.yaml up to step STEPS with RANKS processes (0 = in this
-one), going on from FOLDER/weights if a checkpoint is there; on GPUs with KIND=gpu in the
-environment. Without further processes it kills itself after KILL_AFTER steps. As one of torchrun's
-processes it also writes the parameters that it ends with to FOLDER/rank_N.params.
+one), going on from FOLDER/weights if a checkpoint is there. Without further processes it kills
+itself after KILL_AFTER steps. As one of torchrun's processes it also writes the parameters that it
+ends with to FOLDER/rank_N.params.
 """
 
 import os
@@ -65,7 +65,7 @@ def main(arguments) -> None:
     if under_torchrun():
         train_as_rank(folder, steps)
         return
-    train_torch_in(folder, ranks, newest(folder), os.environ.get("KIND", "cpu"), steps=steps, run=RUN)
+    train_torch_in(folder, ranks, newest(folder), steps=steps, run=RUN)
 
 
 def train_as_rank(folder: Path, steps: int) -> None:

@@ -9,6 +9,8 @@ from FOLDER/weights if a checkpoint is there; after KILL_AFTER steps (0 = never)
 import os
 import signal
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +87,20 @@ def die_after(steps: int, training: type) -> None:
         return train_batch(self, batch, done, rate)
 
     training.train_batch = train_or_die
+
+
+def at_step(folder: Path, step: int, action) -> threading.Thread:
+    """Do something in a thread once the log of `RUN` has a step."""
+    log = folder / f"logs/{RUN}.log"
+
+    def wait():
+        while not log.exists() or f"steps={step}," not in log.read_text():
+            time.sleep(0.02)
+        action()
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    return thread
 
 
 def arrays_of(path) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 # ruff: noqa: E402 - nothing of PyTorch is imported where the tests are skipped
 
+import multiprocessing
 import os
 import re
 import signal
@@ -19,7 +20,7 @@ from maskflownet.errors import UserError
 
 from tests.known_engine import on_gpu
 from tests.torch_runs import SIZES, start, train_torch_in
-from tests.training_runs import NETWORK, RUN, arrays_of, training_differences, write_configs
+from tests.training_runs import NETWORK, RUN, arrays_of, at_step, training_differences, write_configs
 
 ENGINE = "engine: torch on the CPU (no -g), float32\n"
 LONG = 10_000  # steps, more than a test waits for
@@ -74,7 +75,7 @@ def test_two_processes_train_as_one(tmp_path, kind):
     paths = []
     validation = {"validation": ["synthetic"], "validation_steps": 2, "validation_samples": 0}
     for name, ranks in (("one", 0), ("two", 2)):
-        write_configs(tmp_path / name, NETWORK, **validation, **SIZES[kind])
+        write_configs(tmp_path / name, NETWORK, **validation, **FAST[kind])
         paths.append(train_torch_in(tmp_path / name, ranks, kind=kind, steps=3, run=RUN))
     found = training_differences(*paths)
     assert 0 < found["parameters"] < (1e-5 if kind == "cpu" else 1e-4), found
@@ -88,7 +89,7 @@ def test_two_processes_train_as_one(tmp_path, kind):
 
 
 def test_two_machines_train_as_one_with_the_double_batch(tmp_path):
-    """As torchrun starts them: each has a batch of its own, and all end with equal parameters."""
+    """As torchrun starts them: each has a batch and an augmentation of its own, and all end with equal parameters."""
     write_configs(tmp_path / "one", NETWORK, batch_size=4)
     write_configs(tmp_path / "two", NETWORK, batch_size=2)
     shared = {
@@ -127,20 +128,26 @@ def test_torchrun_on_one_machine(tmp_path):
     assert load_checkpoint(path).record.engine == "torch"
 
 
-def of_a_run_that_is_killed(folder, kind, interval, rank) -> str:
-    """The errors of a run, one of whose processes is killed after three steps."""
+def of_a_run_that_is_killed(folder, kind, interval, rank, capfd) -> str:
+    """The error of a run, one of whose processes is killed after three steps."""
     write_configs(folder, checkpoint_steps=interval, **FAST[kind])
-    program = start(folder, 2, LONG, KIND=kind)
-    os.kill(wait_for_step(program, folder, 3)[rank], signal.SIGKILL)
-    code, _, errors = end_of(program)
-    assert code == 2
-    return errors
+    others = multiprocessing.active_children()
+
+    def kill():
+        ranks = sorted(child.pid for child in multiprocessing.active_children() if child not in others)
+        os.kill(ranks[rank], signal.SIGKILL)
+
+    thread = at_step(folder, 3, kill)
+    with pytest.raises(UserError) as error:
+        train_torch_in(folder, 2, kind=kind, steps=LONG, run=RUN)
+    thread.join()
+    assert capfd.readouterr().err.count("\n") == 1  # the engine's line
+    return str(error.value)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_process_that_is_killed_ends_the_run_with_a_checkpoint(tmp_path, kind):
-    errors = of_a_run_that_is_killed(tmp_path, kind, LONG, rank=1)
-    _, sentence = errors.strip().splitlines()  # behind the engine's line
+def test_a_process_that_is_killed_ends_the_run_with_a_checkpoint(tmp_path, kind, capfd):
+    sentence = of_a_run_that_is_killed(tmp_path, kind, LONG, 1, capfd)
     said = re.search(rf"number 1\) was ended by SIGKILL: .*-c {RUN} goes on from step (\d+)$", sentence)
     assert said, sentence
     step = int(said[1])
@@ -155,18 +162,18 @@ def test_a_process_that_is_killed_ends_the_run_with_a_checkpoint(tmp_path, kind)
 
 @pytest.mark.parametrize("interval", [2, LONG])
 @pytest.mark.parametrize("kind", KINDS)
-def test_when_the_first_process_is_killed_its_newest_checkpoint_stays(tmp_path, kind, interval):
-    errors = of_a_run_that_is_killed(tmp_path, kind, interval, rank=0)
-    said = re.search(rf"number 0\) was ended by SIGKILL: (-c {RUN} goes on from step (\d+)|nothing was saved)$", errors)
-    assert said and bool(said[2]) == (interval == 2), errors
+def test_when_the_first_process_is_killed_its_newest_checkpoint_stays(tmp_path, kind, interval, capfd):
+    sentence = of_a_run_that_is_killed(tmp_path, kind, interval, 0, capfd)
+    said = re.search(
+        rf"number 0\) was ended by SIGKILL: (-c {RUN} goes on from step (\d+)|nothing was saved)$", sentence
+    )
+    assert said and bool(said[2]) == (interval == 2), sentence
     if said[2]:
         path = read_checkpoint("abc", tmp_path / "weights").path
         assert path.name == f"{RUN}_{said[2]}.params" and arrays_of(path)
 
 
-@pytest.mark.parametrize(
-    ("number", "kill"), [(signal.SIGINT, os.killpg), (signal.SIGTERM, os.killpg), (signal.SIGUSR1, os.kill)]
-)
+@pytest.mark.parametrize(("number", "kill"), [(signal.SIGINT, os.killpg), (signal.SIGUSR1, os.kill)])
 def test_a_signal_saves_and_ends_all(tmp_path, number, kill):
     """As a terminal sends it to all, SLURM to all or to the first. They listen to nobody outside this machine."""
     write_configs(tmp_path, checkpoint_steps=LONG, **FAST["cpu"])

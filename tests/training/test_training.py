@@ -5,8 +5,6 @@ import multiprocessing
 import os
 import re
 import signal
-import threading
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -27,8 +25,16 @@ from maskflownet.training.loop import RunLog
 from maskflownet.training.plan import rate_at, scaled
 from maskflownet.training.snapshots import Snapshots
 
-from tests.training_runs import LIGHT, NETWORK, configs_of, options, train_in, write_configs
+from tests.training_runs import LIGHT, NETWORK, at_step, configs_of, options, train_in, write_configs
 from tests.trees import make_chairs
+
+
+@pytest.fixture(scope="module")
+def one_step(tmp_path_factory):
+    """The checkpoint of one step from new parameters, all of which are trained."""
+    folder = tmp_path_factory.mktemp("one")
+    write_configs(folder, NETWORK)
+    return train_in(folder, steps=1)
 
 
 def test_log_record_and_scalars(tmp_path):
@@ -49,23 +55,21 @@ def test_log_record_and_scalars(tmp_path):
     assert events[0].stat().st_size > 0
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, random_checkpoints):
     write_configs(tmp_path, checkpoint_steps=1)
-    path = train_in(tmp_path, steps=1)
-    parameters = {k: v.copy() for k, v in read_params(path).items()}
+    parameters = {k: v.copy() for k, v in read_params(random_checkpoints["MaskFlownet_S"]).items()}
     parameters["conv1a.0.weight"][:] = 1e38  # finite, as checkpoints are
     bad = tmp_path / "bad_5.params"
     save_checkpoint(bad, parameters, Record("MaskFlownet_S"))
-    before = sorted((tmp_path / "weights").iterdir())
     with pytest.raises(NotFinite, match=r"not finite at step 1, for the samples .*\d"):
         train_in(tmp_path, checkpoint=read_checkpoint(bad), clear_steps=True, steps=3)
-    assert sorted((tmp_path / "weights").iterdir()) == before
+    assert not [*tmp_path.glob("weights/*")]
 
 
-def test_decay_moves_weights_and_not_biases_and_epsilon_bounds_the_steps_of_adam(tmp_path):
+def test_decay_moves_weights_and_not_biases_and_epsilon_bounds_the_steps_of_adam(tmp_path, one_step):
     """The first step of a weight is rate x g / (|g| + epsilon / sqrt(1 - beta2)): none for 1e6."""
-    trained = []
-    for change in ({}, {"wd": 0.1}, {"epsilon": 1e6}):
+    trained = [read_params(one_step)]
+    for change in ({"wd": 0.1}, {"epsilon": 1e6}):
         folder = tmp_path / "".join(change)
         write_configs(folder, {**NETWORK, "optimizer": {**NETWORK["optimizer"], **change}})
         trained.append(read_params(train_in(folder, steps=1)))
@@ -78,37 +82,21 @@ def test_decay_moves_weights_and_not_biases_and_epsilon_bounds_the_steps_of_adam
 
 
 @pytest.mark.parametrize("engine", ["mxnet", "torch"])
-def test_chosen_parameters_alone_are_trained(tmp_path, engine):
+def test_chosen_parameters_alone_are_trained(tmp_path, one_step, engine):
     if engine == "torch":
         pytest.importorskip("torch", reason="PyTorch is not installed")
     choice = EngineChoice(engine=engine)
     chosen = ["conv6", "upfeat5", "pred_flow5.weight"]
-    for beginnings in (None, chosen, ["conv7"]):
-        folder = tmp_path / str(beginnings and beginnings[0])
+    for beginnings in (chosen, ["conv7"]):
         optimizer = {**NETWORK["optimizer"], "trained": beginnings}
-        write_configs(folder, {**NETWORK, "optimizer": optimizer})
-    first = train_on(choice, *configs_of(tmp_path / "None"), None, options(tmp_path / "None", steps=1))
-    start = read_checkpoint(first)
+        write_configs(tmp_path / beginnings[0], {**NETWORK, "optimizer": optimizer})
+    start = read_checkpoint(one_step)
     again = options(tmp_path / "conv6", steps=2, clear_steps=True)
     found = read_params(train_on(choice, *configs_of(tmp_path / "conv6"), start, again))
     moved = {n for n, array in start.parameters.items() if (found[n] != array).any()}
     assert moved == {n for n in found if n.startswith(tuple(chosen))}
     with pytest.raises(UserError, match="trained: no parameter .* begins with conv7"):
         train_on(choice, *configs_of(tmp_path / "conv7"), start, again)
-
-
-def at_step(folder, step, action) -> threading.Thread:
-    """Do something in a thread once the run's log has a step."""
-    log = folder / "logs/abcJan01-0000.log"
-
-    def wait():
-        while not log.exists() or f"steps={step}," not in log.read_text():
-            time.sleep(0.02)
-        action()
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    return thread
 
 
 def test_ctrl_c_twice_at_once_counts_once_until_all_is_saved(tmp_path, monkeypatch):
