@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from functools import cache
 
 import pytest
 from maskflownet.checkpoints.checkpoint import load_checkpoint, read_checkpoint
@@ -17,9 +18,23 @@ from maskflownet.training.snapshots import state_path
 from tests.training_runs import NETWORK, RUN, largest_difference, newest, train_in, training_differences, write_configs
 
 
-@pytest.mark.parametrize(("engine", "half", "devices"), [("mxnet", 5, 1), ("mxnet", 2, 2), ("torch", 5, 0)])
-def test_ten_steps_are_five_a_kill_and_five_bit_for_bit(request, tmp_path, capsys, monkeypatch, engine, half, devices):
-    """The killed run is another process, and goes on in this one. On two devices they are four steps."""
+def prepare(folder, interval):
+    """Configs whose step 4 begins a new pass over the data, at a lower rate."""
+    network = {**NETWORK, "optimizer": {"learning_rate": [[3, 1.0e-4], [100, 5.0e-5]]}}
+    few = {"length": 6, "validation_length": 2, "size": [72, 80]}
+    write_configs(folder, network, checkpoint_steps=interval, synthetic=few)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The checkpoint of four steps in one go, beside the one of three."""
+    return cache(lambda train, devices: train(prepare(tmp_path_factory.mktemp("whole"), 3), devices, steps=4, run=RUN))
+
+
+@pytest.mark.parametrize(("engine", "devices"), [("mxnet", 1), ("mxnet", 2), ("torch", 0)])
+def test_a_killed_run_goes_on_bit_for_bit(request, tmp_path, capsys, monkeypatch, whole, engine, devices):
+    """It is another process, and goes on in this one."""
     program, train = "tests.training_runs", train_in
     if engine == "torch":
         pytest.importorskip("torch")
@@ -28,54 +43,63 @@ def test_ten_steps_are_five_a_kill_and_five_bit_for_bit(request, tmp_path, capsy
         program = "tests.torch_runs"
         request.getfixturevalue("torch_threads")(1)  # how many there are decides the order of sums
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    for name in ("whole", "killed"):
-        write_configs(tmp_path / name, NETWORK, checkpoint_steps=half)
-    line = [sys.executable, "-m", program, tmp_path / "killed", devices, 2 * half, half + 1]
+    line = [sys.executable, "-m", program, prepare(tmp_path, 2), devices, 4, 3]
     with subprocess.Popen(map(str, line), cwd=ROOT, stdout=subprocess.DEVNULL) as killed:
-        whole = train(tmp_path / "whole", devices, steps=2 * half, run=RUN)
+        results = [whole(train, devices)]
     assert killed.returncode == -signal.SIGKILL
-    folder = tmp_path / "killed"
-    assert sorted(p.name for p in folder.glob("weights/*.params")) == [f"{RUN}_{half}.params"]
-    results = [whole, train(folder, devices, newest(folder), steps=2 * half)]
-    assert f"goes on at step {half} of {2 * half}" in capsys.readouterr().out
+    assert sorted(p.name for p in tmp_path.glob("weights/*.params")) == [f"{RUN}_2.params"]
+    results += [train(tmp_path, devices, newest(tmp_path), steps=4)]
+    assert "goes on at step 2 of 4" in capsys.readouterr().out
     assert largest_difference(*results) == 0
     records = [load_checkpoint(path).record for path in results]
     assert records[0].sha256 == records[1].sha256
-    assert (records[0].run, records[0].step, records[0].seed) == (RUN, 2 * half, 0)
+    assert (records[0].run, records[0].step, records[0].seed) == (RUN, 4, 0)
 
 
-def test_two_devices_train_as_one(tmp_path):
-    paths = []
-    for devices in (1, 2):
-        write_configs(tmp_path / str(devices), NETWORK)
-        paths.append(train_in(tmp_path / str(devices), devices, steps=3))
+def test_two_devices_train_as_one(whole):
+    paths = [whole(train_in, devices).with_name(f"{RUN}_3.params") for devices in (1, 2)]
     assert 0 < largest_difference(*paths) < 1e-5
 
 
 def test_seeds_make_runs_equal_and_different_and_readers_change_nothing(tmp_path):
     write_configs(tmp_path)
-    changes = {"seed": 1}, {"seed": 1, "readers": 2}, {"seed": 2}
+    changes = {"seed": 1}, {"seed": 1, "readers": 1}, {"seed": 2}
     paths = [train_in(tmp_path, steps=2, **change) for change in changes]
     assert len(set(paths)) == 3
     assert largest_difference(paths[0], paths[1]) == 0
     assert largest_difference(paths[0], paths[2]) > 0
 
 
-def test_without_its_run_network_or_optimiser_state_nothing_is_resumed(tmp_path, random_checkpoints):
-    write_configs(tmp_path)
-    with pytest.raises(UserError, match="no record of a run to go on with: --clear_steps"):
-        train_in(tmp_path, checkpoint=read_checkpoint(random_checkpoints["MaskFlownet_S"]), steps=1)
-    path = train_in(tmp_path, steps=1)
-    write_configs(tmp_path / "full", {**NETWORK, "network": {"class": "MaskFlownet"}})
-    with pytest.raises(UserError, match="give --clear_steps to start a new run from it"):
-        train_in(tmp_path / "full", checkpoint=read_checkpoint(path), steps=2)
-    state_path(path).unlink()
+def test_a_run_goes_on_only_from_its_whole_end_under_its_own_settings(tmp_path, random_checkpoints):
+    write_configs(tmp_path, checkpoint_steps=1)
+    path = train_in(tmp_path, steps=2, seed=3)
+    first = path.with_name(path.name.replace("_2.", "_1."))
+    for name, changes, said in (
+        (random_checkpoints["MaskFlownet_S"], {"steps": 1}, "no record of a run to go on with: --clear_steps"),
+        (path, {"steps": 2}, "has ended: it is at step 2 of 2"),
+        (path, {"steps": 3, "seed": 4}, "trained with seed 3"),
+        (path, {"steps": 3, "shard": 2}, r"another options, by shard"),
+        (first, {"steps": 2}, "goes on to step 2"),
+    ):
+        with pytest.raises(UserError, match=said):
+            train_in(tmp_path, checkpoint=read_checkpoint(name), **changes)
+    full = {**NETWORK, "network": {"class": "MaskFlownet"}}
+    for folder, changes, said in (
+        ("other", {"batch_size": 3}, r"trained with another dataset, by batch_size"),
+        ("full", {"network": full}, "give --clear_steps to start a new run from it"),
+    ):
+        write_configs(tmp_path / folder, **{"checkpoint_steps": 1, **changes})
+        with pytest.raises(UserError, match=said):
+            train_in(tmp_path / folder, checkpoint=read_checkpoint(path), steps=3)
+    state_path(path).rename(tmp_path / "state")
     with pytest.raises(UserError, match="--clear_steps starts a new run"):
-        train_in(tmp_path, checkpoint=read_checkpoint(path), steps=2)
+        train_in(tmp_path, checkpoint=read_checkpoint(path), steps=3)
     new = train_in(tmp_path, checkpoint=read_checkpoint(path), steps=1, clear_steps=True)
     record = load_checkpoint(new).record
     assert record.run != load_checkpoint(path).record.run
     assert (record.step, record.parent) == (1, path.stem)
+    (tmp_path / "state").rename(state_path(path))
+    assert train_in(tmp_path, checkpoint=read_checkpoint(path), steps=3) is not None
 
 
 # main.py, which gives the others less time to save.
@@ -85,13 +109,8 @@ PROGRAM = "import sys; from maskflownet import main, processes; processes.GRACE 
 @contextmanager
 def parameter_server(folder, steps):
     """Scheduler, server and two workers on loopback, each worker with a batch of its own."""
-    shared = {
-        "DMLC_PS_ROOT_URI": "127.0.0.1",
-        "DMLC_PS_ROOT_PORT": str(free_port()),
-        "DMLC_NUM_WORKER": "2",
-        "DMLC_NUM_SERVER": "1",
-        "OMP_NUM_THREADS": "1",
-    }
+    shared = {"DMLC_PS_ROOT_URI": "127.0.0.1", "DMLC_PS_ROOT_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
+    shared |= {"DMLC_NUM_WORKER": "2", "DMLC_NUM_SERVER": "1"}
     command = [sys.executable, "-c", PROGRAM, str(folder / "network.yaml")]
     command += ["--dataset_cfg", str(folder / "data.yaml"), "--steps", str(steps)]
     started = []
@@ -144,22 +163,3 @@ def test_a_worker_that_ends_early_does_not_leave_the_others_waiting(tmp_path, en
     else:
         assert first.returncode == 2, outputs
         assert "another process of this training ended" in outputs[started.index(first)]
-
-
-def test_a_run_goes_on_only_from_its_end_under_its_own_settings(tmp_path):
-    write_configs(tmp_path, checkpoint_steps=1)
-    path = train_in(tmp_path, steps=2, seed=3)
-    first = path.with_name(path.name.replace("_2.", "_1."))
-    for name, changes, said in (
-        (path, {"steps": 2}, "has ended: it is at step 2 of 2"),
-        (path, {"steps": 3, "seed": 4}, "trained with seed 3"),
-        (path, {"steps": 3, "shard": 2}, r"another options, by shard"),
-        (first, {"steps": 2}, "goes on to step 2"),
-    ):
-        with pytest.raises(UserError, match=said):
-            train_in(tmp_path, checkpoint=read_checkpoint(name), **changes)
-    write_configs(tmp_path, checkpoint_steps=1, batch_size=3)
-    with pytest.raises(UserError, match=r"trained with another dataset, by batch_size"):
-        train_in(tmp_path, checkpoint=read_checkpoint(path), steps=3)
-    write_configs(tmp_path, checkpoint_steps=1)
-    assert train_in(tmp_path, checkpoint=read_checkpoint(path), steps=3) is not None
