@@ -20,15 +20,20 @@ from tests.programs import python
 RUN = "abcJan01-0000"
 KILLS = 15
 SAVER = """
-import sys
+import os, sys
 import numpy as np
 from maskflownet.checkpoints.checkpoint import Record
 from maskflownet.training.snapshots import Snapshots
 
+while sys.stdin.readline() and (pid := os.fork()):  # a process for each line
+    os.waitpid(pid, 0)
+    print("ended", flush=True)
+if pid:
+    sys.exit()
 snapshots = Snapshots(sys.argv[1], "abcJan01-0000")
 step = max(snapshots.steps(), default=0)
 weights = np.zeros((64, 64, 16, 16), "f4")  # 4 MiB
-print("ready", flush=True)
+print(os.getpid(), flush=True)
 while True:
     step += 1
     state = {"mean.conv6a.0.weight": weights + step}
@@ -59,24 +64,25 @@ for _ in range(64):
 def test_after_every_kill_the_newest_checkpoint_loads(tmp_path):
     rng = np.random.default_rng(0)
     reached = 0
-    for _ in range(KILLS):
-        saver = subprocess.Popen([sys.executable, "-c", SAVER, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE)
-        saver.stdout.readline()
-        time.sleep(rng.uniform(0.02, 0.3))
-        os.kill(saver.pid, signal.SIGKILL)
-        saver.wait()
-        saver.stdout.close()
-        if not list(tmp_path.glob(f"{RUN}_*.params")):
-            continue
-        path = find_checkpoint("abc", tmp_path)
-        checkpoint = load_checkpoint(path)  # compares the sha256, too
-        step = checkpoint.record.step
-        assert path.stem == f"{RUN}_{step}"
-        assert checkpoint.record.found
-        assert (checkpoint.parameters["conv6a.0.weight"] == step).all()
-        assert (read_state(path)["mean.conv6a.0.weight"] == step).all()
-        assert step >= reached
-        reached = step
+    command, pipe = [sys.executable, "-c", SAVER, str(tmp_path)], subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as program:
+        for _ in range(KILLS):
+            print(file=program.stdin, flush=True)
+            saver = int(program.stdout.readline())
+            time.sleep(rng.uniform(0.02, 0.3))
+            os.kill(saver, signal.SIGKILL)
+            assert program.stdout.readline() == "ended\n"
+            if not list(tmp_path.glob(f"{RUN}_*.params")):
+                continue
+            path = find_checkpoint("abc", tmp_path)
+            checkpoint = load_checkpoint(path)  # compares the sha256, too
+            step = checkpoint.record.step
+            assert path.stem == f"{RUN}_{step}"
+            assert checkpoint.record.found
+            assert (checkpoint.parameters["conv6a.0.weight"] == step).all()
+            assert (read_state(path)["mean.conv6a.0.weight"] == step).all()
+            assert step >= reached
+            reached = step
     assert reached > KILLS / 3  # it really saved between the kills
 
 
