@@ -145,9 +145,11 @@ def test_a_flow_is_drawn_where_it_is(engine_of, kind, drawing):
 def test_warped_is_the_second_image_moved_by_the_flow(checkpoints, kind):
     engine = make(kind, checkpoints["MaskFlownet_S"])
     zeros = {n: 0 * a for n, a in engine.parameters().items() if n.startswith(("pred_flow", "dc_conv7"))}
+    image_1, image_2 = images_of(1, 64, 64)
+    for _ in REPEATS[kind]:  # so that the new parameters must count at once
+        assert np.ptp(engine.predict(image_1, image_2).flow) > 0
     # A constant flow of (u, v) = (2, -1) px at the network's size, which is the images' here.
     engine.assign({**zeros, "pred_flow6.bias": np.array([-1 / 20, 2 / 20])})
-    image_1, image_2 = images_of(1, 64, 64)
     flow, _, warped = engine.predict(image_1, image_2)
     assert_allclose(flow[..., 0], 2, rtol=0, atol=1e-4)
     assert_allclose(flow[..., 1], -1, rtol=0, atol=1e-4)
@@ -172,15 +174,6 @@ def test_the_pyramid_follows_the_record(checkpoints, engine_of, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_new_parameters_count_at_once(checkpoints, kind):
-    engine, images = make(kind, checkpoints["MaskFlownet_S"]), images_of(1, 64, 128)
-    for _ in REPEATS[kind]:
-        assert np.abs(engine.predict(*images).flow).max() > 0
-    engine.assign({name: 0 * array for name, array in engine.parameters().items()})
-    assert (engine.predict(*images).flow == 0).all()
-
-
-@pytest.mark.parametrize("kind", KINDS)
 def test_a_stream_keeps_its_order(engine_of, kind):
     pairs = [tuple(image[0] for image in images_of(1, 64, 64, seed=seed)) for seed in range(8)]
     for pair, prediction in zip(pairs, Predictor(engine_of(kind)).stream(pairs)):
@@ -190,7 +183,7 @@ def test_a_stream_keeps_its_order(engine_of, kind):
 @pytest.mark.parametrize("kind", TORCH_KINDS)
 def test_sizes_do_not_mix_and_captured_ones_are_bounded(checkpoints, engine_of, kind):
     engine, most = make(kind, checkpoints["MaskFlownet_S"]), import_module("maskflownet.engine.torch.engine").GRAPHS
-    sizes = [(64, 64 * (i + 1)) for i in range(most + 2)]
+    sizes = [(64, 64 * (i + 1)) for i in range(most + 2 if kind == "gpu" else 3)]
     pairs = {size: images_of(1, *size) for size in sizes}
     expected = {size: engine_of("torch").predict(*pair).flow for size, pair in pairs.items()}
     for _ in REPEATS[kind]:
@@ -242,8 +235,8 @@ def test_a_batch_beyond_the_memory_is_one_sentence(checkpoints, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_saved_file_holds_the_same_network(checkpoints, tmp_path, kind):
-    engine, images = make(kind, checkpoints["MaskFlownet_S"]), images_of(1, 64, 64)
+def test_a_saved_file_holds_the_same_network(checkpoints, engine_of, tmp_path, kind):
+    engine, images = engine_of(kind), images_of(1, 64, 64)
     flow = engine.predict(*images).flow
     for dtype, bound in (("float32", 1e-4), ("float16", 0.02 * np.abs(flow).max())):
         save_checkpoint(tmp_path / "x.params", engine.parameters(), engine.record, dtype)
