@@ -71,6 +71,7 @@ class Synthetic:
         self.length, self.size, self.seed = length, (height, width), seed
         self.textures = Textures(textures)
         self.options = options or SceneOptions()
+        self._latest: tuple[int, Scene] | None = None  # a validation asks for the pair, then for its occlusion
 
     def __len__(self) -> int:
         return self.length
@@ -78,6 +79,7 @@ class Synthetic:
     def __getitem__(self, index: int) -> Sample:
         """Render a pair; its label is valid everywhere, occluded pixels included."""
         scene = self.scene(index)
+        self._latest = index, scene
         return Sample(scene.img1, scene.img2, scene.flow, None, f"synthetic_{self.seed}/{index % self.length:05d}")
 
     def scene(self, index: int) -> Scene:
@@ -93,7 +95,8 @@ class Synthetic:
 
     def occlusion(self, index: int) -> np.ndarray:
         """(H, W, 1) uint8, 255 = not visible in image 2."""
-        return self.scene(index).occlusion
+        number, scene = self._latest or (None, None)
+        return (scene if number == index else self.scene(index)).occlusion
 
     def noc(self, index: int) -> None:
         """None: there is no second label; `occlusion` tells the same."""

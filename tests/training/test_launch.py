@@ -5,10 +5,9 @@ import pytest
 
 pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from maskflownet.checkpoints.checkpoint import load_checkpoint  # noqa: E402
+from maskflownet.checkpoints.checkpoint import load_checkpoint, read_checkpoint  # noqa: E402
 from maskflownet.network.architecture import HEAD  # noqa: E402
 from maskflownet.settings.cli import run  # noqa: E402
-from maskflownet.settings.folders import WEIGHTS  # noqa: E402
 from maskflownet.settings.schema import read_yaml, yaml_text  # noqa: E402
 from maskflownet.training.snapshots import Lock  # noqa: E402
 
@@ -36,7 +35,7 @@ def checkpoints(folder) -> list:
 
 def test_a_schedule_begins_with_a_later_stage(tmp_path, capsys):
     common = line_of(tmp_path, ["MaskFlownet_S", "MaskFlownet", "MaskFlownet"])
-    (path,) = WEIGHTS.glob("*.params")
+    path = read_checkpoint("d43").path
     line = [*common, "--begin", "2", "-c", str(path)]
     assert run(run_stages.main, line) == 0
     out = capsys.readouterr().out
