@@ -5,13 +5,15 @@ from pathlib import Path
 
 import maskflownet
 from maskflownet.errors import UserError
+from maskflownet.reader.formats import VIDEO_SUFFIXES, WRITABLE_SUFFIXES
 from maskflownet.settings.cli import Parser, add_devices
 
 
 def parse(arguments: list[str], text: str, inputs: dict, **options: dict) -> Namespace:
     """Arguments of an example with this docstring: inputs and how many of each, then `out`; options as argparse has.
 
-    UserError: `out` exists already, or its folder does not.
+    UserError: `out` exists already, its folder does not, or its suffix is not a picture's, with an input `video` not
+    a video's.
     """
     parser = Parser(description=text.splitlines()[0])
     for name, number in {**inputs, "out": None}.items():
@@ -24,6 +26,9 @@ def parse(arguments: list[str], text: str, inputs: dict, **options: dict) -> Nam
         raise UserError(f"{args.out} exists already: OUT comes last and is never overwritten")
     if not Path(args.out).parent.is_dir():
         raise UserError(f"{args.out}: there is no such folder")
+    suffixes = VIDEO_SUFFIXES if "video" in inputs else WRITABLE_SUFFIXES
+    if Path(args.out).suffix.lower() not in suffixes:  # before the work
+        raise UserError(f"cannot write {args.out}: its suffix is none of {', '.join(suffixes)}")
     return args
 
 

@@ -87,8 +87,10 @@ def test_tracks_follow_the_picture_and_end_where_it_ends(tmp_path):
         (interpolate.main, ["a.png", "a.png", "out.png", "--time", "2"], "'2' is not a number from 0 to 1"),
         (average.main, ["a.png", "b.png", "a.png"], "a.png exists already"),
         (average.main, ["a.png", "b.png", "no/out.png"], "no/out.png: there is no such folder"),
+        (average.main, ["a.png", "none.png", "out.mp4"], "cannot write out.mp4: its suffix is none of .png, "),
         (average.main, ["a.png", "small.png", "out.png"], "differ in shape"),
         (tracks.main, ["none.mp4", "out.mp4"], "none.mp4"),
+        (tracks.main, ["none.mp4", "out.png"], "cannot write out.png: its suffix is none of .mp4, .avi, .gif"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_sentence(tmp_path, monkeypatch, capsys, main, arguments, message):
