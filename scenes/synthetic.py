@@ -86,10 +86,15 @@ class Synthetic:
         """Render a pair with its occlusion mask; IndexError if there is no such pair."""
         if not -self.length <= index < self.length:
             raise IndexError(f"pair {index} of a synthetic set of {self.length}")
-        from maskflownet.scenes.render import render  # noqa: PLC0415 - PyTorch, which configs are read without
+        import torch  # noqa: PLC0415 - which configs are read without
+        from maskflownet.scenes.render import render  # noqa: PLC0415
 
-        bank = self.textures.bank()
-        scenes = render(draw(bank, self.seed, [index % self.length], self.size, self.options), bank.texels)
+        bank, threads = self.textures.bank(), torch.get_num_threads()
+        torch.set_num_threads(1)  # of small steps: several threads would mostly wait, on a busy machine for each other
+        try:
+            scenes = render(draw(bank, self.seed, [index % self.length], self.size, self.options), bank.texels)
+        finally:
+            torch.set_num_threads(threads)
         img1, img2, flow, occlusion = (values[0].numpy() for values in scenes)
         return Scene(img1, img2, flow, occlusion[..., None] * np.uint8(255))
 

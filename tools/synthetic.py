@@ -6,20 +6,22 @@ A stopped run goes on where it was; a set can be made longer.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
 from maskflownet.errors import UserError
+from maskflownet.processes import Pool
 from maskflownet.reader.files import write_bytes
 from maskflownet.reader.flying import RECORD_FILE, SPLIT_FILE
 from maskflownet.reader.formats import write_flo, write_image
 from maskflownet.scenes.synthetic import Synthetic
-from maskflownet.settings.cli import Parser, count, height_width, run, seed, whole_number
+from maskflownet.settings.cli import READERS, Parser, count, height_width, run, seed, whole_number
 from tqdm import tqdm
 
 
-def write_chairs(dataset: Synthetic, folder: str | Path, validation_every: int = 36) -> None:
-    """Write a synthetic set in the layout of FlyingChairs.
+def write_chairs(dataset: Synthetic, folder: str | Path, validation_every: int = 36, processes: int = 0) -> None:
+    """Write a synthetic set in the layout of FlyingChairs, in so many processes, 0 = in this one.
 
     ``data/%05d_img1.ppm``, ``_img2.ppm``, ``_flow.flo`` and, beyond that layout, ``_occ.png`` (255 = occluded),
     numbered from 1, and ``FlyingChairs_train_val.txt`` with 1 = training and 2 = validation: every
@@ -35,15 +37,19 @@ def write_chairs(dataset: Synthetic, folder: str | Path, validation_every: int =
     beyond = [p for p in data.glob("*_img1.ppm") if int(p.name.split("_")[0]) > len(dataset)]
     if beyond:
         raise UserError(f"{folder}: already holds {min(beyond).name}, beyond {len(dataset)} pairs")
-    for index in tqdm(range(len(dataset)), desc=str(folder), unit="pair", disable=None):
-        names = ("img1.ppm", "img2.ppm", "flow.flo", "occ.png")
-        img1, img2, flow, occlusion = (data / f"{index + 1:05d}_{name}" for name in names)
-        if not all(path.is_file() for path in (img1, img2, flow, occlusion)):
-            scene = dataset.scene(index)
-            write_image(img1, scene.img1)
-            write_image(img2, scene.img2)
-            write_flo(flow, scene.flow)
-            write_image(occlusion, scene.occlusion)
+    files = {
+        index: [data / f"{index + 1:05d}_{name}" for name in ("img1.ppm", "img2.ppm", "flow.flo", "occ.png")]
+        for index in range(len(dataset))
+    }
+    lacking = [index for index, paths in files.items() if not all(path.is_file() for path in paths)]
+    pool = Pool(processes, dataset.scene)
+    try:
+        scenes = pool.results(((index,) for index in lacking), 2 * processes)
+        for index, scene in zip(tqdm(lacking, desc=str(folder), unit="pair", disable=None), scenes):
+            for write, path, values in zip((write_image, write_image, write_flo, write_image), files[index], scene):
+                write(path, values)
+    finally:
+        pool.close()
     numbers = range(1, len(dataset) + 1)
     lines = ["2" if validation_every and n % validation_every == 0 else "1" for n in numbers]
     write_bytes(folder / SPLIT_FILE, ("\n".join(lines) + "\n").encode("ascii"))
@@ -64,7 +70,7 @@ def main(arguments: list[str]) -> None:
         help="every N-th pair is for validation, 0 for none (default 36)")  # fmt: skip
     args = parser.parse_args(arguments)
     dataset = Synthetic(args.count, *args.size, args.seed, args.textures)
-    write_chairs(dataset, args.folder, args.validation_every)
+    write_chairs(dataset, args.folder, args.validation_every, min(READERS, os.cpu_count() or 1))
 
 
 if __name__ == "__main__":
