@@ -80,22 +80,18 @@ def test_wrong_arguments_are_one_sentence(arguments, message, tmp_path, capsys, 
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_the_program_trains_and_goes_on(tmp_path):
+def test_the_program_trains_and_goes_on(tmp_path, monkeypatch):
     """As a user starts it, from another folder, by run id."""
+    monkeypatch.chdir(tmp_path)
     write_configs(tmp_path, augmentation=None, orig_shape=[64, 64])
 
-    def start(*arguments):
-        line = [ROOT / "main.py", "network.yaml", "--dataset_cfg", "data.yaml", "--output_root", ".", *arguments]
-        return python(*line, cwd=tmp_path)
-
-    done = start("--steps", "1")
-    assert done.returncode == 0, done.stderr
-    (path,) = (tmp_path / "weights").glob("*.params")
-    record = load_checkpoint(path).record
-    again = start("--steps", "2", "-c", record.run[:10])
+    line = ["network.yaml", "--dataset_cfg", "data.yaml", "--output_root", "."]
+    assert run(main.main, [*line, "--steps", "1"]) == 0
+    (record,) = [load_checkpoint(path).record for path in (tmp_path / "weights").glob("*.params")]
+    again = python(ROOT / "main.py", *line, "--steps", "2", "-c", record.run[:10], cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert load_checkpoint(tmp_path / f"weights/{record.run}_2.params").record.step == 2
-    shown = start("--help")
+    shown = python(ROOT / "main.py", "--help")
     for flag in ("--dataset_cfg", "--clear_steps", "--valid", "--predict", "--shard", "--scale"):
         assert flag in shown.stdout
 

@@ -9,12 +9,15 @@ ends with to FOLDER/rank_N.params.
 """
 
 import os
+import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
 from maskflownet.checkpoints.params import params_bytes
+from maskflownet.engine import graphs
 from maskflownet.engine.contract import under_torchrun
 from maskflownet.engine.load import make_engine
 from maskflownet.engine.torch.distributed import run_in_processes
@@ -51,6 +54,14 @@ def train_torch_in(folder: Path, ranks: int = 0, checkpoint=None, kind: str = "c
     return train(engine, config, data, checkpoint, chosen)
 
 
+def trace_for_programs(folder: Path, monkeypatch) -> None:
+    """Let programs that the test starts read the graph of our size, for which each would import MXNet."""
+    shutil.copytree(graphs.GRAPHS, folder)
+    text = graphs.graph_text("geometry", target=(64, 64))
+    graphs.graph_path("geometry", folder, target=(64, 64)).write_text(text, encoding="utf-8")
+    monkeypatch.setenv("TEST_GRAPHS", str(folder))
+
+
 def start(*arguments, module="tests.torch_runs", **environment) -> subprocess.Popen:
     """Start a program of ours in a session of its own."""
     command, pipe = [sys.executable, "-m", module, *map(str, arguments)], subprocess.PIPE
@@ -60,6 +71,7 @@ def start(*arguments, module="tests.torch_runs", **environment) -> subprocess.Po
 
 def main(arguments) -> None:
     folder = Path(arguments[0])
+    graphs.graph_path = partial(graphs.graph_path, folder=Path(os.environ.get("TEST_GRAPHS", graphs.GRAPHS)))
     ranks, steps, *rest = map(int, arguments[1:])
     die_after(*(rest or [0]), TorchTraining)
     if under_torchrun():

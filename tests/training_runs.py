@@ -61,13 +61,13 @@ def options(folder: Path, **changes) -> Options:
     return Options(weights=folder / "weights", logs=folder / "logs", **changes)
 
 
-def train_in(folder: Path, devices: int = 1, checkpoint=None, **changes) -> Path | None:
+def train_in(folder: Path, devices: int = 1, checkpoint=None, engine=None, **changes) -> Path | None:
     """Train with the configs of a folder on so many CPU contexts."""
     from maskflownet.engine.mxnet import MXNetEngine  # noqa: PLC0415
     from maskflownet.network.compat import mx  # noqa: PLC0415
 
     config, data = configs_of(folder)
-    engine = MXNetEngine(config, [mx.cpu(i) for i in range(devices)])
+    engine = engine or MXNetEngine(config, [mx.cpu(i) for i in range(devices)])
     return train(engine, config, data, checkpoint, options(folder, **changes))
 
 

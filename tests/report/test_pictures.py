@@ -168,12 +168,10 @@ def events(folder):
         position += length + 16
 
 
-@pytest.mark.parametrize("engine", ["mxnet", "torch"])
-def test_a_training_run_draws_at_every_validation(tmp_path, engine):
-    pytest.importorskip("maskflownet.network.compat" if engine == "mxnet" else "torch")
+def test_a_training_run_draws_at_every_validation(tmp_path):
     write_configs(tmp_path, validation=["synthetic"], validation_steps=2)
     run = "abcJan01-0000"
-    train_on(EngineChoice(engine=engine), *configs_of(tmp_path), None, options(tmp_path, steps=3, run=run))
+    train_on(EngineChoice(), *configs_of(tmp_path), None, options(tmp_path, steps=3, run=run))
     names = [f"synthetic.val_{i:04d}_{step:07d}.jpg" for i in (0, 1) for step in (2, 3)]
     folder = tmp_path / f"logs/{run}.samples"
     assert sorted(path.name for path in folder.iterdir()) == names

@@ -17,9 +17,10 @@ pytest.importorskip("torch", reason="PyTorch is not installed")
 from maskflownet.checkpoints.checkpoint import load_checkpoint, read_checkpoint
 from maskflownet.checkpoints.params import read_params
 from maskflownet.errors import UserError
+from maskflownet.settings.cli import run
 
 from tests.known_engine import on_gpu
-from tests.torch_runs import SIZES, start, train_torch_in
+from tests.torch_runs import SIZES, start, trace_for_programs, train_torch_in
 from tests.training_runs import NETWORK, RUN, arrays_of, at_step, training_differences, write_configs
 
 ENGINE = "engine: torch on the CPU (no -g), float32\n"
@@ -34,17 +35,9 @@ def one_thread_each(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
-def log_of(folder, run=RUN) -> str:
-    path = folder / f"logs/{run}.log"
+def log_of(folder) -> str:
+    path = folder / f"logs/{RUN}.log"
     return path.read_text() if path.exists() else ""
-
-
-def wait_for_step(program, folder, step, run=RUN) -> list[int]:
-    """Wait until a run has done so many steps; the ids of its processes by rank."""
-    while f"steps={step}," not in log_of(folder, run):
-        assert program.poll() is None, program.communicate()
-        time.sleep(0.02)
-    return children_of(program)[-2:]  # the first one may be multiprocessing's own
 
 
 def children_of(program) -> list[int]:
@@ -88,7 +81,7 @@ def test_two_processes_train_as_one(tmp_path, kind):
         assert numbers[0] == pytest.approx(numbers[1], rel=1e-3, abs=2e-4)
 
 
-def test_two_machines_train_as_one_with_the_double_batch(tmp_path):
+def test_two_machines_train_as_one_with_the_double_batch(tmp_path, monkeypatch):
     """As torchrun starts them: each has a batch and an augmentation of its own, and all end with equal parameters."""
     write_configs(tmp_path / "one", NETWORK, batch_size=4)
     write_configs(tmp_path / "two", NETWORK, batch_size=2)
@@ -99,6 +92,7 @@ def test_two_machines_train_as_one_with_the_double_batch(tmp_path):
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(20_000 + os.getpid() % 10_000),
     }
+    trace_for_programs(tmp_path / "graphs", monkeypatch)
     programs = [start(tmp_path / "two", 0, 2, RANK=str(rank), **shared) for rank in range(2)]
     for program in programs:
         code, _, errors = end_of(program)
@@ -173,17 +167,23 @@ def test_when_the_first_process_is_killed_its_newest_checkpoint_stays(tmp_path, 
         assert path.name == f"{RUN}_{said[2]}.params" and arrays_of(path)
 
 
-@pytest.mark.parametrize(("number", "kill"), [(signal.SIGINT, os.killpg), (signal.SIGUSR1, os.kill)])
-def test_a_signal_saves_and_ends_all(tmp_path, number, kill):
+@pytest.mark.parametrize("to_all", [True, False])
+def test_a_signal_saves_and_ends_all(tmp_path, capfd, to_all):
     """As a terminal sends it to all, SLURM to all or to the first. They listen to nobody outside this machine."""
     write_configs(tmp_path, checkpoint_steps=LONG, **FAST["cpu"])
-    program = start(tmp_path, 2, LONG)
-    ranks = wait_for_step(program, tmp_path, 2)
-    listening = [address for pid in (program.pid, *ranks) for address in listeners(pid)]
-    assert listening and set(listening) <= {"0100007F", "00000000000000000000000001000000"}
-    program.stdout.close()  # as `| tee`, which the same Ctrl-C ends
-    kill(program.pid, number)
-    code, _, errors = end_of(program)
+    if to_all:
+        program = start(tmp_path, 2, LONG)
+        while "steps=2," not in log_of(tmp_path):
+            assert program.poll() is None, program.communicate()
+            time.sleep(0.02)
+        listening = [address for pid in (program.pid, *children_of(program)) for address in listeners(pid)]
+        assert listening and set(listening) <= {"0100007F", "00000000000000000000000001000000"}
+        program.stdout.close()  # as `| tee`, which the same Ctrl-C ends
+        os.killpg(program.pid, signal.SIGINT)
+        code, _, errors = end_of(program)
+    else:
+        at_step(tmp_path, 2, lambda: os.kill(os.getpid(), signal.SIGUSR1))
+        code, errors = run(lambda _: train_torch_in(tmp_path, 2, steps=LONG, run=RUN), []), capfd.readouterr().err
     (step,) = re.findall(r"interrupted at step (\d+)", log_of(tmp_path))
     assert (code, errors) == (130, f"{ENGINE}interrupted at step {step}: -c {RUN} goes on from step {step}\n")
     assert read_checkpoint("abc", tmp_path / "weights").record.step == int(step) >= 2
