@@ -147,9 +147,9 @@ def test_a_program_of_torch_export_needs_nothing_of_this_code(checkpoints, tmp_p
     monkeypatch.setattr("torch._dynamo.config.fake_tensor_cache_enabled", False)  # costs a third of the time
     path = tmp_path / "head.pt2"
     line = ["MaskFlownet_S", "-c", str(checkpoints["MaskFlownet"]), "--export", str(path)]
-    assert run(main.main, [*line, "--resize", "64,64"]) == 0
+    assert run(main.main, [*line, "--resize", "64,128"]) == 0
     assert "torch.export.load(" in capsys.readouterr().out.splitlines()[2]
-    pair = images(3, (64, 64))
+    pair = images(3, (64, 128))
     code = """if True:
         import sys, torch, torch.export
         sys.modules["maskflownet"] = None
