@@ -71,7 +71,7 @@ class Synthetic:
         self.length, self.size, self.seed = length, (height, width), seed
         self.textures = Textures(textures)
         self.options = options or SceneOptions()
-        self._latest: tuple[int, Scene] | None = None  # a validation asks for the pair, then for its occlusion
+        self._latest: tuple[int | None, np.ndarray | None] = None, None  # a pair's, often asked for next
 
     def __len__(self) -> int:
         return self.length
@@ -79,11 +79,14 @@ class Synthetic:
     def __getitem__(self, index: int) -> Sample:
         """Render a pair; its label is valid everywhere, occluded pixels included."""
         scene = self.scene(index)
-        self._latest = index, scene
+        self._latest = index, scene.occlusion
         return Sample(scene.img1, scene.img2, scene.flow, None, f"synthetic_{self.seed}/{index % self.length:05d}")
 
     def scene(self, index: int) -> Scene:
-        """Render a pair with its occlusion mask; IndexError if there is no such pair."""
+        """Render a pair with its occlusion mask; IndexError if there is no such pair.
+
+        PyTorch has one thread meanwhile. So do not call this from several threads.
+        """
         if not -self.length <= index < self.length:
             raise IndexError(f"pair {index} of a synthetic set of {self.length}")
         import torch  # noqa: PLC0415 - which configs are read without
@@ -100,8 +103,8 @@ class Synthetic:
 
     def occlusion(self, index: int) -> np.ndarray:
         """(H, W, 1) uint8, 255 = not visible in image 2."""
-        number, scene = self._latest or (None, None)
-        return (scene if number == index else self.scene(index)).occlusion
+        number, occlusion = self._latest
+        return occlusion if number == index else self.scene(index).occlusion
 
     def noc(self, index: int) -> None:
         """None: there is no second label; `occlusion` tells the same."""

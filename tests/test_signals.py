@@ -17,7 +17,6 @@ from maskflownet.engine.torch.engine import TorchEngine  # noqa: E402
 from maskflownet.engine.torch.training import TorchTraining  # noqa: E402
 from maskflownet.processes import ENDING  # noqa: E402
 from maskflownet.reader.video import VideoReader  # noqa: E402
-from maskflownet.scenes.synthetic import Synthetic  # noqa: E402
 from maskflownet.settings.cli import run  # noqa: E402
 from maskflownet.tools import synthetic  # noqa: E402
 
@@ -58,7 +57,7 @@ def prepare(kind: str, folder: Path):
             return main.main, arguments, (TorchEngine, "submit"), "interrupted"
         case "tool":
             arguments = [str(folder / "out/set"), "--count", "9", "--size", "64,64"]
-            return synthetic.main, arguments, (Synthetic, "scene"), "interrupted"
+            return synthetic.main, arguments, (synthetic, "write_flo"), "interrupted"
 
 
 KINDS = "training", "stages", "validation in training", "prediction", "live", "validation", "tool"

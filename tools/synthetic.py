@@ -20,8 +20,8 @@ from maskflownet.settings.cli import READERS, Parser, count, height_width, run, 
 from tqdm import tqdm
 
 
-def write_chairs(dataset: Synthetic, folder: str | Path, validation_every: int = 36, processes: int = 0) -> None:
-    """Write a synthetic set in the layout of FlyingChairs, in so many processes, 0 = in this one.
+def write_chairs(dataset: Synthetic, folder: str | Path, validation_every: int = 36, workers: int = 0) -> None:
+    """Write a synthetic set in the layout of FlyingChairs; `workers` processes render, 0 = the calling one.
 
     ``data/%05d_img1.ppm``, ``_img2.ppm``, ``_flow.flo`` and, beyond that layout, ``_occ.png`` (255 = occluded),
     numbered from 1, and ``FlyingChairs_train_val.txt`` with 1 = training and 2 = validation: every
@@ -42,9 +42,9 @@ def write_chairs(dataset: Synthetic, folder: str | Path, validation_every: int =
         for index in range(len(dataset))
     }
     lacking = [index for index, paths in files.items() if not all(path.is_file() for path in paths)]
-    pool = Pool(processes, dataset.scene)
+    pool = Pool(workers, dataset.scene)
     try:
-        scenes = pool.results(((index,) for index in lacking), 2 * processes)
+        scenes = pool.results(((index,) for index in lacking), 2 * workers)
         for index, scene in zip(tqdm(lacking, desc=str(folder), unit="pair", disable=None), scenes):
             for write, path, values in zip((write_image, write_image, write_flo, write_image), files[index], scene):
                 write(path, values)
@@ -68,9 +68,12 @@ def main(arguments: list[str]) -> None:
         "cut-outs (default: the pictures that scikit-image ships)")  # fmt: skip
     add("--validation-every", type=whole_number, default=36, metavar="N",
         help="every N-th pair is for validation, 0 for none (default 36)")  # fmt: skip
+    workers = min(READERS, os.cpu_count() or 1)
+    add("--workers", type=whole_number, default=workers, metavar="N", help="processes that render, 0: the program does "
+        f"(default: {READERS}, as cores allow); each holds all pictures in memory")  # fmt: skip
     args = parser.parse_args(arguments)
     dataset = Synthetic(args.count, *args.size, args.seed, args.textures)
-    write_chairs(dataset, args.folder, args.validation_every, min(READERS, os.cpu_count() or 1))
+    write_chairs(dataset, args.folder, args.validation_every, args.workers)
 
 
 if __name__ == "__main__":

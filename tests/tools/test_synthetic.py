@@ -21,15 +21,16 @@ from tests.programs import python
 def test_write_chairs_is_readable_and_goes_on(tmp_path):
     folder = tmp_path / "chairs"
     write_chairs(Synthetic(2, 64, 96, 5), folder, validation_every=2)
-    kept = folder / "data" / "00001_img1.ppm"
+    kept = folder / "data" / "00002_img1.ppm"
     stamp = kept.stat().st_mtime_ns
-    write_chairs(Synthetic(3, 64, 96, 5), folder, validation_every=2, processes=1)
+    (folder / "data" / "00001_occ.png").unlink()
+    write_chairs(Synthetic(3, 64, 96, 5), folder, validation_every=2, workers=1)
     assert kept.stat().st_mtime_ns == stamp
-    scene = Synthetic(3, 64, 96, 5).scene(2)
-    np.testing.assert_array_equal(read_image(folder / "data" / "00003_img1.ppm"), scene.img1)
-    np.testing.assert_array_equal(read_flo(folder / "data" / "00003_flow.flo")[0], scene.flow)
-    occlusion = cv2.imread(str(folder / "data" / "00003_occ.png"), cv2.IMREAD_UNCHANGED)
-    np.testing.assert_array_equal(occlusion, scene.occlusion[..., 0])
+    for index in (0, 2):
+        scene, stem = Synthetic(3, 64, 96, 5).scene(index), str(folder / f"data/{index + 1:05d}_")
+        np.testing.assert_array_equal(read_image(f"{stem}img1.ppm"), scene.img1)
+        np.testing.assert_array_equal(read_flo(f"{stem}flow.flo")[0], scene.flow)
+        np.testing.assert_array_equal(cv2.imread(f"{stem}occ.png", cv2.IMREAD_UNCHANGED), scene.occlusion[..., 0])
     assert (folder / "FlyingChairs_train_val.txt").read_text() == "1\n2\n1\n"
     with pytest.raises(UserError, match="holds other pairs"):
         write_chairs(Synthetic(3, 64, 96, 6), folder)

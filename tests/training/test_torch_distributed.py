@@ -133,7 +133,7 @@ def of_a_run_that_is_killed(folder, kind, interval, rank, capfd) -> str:
 
     thread = at_step(folder, 3, kill)
     with pytest.raises(UserError) as error:
-        train_torch_in(folder, 2, kind=kind, steps=LONG, run=RUN)
+        train_torch_in(folder, 2, kind=kind, steps=300, run=RUN)  # so that it ends if nobody notices
     thread.join()
     assert capfd.readouterr().err.count("\n") == 1  # the engine's line
     return str(error.value)
