@@ -42,7 +42,7 @@ class Scene(NamedTuple):
 
 
 class Synthetic:
-    """Scenes 0 .. length - 1 of a seed, rendered on the CPU when asked for and not kept.
+    """Scenes 0 .. length - 1 of a seed, rendered on the CPU when asked for.
 
     Scene i of a seed is always the same scene; a larger set begins with the same pairs. `textures` is a folder of
     pictures; without one those that scikit-image ships are taken.
