@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from maskflownet.engine.contract import Prediction
 from maskflownet.examples import average, interpolate, tracks
+from maskflownet.inference.new_data import Video
 from maskflownet.reader.formats import read_image, write_image
 from maskflownet.reader.video import VideoReader, VideoWriter
 from maskflownet.settings.cli import run
@@ -69,8 +70,8 @@ def test_tracks_follow_the_picture_and_end_where_it_ends(tmp_path):
     with VideoWriter(tmp_path / "in.mp4", 10, H, W) as video:
         for i in range(4):
             video.write(scene(8 * i))
-    frames = VideoReader(tmp_path / "in.mp4")
-    *_, (_, path) = tracks.tracks(maskflownet.load(engine="torch"), frames, 16)
+    video = Video(tmp_path / "in.mp4")
+    *_, (_, path) = tracks.tracks(maskflownet.load(engine="torch"), video, 16)
     assert path.shape[0] == 4 and 20 < path.shape[1] < 6 * 10
     steps = np.diff(path, axis=0)  # (3, N, 2)
     np.testing.assert_allclose(np.median(steps, axis=1), np.tile((8.0, 0.0), (3, 1)), atol=0.5)
@@ -90,6 +91,7 @@ def test_tracks_follow_the_picture_and_end_where_it_ends(tmp_path):
         (average.main, ["a.png", "none.png", "out.mp4"], "cannot write out.mp4: its suffix is none of .png, "),
         (average.main, ["a.png", "small.png", "out.png"], "differ in shape"),
         (tracks.main, ["none.mp4", "out.mp4"], "none.mp4"),
+        (tracks.main, ["one.mp4", "out.mp4"], "one.mp4 holds a single frame, two are needed"),
         (tracks.main, ["none.mp4", "out.png"], "cannot write out.png: its suffix is none of .mp4, .avi, .gif"),
     ],
 )
@@ -97,6 +99,8 @@ def test_what_is_wrong_is_said_in_one_sentence(tmp_path, monkeypatch, capsys, ma
     monkeypatch.chdir(tmp_path)
     write_image("a.png", scene(0))
     write_image("small.png", scene(0)[:64])
+    with VideoWriter("one.mp4", 10, H, W) as video:
+        video.write(scene(0))
     before = Path("a.png").read_bytes()
     assert run(main, [*arguments, *TORCH]) == 2
     assert message in capsys.readouterr().err

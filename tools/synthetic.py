@@ -45,7 +45,8 @@ def write_chairs(dataset: Synthetic, folder: str | Path, validation_every: int =
     pool = Pool(workers, dataset.scene)
     try:
         scenes = pool.results(((index,) for index in lacking), 2 * workers)
-        for index, scene in zip(tqdm(lacking, desc=str(folder), unit="pair", disable=None), scenes):
+        bar = tqdm(lacking, str(folder), len(files), unit="pair", initial=len(files) - len(lacking), disable=None)
+        for index, scene in zip(bar, scenes):
             for write, path, values in zip((write_image, write_image, write_flo, write_image), files[index], scene):
                 write(path, values)
     finally:
