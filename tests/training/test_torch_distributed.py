@@ -71,8 +71,7 @@ def test_two_processes_train_as_one(tmp_path, kind):
         write_configs(tmp_path / name, NETWORK, **validation, **FAST[kind])
         paths.append(train_torch_in(tmp_path / name, ranks, kind=kind, steps=3, run=RUN))
     found = training_differences(*paths)
-    assert 0 < found["parameters"] < (1e-5 if kind == "cpu" else 1e-4), found
-    assert max(found["mean"], found["var"]) < (2e-3 if kind == "cpu" else 5e-2), found
+    assert 0 < found["parameters"] < 1e-4 and max(found["mean"], found["var"]) < 0.05, found
     one, two = (re.findall(r"loss=(.*), lr", log_of(tmp_path / name)) for name in ("one", "two"))
     assert len(one) == 3
     assert not [*tmp_path.glob("*/logs/*.samples")]  # no pictures, as of no sample any is wanted
