@@ -5,7 +5,6 @@ Schedules: which of both in which order. `load_network_config`, `read_data_confi
 """
 
 import os
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -40,7 +39,6 @@ _LossWeights = Annotated[
     Field(min_length=len(LOSS_WEIGHTS), max_length=len(LOSS_WEIGHTS)),
     schema.described(f"a list of {len(LOSS_WEIGHTS)} numbers, coarse to fine"),
 ]
-_Beginnings = Annotated[tuple[Text, ...], Field(min_length=1), schema.described("a list of beginnings of names")]
 
 
 @schema.checked
@@ -62,18 +60,6 @@ class Optimizer:
     # default, the published one, they are trained more slowly than the rest.
     epsilon: Positive = 1e-8
     clip: Positive | None = None  # largest norm of a gradient over all parameters; None = any
-    # Only the parameters whose names begin so are trained.
-    trained: _Beginnings | None = None
-
-    def chosen(self, names: Iterable[str]) -> set[str]:
-        """Those of the parameters `names` that are trained; a beginning in `trained` that fits none is a UserError."""
-        names = set(names)
-        if self.trained is None:
-            return names
-        for beginning in self.trained:
-            if not any(name.startswith(beginning) for name in names):
-                raise UserError(f"optimizer.trained: no parameter to train has a name that begins with {beginning}")
-        return {name for name in names if name.startswith(self.trained)}
 
 
 @schema.checked

@@ -143,11 +143,10 @@ class MXNetTraining(Training):
         self.settings, optimizer = settings, settings.optimizer
         structural = self.network._collect_params_with_prefix()
         # The head of a MaskFlownet stays as it is.
-        chosen = optimizer.chosen(n for n in structural if not n.startswith(HEAD))
+        self.trained = {name: p for name, p in structural.items() if not name.startswith(HEAD)}
         for name, parameter in structural.items():
-            parameter.grad_req = "write" if name in chosen else "null"
+            parameter.grad_req = "write" if name in self.trained else "null"
             parameter.wd_mult = 0.0 if name.endswith("bias") else 1.0
-        self.trained = {n: p for n, p in structural.items() if n in chosen}
         self.loss = MultiscaleEPE(settings.loss_weights, optimizer.q)
         self.metric = EndPointError(STRIDES[-1])
         self.geometry, self.colour = GeometryAugmentation(settings.target), ColourAugmentation()

@@ -143,10 +143,9 @@ class TorchTraining(Training):
         self.device = engine.torch_devices[0]
         optimizer, parameters = settings.optimizer, dict(self.network.named_parameters())
         # The head of a MaskFlownet stays as it is.
-        chosen = optimizer.chosen(name for name in parameters if not name.startswith(HEAD))
+        trained = {name: p for name, p in parameters.items() if not name.startswith(HEAD)}
         for name, parameter in parameters.items():
-            parameter.requires_grad_(name in chosen)
-        trained = {name: p for name, p in parameters.items() if name in chosen}
+            parameter.requires_grad_(name in trained)
         # The two extra numbers are the means of loss and end-point error.
         self.adam = FlatAdam(trained, optimizer.wd, extra=2, epsilon=optimizer.epsilon, clip=optimizer.clip)
         graphs = {"loss": {"weights": settings.loss_weights, "q": optimizer.q}, "metric": {}}

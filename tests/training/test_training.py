@@ -19,12 +19,11 @@ from maskflownet.scenes.synthetic import Synthetic
 from maskflownet.settings.configs import Optimizer, load_network_config
 from maskflownet.settings.datasets import Roots
 from maskflownet.settings.schema import parse
-from maskflownet.training.launch import EngineChoice, train_on
 from maskflownet.training.loop import RunLog
 from maskflownet.training.plan import rate_at, scaled
 from maskflownet.training.snapshots import Snapshots
 
-from tests.training_runs import LIGHT, NETWORK, at_step, configs_of, options, train_in, write_configs
+from tests.training_runs import LIGHT, NETWORK, at_step, train_in, write_configs
 from tests.trees import make_chairs
 
 
@@ -78,24 +77,6 @@ def test_decay_moves_weights_and_not_biases_and_epsilon_bounds_the_steps_of_adam
     change = max(np.abs(array - bounded[name]).max() for name, array in plain.items())
     rate = NETWORK["optimizer"]["learning_rate"][0][1]
     assert 0.9 * rate < change < 1.1 * rate
-
-
-@pytest.mark.parametrize("engine", ["mxnet", "torch"])
-def test_chosen_parameters_alone_are_trained(tmp_path, one_step, engine):
-    if engine == "torch":
-        pytest.importorskip("torch", reason="PyTorch is not installed")
-    choice = EngineChoice(engine=engine)
-    chosen = ["conv6", "upfeat5", "pred_flow5.weight"]
-    for beginnings in (chosen, ["conv7"]):
-        optimizer = {**NETWORK["optimizer"], "trained": beginnings}
-        write_configs(tmp_path / beginnings[0], {**NETWORK, "optimizer": optimizer})
-    start = read_checkpoint(one_step)
-    again = options(tmp_path / "conv6", steps=2, clear_steps=True)
-    found = read_params(train_on(choice, *configs_of(tmp_path / "conv6"), start, again))
-    moved = {n for n, array in start.parameters.items() if (found[n] != array).any()}
-    assert moved == {n for n in found if n.startswith(tuple(chosen))}
-    with pytest.raises(UserError, match="trained: no parameter .* begins with conv7"):
-        train_on(choice, *configs_of(tmp_path / "conv7"), start, again)
 
 
 def test_ctrl_c_twice_at_once_counts_once_until_all_is_saved(tmp_path, monkeypatch):
