@@ -25,8 +25,6 @@ from maskflownet.training.snapshots import state_path
 
 RUN = "abcJan01-0000"
 NETWORK = {"network": {"class": "MaskFlownet_S"}, "optimizer": {"learning_rate": [[7, 1.0e-4], [100, 5.0e-5]]}}
-# A step costs half, a checkpoint a third.
-LIGHT = {**NETWORK, "optimizer": {**NETWORK["optimizer"], "trained": ["pred_", "dc_conv7"]}}
 AUGMENTATION = {
     "rotation": 17, "zoom": [0.8, 1.1], "aspect": [0.9, 1.1], "translation": 0.1,
     "relative_rotation": 4, "relative_translation": 0.02, "relative_scale": [0.96, 1.04],
@@ -49,7 +47,7 @@ DATA = {
 def write_configs(folder: Path, network=None, **data) -> None:
     """Write network.yaml and data.yaml, with changed keys of the data config."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "network.yaml").write_text(yaml.safe_dump(network or LIGHT))
+    (folder / "network.yaml").write_text(yaml.safe_dump(network or NETWORK))
     (folder / "data.yaml").write_text(yaml.safe_dump({**DATA, **data}))
 
 

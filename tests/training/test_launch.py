@@ -12,14 +12,14 @@ from maskflownet.settings.schema import read_yaml, yaml_text  # noqa: E402
 from maskflownet.training.snapshots import Lock  # noqa: E402
 
 import run_stages  # noqa: E402
-from tests.training_runs import LIGHT, write_configs  # noqa: E402
+from tests.training_runs import NETWORK, write_configs  # noqa: E402
 
 
 def line_of(folder, networks) -> list[str]:
     """The command for a schedule on tiny data, one step each; the last stage is no file's name but what is in one."""
     stages = []
     for network in networks:
-        write_configs(folder / network, {**LIGHT, "network": {"class": network}})
+        write_configs(folder / network, {**NETWORK, "network": {"class": network}})
         stages.append({key: str(folder / network / f"{file}.yaml") for key, file in
                        (("network", "network"), ("dataset", "data"))})  # fmt: skip
     stages[-1] = {key: {"base": file} for key, file in stages[-1].items()}

@@ -23,7 +23,7 @@ from maskflownet.training.loop import RunLog
 from maskflownet.training.plan import rate_at, scaled
 from maskflownet.training.snapshots import Snapshots
 
-from tests.training_runs import LIGHT, NETWORK, at_step, train_in, write_configs
+from tests.training_runs import NETWORK, at_step, train_in, write_configs
 from tests.trees import make_chairs
 
 
@@ -46,7 +46,7 @@ def test_log_record_and_scalars(tmp_path):
     assert re.findall(form, text, re.MULTILINE) == ["1", "2", "3"]
     assert re.findall(r"steps=(\d), synthetic\.val:epe=[\d.]+", text) == ["2", "3"]
     assert record.metrics["mean_epe"] == record.metrics["synthetic.val"] > 0
-    assert record.config["network"] == LIGHT
+    assert record.config["network"] == NETWORK
     assert record.config["dataset"]["augmentation"]["zoom"] == [0.8, 1.1]
     assert (record.engine, record.precision, record.pyramid) == ("mxnet", "float32", "paper")
     events = list((tmp_path / f"logs/{run}.tensorboard").iterdir())
