@@ -10,7 +10,7 @@ from maskflownet.checkpoints.checkpoint import Checkpoint, check_multiplier, mat
 from maskflownet.engine.contract import ALONE, Engine, under_torchrun
 from maskflownet.errors import UserError, imported
 from maskflownet.network import import_mxnet
-from maskflownet.network.architecture import HEAD
+from maskflownet.network.architecture import HEAD, copies_of_head
 from maskflownet.settings.configs import ENGINES, NetworkConfig
 
 
@@ -109,8 +109,8 @@ def load_engine(
 def load_into(engine: Engine, checkpoint: Checkpoint, as_head: bool = False) -> None:
     """Give a checkpoint to an engine, or its head where the engine has the head's network.
 
-    With `as_head` a MaskFlownet_S checkpoint becomes the frozen head of a MaskFlownet. It is a
-    UserError if it is of the other network, or was trained with another flow_multiplier.
+    With `as_head` a MaskFlownet_S checkpoint becomes the frozen head of a MaskFlownet, and by `initial: head` the start
+    of its second stage. It is a UserError if it is of the other network, or was trained with another flow_multiplier.
     """
     network, prefix = engine.config.network.class_, ""
     if as_head and network == "MaskFlownet" and checkpoint.record.network == "MaskFlownet_S":
@@ -121,3 +121,6 @@ def load_into(engine: Engine, checkpoint: Checkpoint, as_head: bool = False) -> 
     check_multiplier(checkpoint, engine.config)
     engine.rebuild(replace(engine.record, colour=checkpoint.record.colour) if prefix else checkpoint.record)
     engine.assign({prefix + name: array for name, array in checkpoint.parameters.items()})
+    if prefix and engine.config.network.initial == "head":
+        own = {name: array.shape for name, array in arrays if not name.startswith(HEAD)}
+        engine.assign(copies_of_head(checkpoint.parameters, own))

@@ -1,6 +1,9 @@
 """The numbers of the two networks (Zhao et al., CVPR 2020, section 3). Nothing here imports MXNet."""
 
 import math
+import re
+
+import numpy as np
 
 NETWORKS = ("MaskFlownet_S", "MaskFlownet")
 PYRAMIDS = ("paper", "released")  # which features of image 2 the second stage matches at levels 2 and 3
@@ -16,7 +19,7 @@ CONTEXT_CHANNELS = (128, 128, 128, 96, 64, 32)
 CONTEXT_DILATIONS = (1, 2, 4, 8, 16, 1)
 PIXELS_PER_UNIT = 20.0  # the network's flow unit is 20 px x flow_multiplier
 LOSS_WEIGHTS = (0.005, 0.01, 0.02, 0.08, 0.32)  # of the five flows, coarse to fine
-INITIAL = ("fan_avg", "fan_in")  # how new parameters are drawn
+INITIAL = ("fan_avg", "fan_in", "head")  # how new parameters begin
 
 
 def initial_deviation(name: str, shape: tuple, initial: str = "fan_avg") -> float:
@@ -25,7 +28,8 @@ def initial_deviation(name: str, shape: tuple, initial: str = "fan_avg") -> floa
     By the variance 2 / (1 + SLOPE^2) / n of He et al. (ICCV 2015). "fan_avg", as the authors: n is the average of a
     weight's inputs and outputs; features then shrink from level to level of the pyramid, and cost volumes begin some
     hundred times smaller. "fan_in": n are the inputs of one output, so that features keep their size; the first
-    layer brings images to a deviation of about 1, and the predictions begin near zero.
+    layer brings images to a deviation of about 1, and the predictions begin near zero. "head": as "fan_in", where
+    `copies_of_head` has none.
     """
     if name.endswith("bias"):
         return 0.0
@@ -38,3 +42,28 @@ def initial_deviation(name: str, shape: tuple, initial: str = "fan_avg") -> floa
     factor = 5 if layer.startswith(("conv1a", "conv1x")) else 1
     factor = 0.05 if layer.startswith(("pred_", "dc_conv7")) else factor
     return factor * math.sqrt(2 / (1 + SLOPE**2) / (inputs * taps))
+
+
+def copies_of_head(head: dict[str, np.ndarray], shapes: dict[str, tuple]) -> dict[str, np.ndarray]:
+    """What the second stage of MaskFlownet, with parameters of `shapes`, can take over of a MaskFlownet_S.
+
+    Its pyramid and its decoder, of whose 9 x 9 cost volume the middle 5 x 5. Weights of inputs that the head does not
+    have are 0: the mask beside image 2, the second cost volume, the head's flow. Level 6 begins with the head's flow.
+    """
+    matches, none = np.arange(81).reshape(9, 9)[2:7, 2:7].ravel(), [-1] * 25
+    # By level the inputs of a dense block, and of conv1x, by their numbers in the head's; -1 is none.
+    inputs = {k: [*range(81, 97 + n), *matches, *none, 97 + n, 98 + n, -1, -1] for k, n in PYRAMID_CHANNELS.items()}
+    inputs |= {6: [*matches, *none, -1, -1], 1: [0, 1, 2, -1]}
+    copies = {}
+    for name, shape in shapes.items():
+        values = head.get(re.sub("^(conv.)([xyz])", lambda found: found[1] + "abc"["xyz".index(found[2])], name))
+        if values is None:
+            continue
+        if values.shape != tuple(shape):
+            axis = 0 if name.startswith("upfeat") else 1
+            level = 2 if name.startswith("dc_conv1") else int(re.search(r"\d", name)[0]) + name.startswith("upfeat")
+            start = shape[axis] - len(inputs[level])  # after what the block has put before its inputs
+            index = [*range(start), *(start + i if i >= 0 else -1 for i in inputs[level])]
+            values = np.concatenate([values, np.zeros_like(values.take([0], axis))], axis).take(index, axis)
+        copies[name] = 0 * values if name.startswith("pred_flow6") else values
+    return copies

@@ -8,7 +8,7 @@ import torch
 from maskflownet.engine.graphs import graph_of
 from maskflownet.engine.mxnet import MXNetEngine
 from maskflownet.engine.torch.module import GraphModule
-from maskflownet.network.architecture import HEAD, INITIAL, LEVELS, SLOPE
+from maskflownet.network.architecture import HEAD, INITIAL, LEVELS, PYRAMID_CHANNELS, SLOPE, copies_of_head
 from maskflownet.network.compat import mx
 from maskflownet.settings.configs import NetworkConfig
 from maskflownet.settings.schema import parse
@@ -98,3 +98,36 @@ def test_by_fan_in_features_keep_their_size_and_predictions_begin_near_zero():
 
 def size(x):
     return x.square().mean().sqrt()
+
+
+@torch.no_grad()
+def test_as_a_copy_of_a_head_without_what_it_lacks_the_second_stage_has_the_same_flows(images):
+    head, full = (
+        GraphModule(graph_of("network", network=n, pyramid="paper")) for n in ("MaskFlownet_S", "MaskFlownet")
+    )
+    head.initialise(0, "fan_in")
+    full.initialise(1, "head")
+    for name, parameter in head.named_parameters():
+        if "pred_mask" in name:
+            parameter.fill_(20 if name.endswith("bias") else 0)  # all is visible
+        elif name.startswith("upfeat5") or ("conv" in name and "f." in name):  # level 6 does not warp; the paper's mu
+            parameter.zero_()
+    outer = torch.ones(9, 9, dtype=torch.bool)  # the second stage's cost volume has a radius of 2
+    outer[2:7, 2:7] = False
+    for level in LEVELS:
+        inputs = 81 + (PYRAMID_CHANNELS[level] + 18 if level < 6 else 0)
+        after = f"upfeat{level - 1}.0" if level > 2 else "dc_conv1.0"
+        for layer in (*(f"conv{level}_{i}.0" for i in range(5)), f"pred_flow{level}", after):
+            weight = head.get_parameter(f"{layer}.weight")
+            weight = weight if "upfeat" in layer else weight.transpose(0, 1)
+            weight[len(weight) - inputs + outer.flatten().nonzero()[:, 0]] = 0
+    alone = {name: parameter.numpy() for name, parameter in head.named_parameters()}
+    shapes = {n: p.shape for n, p in full.named_parameters() if not n.startswith(HEAD)}
+    copies = copies_of_head(alone, shapes)
+    assert set(shapes) - set(copies) == {"deform6.weight", "deform6.bias"}  # is drawn
+    padded = np.pad(alone["conv1a.0.weight"], [(0, 0), (0, 1), (0, 0), (0, 0)])  # for the mask beside image 2
+    np.testing.assert_array_equal(copies["conv1x.0.weight"], padded)
+    for name, values in {**copies, **{HEAD + name: values for name, values in alone.items()}}.items():
+        full.get_parameter(name).copy_(torch.tensor(values))
+    for ours, theirs in zip(full(*images)[:5], head(*images)[:5]):
+        assert torch.allclose(ours, theirs, atol=1e-3 * size(theirs))
