@@ -28,8 +28,8 @@ def initial_deviation(name: str, shape: tuple, initial: str = "fan_avg") -> floa
     By the variance 2 / (1 + SLOPE^2) / n of He et al. (ICCV 2015). "fan_avg", as the authors: n is the average of a
     weight's inputs and outputs; features then shrink from level to level of the pyramid, and cost volumes begin some
     hundred times smaller. "fan_in": n are the inputs of one output, so that features keep their size; the first
-    layer brings images to a deviation of about 1, and the predictions begin near zero. "head": as "fan_in", where
-    `copies_of_head` has none.
+    layer brings images to a deviation of about 1, and the predictions begin near zero. "head": as "fan_in", before
+    `copies_of_head` takes the place of a second stage.
     """
     if name.endswith("bias"):
         return 0.0
@@ -45,20 +45,19 @@ def initial_deviation(name: str, shape: tuple, initial: str = "fan_avg") -> floa
 
 
 def copies_of_head(head: dict[str, np.ndarray], shapes: dict[str, tuple]) -> dict[str, np.ndarray]:
-    """What the second stage of MaskFlownet, with parameters of `shapes`, can take over of a MaskFlownet_S.
+    """A second stage of MaskFlownet, parameters of `shapes`, that is like its head, a MaskFlownet_S, as far as can be.
 
-    Its pyramid and its decoder, of whose 9 x 9 cost volume the middle 5 x 5. Weights of inputs that the head does not
-    have are 0: the mask beside image 2, the second cost volume, the head's flow. Level 6 begins with the head's flow.
+    Of the head's 9 x 9 cost volume it has the middle 5 x 5; what it has beyond the head, the mask beside image 2, the
+    second cost volume and the head's flow, has weights of 0. Level 6 begins with the head's flow and does not deform.
     """
     matches, none = np.arange(81).reshape(9, 9)[2:7, 2:7].ravel(), [-1] * 25
     # By level the inputs of a dense block, and of conv1x, by their numbers in the head's; -1 is none.
     inputs = {k: [*range(81, 97 + n), *matches, *none, 97 + n, 98 + n, -1, -1] for k, n in PYRAMID_CHANNELS.items()}
     inputs |= {6: [*matches, *none, -1, -1], 1: [0, 1, 2, -1]}
-    copies = {}
-    for name, shape in shapes.items():
-        values = head.get(re.sub("^(conv.)([xyz])", lambda found: found[1] + "abc"["xyz".index(found[2])], name))
-        if values is None:
-            continue
+    middle = np.eye(PYRAMID_CHANNELS[6], dtype=np.float32)[..., None, None]
+    copies = {"deform6.weight": np.pad(middle, [(0, 0), (0, 0), (1, 1), (1, 1)])}
+    for name in shapes.keys() - {"deform6.weight", "deform6.bias"}:
+        values, shape = head[re.sub("^(conv.)([xyz])", lambda m: m[1] + "abc"["xyz".index(m[2])], name)], shapes[name]
         if values.shape != tuple(shape):
             axis = 0 if name.startswith("upfeat") else 1
             level = 2 if name.startswith("dc_conv1") else int(re.search(r"\d", name)[0]) + name.startswith("upfeat")

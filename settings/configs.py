@@ -46,7 +46,7 @@ class Network:
     class_: Annotated[Literal[NETWORKS], Field(alias="class")]
     flow_multiplier: Positive = 1.0  # a flow unit inside the network is 20 px times this
     mw: _LossWeights = LOSS_WEIGHTS  # multi-scale weights: of the five levels in the loss, coarse to fine
-    initial: Literal[INITIAL] = "fan_avg"  # of new parameters, see network.architecture.initial_deviation
+    initial: Literal[INITIAL] = "fan_avg"  # of new parameters, see network.architecture
     pyramid: Literal[PYRAMIDS] = "paper"  # second stage of a new MaskFlownet; a checkpoint's record has precedence
 
 

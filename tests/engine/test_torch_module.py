@@ -1,12 +1,16 @@
 """Graphs as modules: golden losses and gradients, the paper pyramid, initial weights."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from maskflownet.checkpoints.checkpoint import Checkpoint, Record
 from maskflownet.engine.graphs import graph_of
+from maskflownet.engine.load import load_into
 from maskflownet.engine.mxnet import MXNetEngine
+from maskflownet.engine.torch.engine import TorchEngine
 from maskflownet.engine.torch.module import GraphModule
 from maskflownet.network.architecture import HEAD, INITIAL, LEVELS, PYRAMID_CHANNELS, SLOPE, copies_of_head
 from maskflownet.network.compat import mx
@@ -14,6 +18,7 @@ from maskflownet.settings.configs import NetworkConfig
 from maskflownet.settings.schema import parse
 
 BY = "torch, GraphModule: "
+NETWORKS = ("MaskFlownet_S", "MaskFlownet")
 NETWORK, S = {"network": "MaskFlownet_S"}, {"class": "MaskFlownet_S"}
 
 
@@ -102,9 +107,7 @@ def size(x):
 
 @torch.no_grad()
 def test_as_a_copy_of_a_head_without_what_it_lacks_the_second_stage_has_the_same_flows(images):
-    head, full = (
-        GraphModule(graph_of("network", network=n, pyramid="paper")) for n in ("MaskFlownet_S", "MaskFlownet")
-    )
+    head, full = (GraphModule(graph_of("network", network=n, pyramid="paper")) for n in NETWORKS)
     head.initialise(0, "fan_in")
     full.initialise(1, "head")
     for name, parameter in head.named_parameters():
@@ -124,10 +127,45 @@ def test_as_a_copy_of_a_head_without_what_it_lacks_the_second_stage_has_the_same
     alone = {name: parameter.numpy() for name, parameter in head.named_parameters()}
     shapes = {n: p.shape for n, p in full.named_parameters() if not n.startswith(HEAD)}
     copies = copies_of_head(alone, shapes)
-    assert set(shapes) - set(copies) == {"deform6.weight", "deform6.bias"}  # is drawn
-    padded = np.pad(alone["conv1a.0.weight"], [(0, 0), (0, 1), (0, 0), (0, 0)])  # for the mask beside image 2
-    np.testing.assert_array_equal(copies["conv1x.0.weight"], padded)
+    assert set(shapes) - set(copies) == {"deform6.bias"}  # is 0
     for name, values in {**copies, **{HEAD + name: values for name, values in alone.items()}}.items():
         full.get_parameter(name).copy_(torch.tensor(values))
     for ours, theirs in zip(full(*images)[:5], head(*images)[:5]):
         assert torch.allclose(ours, theirs, atol=1e-3 * size(theirs))
+
+
+@torch.no_grad()
+def test_what_a_new_second_stage_does_not_use_yet_is_a_copy_too():
+    """Its pyramid, which the second cost volume alone sees, and level 6."""
+    head, full = (GraphModule(graph_of("network", network=n, pyramid="paper")) for n in NETWORKS)
+    head.initialise(0, "fan_in")
+    alone = {name: parameter.numpy() for name, parameter in head.named_parameters()}
+    copies = copies_of_head(alone, {n: p.shape for n, p in full.named_parameters() if not n.startswith(HEAD)})
+    for level in PYRAMID_CHANNELS:
+        for ours, theirs in zip("xyz", "abc"):
+            expected = alone[f"conv{level}{theirs}.0.weight"]
+            assert (copies[f"conv{level}{ours}.0.weight"][:, : expected.shape[1]] == expected).all()
+    assert not copies["conv1x.0.weight"][:, 3].any()  # of the mask beside image 2
+    middle = np.arange(81).reshape(9, 9)[2:7, 2:7].ravel()
+    for layer, axis, before in (("conv6_0.0", 1, 0), ("conv6_4.0", 1, 416), ("upfeat5.0", 0, 448)):
+        ours, theirs = (np.moveaxis(v[f"{layer}.weight"], axis, 0) for v in (copies, alone))
+        assert (ours[: before + 25] == theirs[[*range(before), *(before + middle)]]).all()
+        assert not ours[before + 25 :].any()  # second cost volume, flow of the head
+    x = torch.randn((1, 196, 4, 5), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(torch.conv2d(x, torch.tensor(copies["deform6.weight"]), padding=1), x)
+
+
+def test_a_training_of_maskflownet_begins_with_copies_and_goes_on_with_its_own(golden):
+    head, full = (
+        Checkpoint(Path("x.params"), golden.parameters(n), Record(n, pyramid="paper", found=False)) for n in NETWORKS
+    )
+    for initial in INITIAL:
+        network, optimizer = {"class": "MaskFlownet", "initial": initial}, {"learning_rate": [[1, 1.0]]}
+        config = parse(NetworkConfig, {"network": network, "optimizer": optimizer}, "test")
+        engine = TorchEngine(config, [torch.device("cpu")])
+        load_into(engine, head, as_head=True)
+        found = engine.parameters()
+        assert (found[f"{HEAD}conv2b.0.weight"] == head.parameters["conv2b.0.weight"]).all()
+        assert (found["conv2y.0.weight"] == head.parameters["conv2b.0.weight"]).all() == (initial == "head")
+        load_into(engine, full, as_head=True)
+        assert all((values == full.parameters[name]).all() for name, values in engine.parameters().items())
