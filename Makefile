@@ -15,7 +15,7 @@ VENV ?= .venv
 ENGINE ?= mxnet
 TORCH ?= torch>=2.4,<2.14
 REQUIREMENTS ?=
-CHECKPOINT ?= d43
+CHECKPOINT ?= 97f
 CONFIG ?= MaskFlownet
 TESTS ?= tests
 JOBS ?= 2

@@ -82,7 +82,7 @@ def main(arguments):
     add_config(parser)
     add("input", nargs="+", type=Path, metavar="INPUT", help="a video, a folder of frames, or two pictures")
     add("--to", default=".mp4", metavar="SUFFIX", help="of the output, such as .mp4, .png, .flo (default .mp4)")
-    add("-c", "--checkpoint", default="d43")
+    add("-c", "--checkpoint", default="97f")
     add_devices(parser)
     add_batch(parser)
     add("--max_flow", type=pixels, metavar="PX", help="one pass over a folder or video")

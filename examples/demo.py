@@ -43,7 +43,7 @@ def main(arguments):
         f"zero has {at_rest:.2f}).\nSee {args.output}: left the first image and the mask (white = visible in the "
         "second), right the true flow and the predicted one. Hue is the direction, saturation the speed: the "
         "red-orange astronaut moves to the right, the violet rocket up and to the right, the green-blue cup down. The "
-        "rocket is the hardest, for it is thin and moves 24 px: coarse levels, which find such motions, hardly see it."
+        "rocket's middle is too slow, the ring is one with the cup: coarse levels hardly see thin things and gaps."
     )
 
 

@@ -2,8 +2,8 @@
 
 python -m maskflownet.report.curves RUN [RUN ...] [--chain] [-o PICTURE]
 
-A line of the log is the mean of the steps since the line before; the first steps, which the log holds one by one, are
-left out.
+A line of the log is the mean of the steps since the line before. Left out are the first steps, which the log holds one
+by one, and what is the mean of fewer than ten after a run went on.
 """
 
 import re
@@ -70,16 +70,17 @@ def read_curves(path) -> Curves:
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is not text"
         raise UserError(f"cannot read {path}: {why}") from error
-    curves = Curves(Path(path).stem)
+    curves, begun = Curves(Path(path).stem), 0
     for line in lines:
         if start := START.search(line):
-            curves = replace(curves.until(int(start[2])), parent=start[1] or curves.parent)
+            curves = replace(curves.until(begun := int(start[2])), parent=start[1] or curves.parent)
         elif training := TRAINING.search(line):
             try:
                 values = tuple(map(float, training.groups()[1:]))
             except ValueError:
                 continue
-            if all(value == 0 or PLAUSIBLE[0] <= value <= PLAUSIBLE[1] for value in values):
+            enough = not begun or int(training[1]) >= begun + 10
+            if enough and all(value == 0 or PLAUSIBLE[0] <= value <= PLAUSIBLE[1] for value in values):
                 curves.training[int(training[1])] = values
         elif validation := VALIDATION.search(line):
             for name, epe in SET_EPE.findall(line):

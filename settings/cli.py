@@ -152,7 +152,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def add_checkpoint(parser: argparse.ArgumentParser, more: str = "", required: bool = False) -> None:
-    name = "file, run id, unique prefix of one, or prefix:steps; d43 are the shipped weights" + more
+    name = "file, run id, unique prefix of one, or prefix:steps; 97f are the shipped weights" + more
     parser.add_argument("-c", "--checkpoint", required=required, metavar="CHECKPOINT", help=name)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent
 CONFIGS = PACKAGE / "config_folder"
-SHIPPED = PACKAGE / "weights" / "d43Nov28-0826_4000.params"  # MaskFlownet; holds a MaskFlownet_S, too
+SHIPPED = PACKAGE / "weights" / "97fNov30-0847_8600.params"  # MaskFlownet; holds a MaskFlownet_S, too
 
 # What is written goes into the checkout, or where the package is installed without one, into the working folder.
 ROOT = PACKAGE if (PACKAGE / "pyproject.toml").is_file() else Path()

@@ -64,7 +64,7 @@ def test_the_wheel_holds_the_package_and_nothing_of_the_users(wheel):
 def test_maskflownet_predict_away_from_the_checkout(installed):
     """The shipped weights are found, though there is no folder of weights."""
     pair = [f"--image_{i}={ROOT}/examples/example_{i}.png" for i in (1, 2)]
-    done = installed("maskflownet-predict", "flow.npy", "MaskFlownet_S", "-c", "d43", *pair)
+    done = installed("maskflownet-predict", "flow.npy", "MaskFlownet_S", "-c", "97f", *pair)
     assert done.returncode == 0, done.stderr
     assert np.load(installed.home / "flow.npy").shape[-1] == 2
 
@@ -73,12 +73,12 @@ def test_maskflownet_trains_into_the_working_folder(installed):
     scene = "dataset: synthetic\nsynthetic: {length: 4, validation_length: 1, size: [64, 64]}\nbatch_size: 1\n"
     shape = "orig_shape: [64, 64]\ntarget_shape: [64, 64]\naugmentation: null\n"
     (installed.home / "data.yaml").write_text(scene + shape)
-    line = ["MaskFlownet_S", "--dataset_cfg", "data.yaml", "--steps", "1", "-c", "d43", "--clear_steps"]
+    line = ["MaskFlownet_S", "--dataset_cfg", "data.yaml", "--steps", "1", "-c", "97f", "--clear_steps"]
     done = installed("maskflownet", *line, "--output_root", "elsewhere")
     assert done.returncode == 0, done.stderr
     assert len(list(installed.home.glob("elsewhere/weights/*_1.params"))) == 1
     unknown = installed("maskflownet", "MaskFlownet_S", "-c", "fff", "--valid")
-    assert unknown.stderr == "error: no checkpoint fff in weights: there are d43Nov28-0826\n"
+    assert unknown.stderr == "error: no checkpoint fff in weights: there are 97fNov30-0847\n"
 
 
 def test_the_api_away_from_the_checkout(installed):

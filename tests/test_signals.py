@@ -25,7 +25,7 @@ from tests.training.test_launch import line_of  # noqa: E402
 from tests.training_runs import write_configs  # noqa: E402
 from tests.videos import make  # noqa: E402
 
-D43 = ["-c", "d43", "--engine", "torch"]
+WEIGHTS = ["-c", "97f", "--engine", "torch"]
 
 
 def prepare(kind: str, folder: Path):
@@ -46,14 +46,14 @@ def prepare(kind: str, folder: Path):
             said = rf"stage 1 was interrupted: the same command goes on with it \({goes_on}\)"
             return run_stages.main, arguments, (TorchTraining, "train_batch"), said
         case "prediction":
-            arguments = [str(folder / "out/flow.gif"), "MaskFlownet", "--folder", str(folder), *D43]
+            arguments = [str(folder / "out/flow.gif"), "MaskFlownet", "--folder", str(folder), *WEIGHTS]
             return predict_new_data.main, arguments, (TorchEngine, "submit"), "interrupted"
         case "live":
             url = make(folder / "live.mp4", 300, 10).as_uri()  # half a minute
-            arguments = [str(folder / "out/flow.mp4"), "MaskFlownet", "--video_filepath", url, *D43]
+            arguments = [str(folder / "out/flow.mp4"), "MaskFlownet", "--video_filepath", url, *WEIGHTS]
             return predict_new_data.main, arguments, (TorchEngine, "submit"), "interrupted"
         case "validation":
-            arguments = ["MaskFlownet", *data, *home, *D43, "--valid", "--report"]
+            arguments = ["MaskFlownet", *data, *home, *WEIGHTS, "--valid", "--report"]
             return main.main, arguments, (TorchEngine, "submit"), "interrupted"
         case "tool":
             arguments = [str(folder / "out/set"), "--count", "9", "--size", "64,64"]

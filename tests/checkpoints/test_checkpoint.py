@@ -21,7 +21,7 @@ SMALL = {
 
 @pytest.fixture
 def folder(tmp_path):
-    runs = "8caNov12-1532_100", "8caNov12-1532_2000", "8cbNov13-0101_5", "shipped", "abc_1", "abcd_1", "d4fJan01-0000_7"
+    runs = "8caNov12-1532_100", "8caNov12-1532_2000", "8cbNov13-0101_5", "shipped", "abc_1", "abcd_1", "97eJan01-0000_7"
     for name in runs:
         (tmp_path / f"{name}.params").write_bytes(params_bytes(SMALL["MaskFlownet_S"], ""))
     (tmp_path / ".8ccNov13-0101_5.1234.tmp.params").write_bytes(b"half written")
@@ -36,9 +36,9 @@ def folder(tmp_path):
         ("8ca:100", "8caNov12-1532_100"),
         ("8cb", "8cbNov13-0101_5"),
         ("ship", "shipped"),
-        ("d43", SHIPPED.stem),  # from every folder
-        ("d43:4000", SHIPPED.stem),
-        ("d4", "d4fJan01-0000_7"),  # what the folder has comes first
+        ("97f", SHIPPED.stem),  # from every folder
+        ("97f:8600", SHIPPED.stem),
+        ("97", "97eJan01-0000_7"),  # what the folder has comes first
         ("abc", "abc_1"),  # a whole id, though abcd begins so
         (None, SHIPPED.stem),
     ],
@@ -53,7 +53,7 @@ def test_checkpoints_are_found(folder, name, stem):
     ("name", "message"),
     [
         ("8c", "ambiguous: it fits 8caNov12-1532, 8cbNov13-0101"),
-        ("9", "there are 8caNov12-1532, 8cbNov13-0101, abc, abcd, d43Nov28-0826, d4fJan01-0000, shipped"),
+        ("7", "there are 8caNov12-1532, 8cbNov13-0101, 97eJan01-0000, 97fNov30-0847, abc, abcd, shipped"),
         ("8ccNov13", "no checkpoint 8ccNov13"),  # what a killed run left
         ("8ca:7", "at step 7: it has 100, 2000"),
         ("8ca:x", "must be a number of steps"),

@@ -195,7 +195,7 @@ def test_runs_are_found_in_every_format(tmp_path):
 def test_conversion_keeps_parameters_and_record(tmp_path, suffix, flags):
     """And overwrites nothing."""
     path = tmp_path / f"out put{suffix}"
-    convert.main(["d43", str(path), *flags])
+    convert.main(["97f", str(path), *flags])
     before, after = load_checkpoint(SHIPPED), load_checkpoint(path)
     expected = before.head() if flags else before
     assert after.record.network == expected.record.network
@@ -211,17 +211,17 @@ def test_conversion_keeps_parameters_and_record(tmp_path, suffix, flags):
     assert (read_record(path) is None) == (suffix == ".safetensors")
     content = sorted(file.name for file in tmp_path.iterdir())
     with pytest.raises(UserError, match="exists already: give another name"):
-        convert.main(["d43", str(path)])
+        convert.main(["97f", str(path)])
     assert sorted(file.name for file in tmp_path.iterdir()) == content
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (["d43", "x.onnx"], r"x.onnx: its suffix is none of .params, .safetensors, .pth, .ckpt"),
-        (["d43", "no/where.pth"], "no/where.pth: its folder no does not exist"),
+        (["97f", "x.onnx"], r"x.onnx: its suffix is none of .params, .safetensors, .pth, .ckpt"),
+        (["97f", "no/where.pth"], "no/where.pth: its folder no does not exist"),
         (["SMALL", "x.pth", "--head"], "is a MaskFlownet_S already: leave out --head"),
-        (["d43", "x.pth", "--rgb", "--bgr"], "not allowed with argument"),
+        (["97f", "x.pth", "--rgb", "--bgr"], "not allowed with argument"),
         (["SMALL", "small.ckpt"], "small.yaml would pass for the record of small.params: give another name"),
     ],
 )

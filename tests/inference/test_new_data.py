@@ -156,14 +156,14 @@ def test_the_scale_is_that_of_what_moves(tmp_path, steps, scale):
     assert done.max_flow == pytest.approx(scale, abs=0.011)
 
 
-@pytest.mark.parametrize(("config", "mean", "white"), [("MaskFlownet", 0.05, 250), ("MaskFlownet_S", 0.13, 240)])
+@pytest.mark.parametrize("config", ["MaskFlownet", "MaskFlownet_S"])
 @pytest.mark.parametrize("size", [(480, 640), (128, 192)])
-def test_a_still_scene_is_nearly_white(shared, config, mean, white, size):
+def test_a_still_scene_is_nearly_white(shared, config, size):
     pytest.importorskip("torch")
     image = cv2.resize(read_image(shared / "data/pairs/middlebury/Grove2/frame10.png"), size[::-1])
     flow = load(config, engine="torch")(image, image).flow
-    assert np.hypot(flow[..., 0], flow[..., 1]).mean() < mean
-    assert flow_to_colour(flow).mean() > white
+    assert np.hypot(flow[..., 0], flow[..., 1]).mean() < 0.05  # px
+    assert flow_to_colour(flow).mean() > 250
 
 
 def test_only_what_is_written_is_computed(folder, tmp_path):
