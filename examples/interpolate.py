@@ -6,16 +6,17 @@ The flows of both directions are carried to that time. What one picture hides th
 import cv2
 import numpy as np
 from maskflownet.examples import load, parse
+from maskflownet.inference.confidence import consistency
 from maskflownet.reader.formats import read_images, write_image
 from maskflownet.settings.cli import number, run
 
 
-def between(there, back, image_1, image_2, time):
+def between(to, back, image_1, image_2, time):
     """Return (H, W, 3) uint8 at a time from 0 to 1, given the predictions from image 1 to 2 and back."""
     grid = np.indices(image_1.shape[:2], np.float32)[::-1].transpose(1, 2, 0)  # (H, W, 2), x and y
-    seen_1, seen_2 = (np.square(p.mask) + 1e-6 for p in (there, back))  # seldom 0: the square is clearer
+    seen_1, seen_2 = (p.mask**2 * consistency(p.flow, q.flow)[..., None] + 1e-6 for p, q in ((to, back), (back, to)))
     sums = np.zeros(image_1.shape, np.float32)  # of flow x weight, and of weight
-    for flow, seen, share, towards in ((there.flow, seen_1, time, 1), (back.flow, seen_2, 1 - time, -1)):
+    for flow, seen, share, towards in ((to.flow, seen_1, time, 1), (back.flow, seen_2, 1 - time, -1)):
         x, y = np.rint(grid + share * flow).clip(0, grid[-1, -1]).astype(int).transpose(2, 0, 1)
         np.add.at(sums, (y, x), (1 - share) * seen * np.insert(towards * flow, 2, 1, axis=2))
     sums = sum(cv2.GaussianBlur(sums, (0, 0), 1.5 * 2**i) * 1e-3**i for i in range(6))  # holes: as around

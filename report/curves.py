@@ -2,8 +2,7 @@
 
 python -m maskflownet.report.curves RUN [RUN ...] [--chain] [-o PICTURE]
 
-A line of the log is the mean of the steps since the line before. Left out are the first steps, which the log holds one
-by one, and what is the mean of fewer than ten after a run went on.
+A line of the log is the mean of the steps since the line before; the first lines, of one step each, are left out.
 """
 
 import re
@@ -64,7 +63,7 @@ def find_log(name, folder: Path = LOGS) -> Path:
 
 
 def read_curves(path) -> Curves:
-    """Read a log. Where a run that went on repeats steps, only the later ones count; absurd values are left out."""
+    """Read a log: of repeated steps the later ones; no absurd values, nor a mean of few steps after a run went on."""
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -79,8 +78,8 @@ def read_curves(path) -> Curves:
                 values = tuple(map(float, training.groups()[1:]))
             except ValueError:
                 continue
-            enough = not begun or int(training[1]) >= begun + 10
-            if enough and all(value == 0 or PLAUSIBLE[0] <= value <= PLAUSIBLE[1] for value in values):
+            few = begun and curves.training and int(training[1]) < begun + 10  # they would look like a peak
+            if not few and all(value == 0 or PLAUSIBLE[0] <= value <= PLAUSIBLE[1] for value in values):
                 curves.training[int(training[1])] = values
         elif validation := VALIDATION.search(line):
             for name, epe in SET_EPE.findall(line):

@@ -6,8 +6,10 @@ import re
 import pytest
 from maskflownet.checkpoints.checkpoint import RELEASED, read_record
 from maskflownet.engine.graphs import graph_of
-from maskflownet.settings.datasets import SETS
-from maskflownet.settings.folders import ROOT, WEIGHTS
+from maskflownet.report.curves import with_parents
+from maskflownet.settings.configs import load_network_config, load_schedule
+from maskflownet.settings.datasets import SETS, load_data_config
+from maskflownet.settings.folders import ROOT, SHIPPED, WEIGHTS
 
 ZOO = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
 DATASETS = (ROOT / "docs" / "datasets.md").read_text(encoding="utf-8")
@@ -36,7 +38,9 @@ def test_the_zoo_has_each_shipped_checkpoint_as_its_record_says():
     for path in shipped():
         record = read_record(path)
         (row,) = re.findall(rf"^\| `{path.name}` .*$", ZOO, re.M)
+        steps = [f"{curves.end:,} x " for curves in with_parents(ROOT / "logs" / f"{record.run}.log")]
         for said in (
+            *steps,
             f"{path.stat().st_size / 1e6:.1f} MB",
             f"| {record.network} |",
             f"{record.step:,} x {record.data['synthetic']}",
@@ -45,6 +49,14 @@ def test_the_zoo_has_each_shipped_checkpoint_as_its_record_says():
         ):
             assert said in row, said
         assert record.sha256 in (WEIGHTS / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_recipes_last_stage_is_what_the_shipped_weights_were_trained_by():
+    path, stages = load_schedule("recipe.yaml")
+    network, data = load_network_config(stages[-1].network, path), load_data_config(stages[-1].dataset, path)
+    record = read_record(SHIPPED)
+    assert (network.content, data.content) == (record.config["network"], record.config["dataset"])
+    assert record.config["network"]["optimizer"]["learning_rate"][-1][0] == record.step
 
 
 def test_the_zoo_has_each_released_file_as_the_table_says():

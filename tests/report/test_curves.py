@@ -59,6 +59,8 @@ def test_the_mean_of_few_steps_after_a_run_went_on_is_left_out(tmp_path):
     write_log(tmp_path, A, 145)
     path = write_log(tmp_path, A, 300, start=145)
     assert list(read_curves(path).training) == [*range(1, 21), 50, 100, 200, 250, 300]
+    path = write_log(tmp_path, A, 300, start=240)
+    assert list(read_curves(path).training) == [*range(1, 21), 50, 100, 200, 250, 300]
 
 
 def test_values_that_are_no_numbers_are_left_out(tmp_path):
