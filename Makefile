@@ -29,7 +29,7 @@ demo: $(INSTALLED)
 	@$(BIN)/python -m maskflownet.examples.demo $(CONFIG) -c "$(CHECKPOINT)" --engine $(ENGINE)
 
 test: $(VENV)/.tested
-	@echo "Running the tests; they take four to ten minutes on two cores and end with a line of counts."
+	@echo "Running the tests; they take four to twelve minutes on two cores and end with a line of counts."
 	@$(BIN)/python -m ruff check . && $(BIN)/python -m ruff format --check .
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS)
 

@@ -27,7 +27,7 @@ def main(arguments):
     args = parser.parse_args(arguments)
     image_1, image_2 = (read_image(HERE / f"example_{i}.png") for i in (1, 2))
     label, _ = read_flow(HERE / "example_flow.png")
-    print(f"Loading {args.checkpoint}; a pair then takes one to three seconds on two CPU cores.")
+    print(f"Loading {args.checkpoint}; a pair then takes one to five seconds on two CPU cores.")
     predictor = load(args.config, args.checkpoint, args.gpus, engine=args.engine, precision=args.precision)
     started = time.perf_counter()
     flow, mask, _ = predictor(image_1, image_2)
