@@ -1,6 +1,6 @@
 """A frame between two: python -m maskflownet.examples.interpolate A.png B.png OUT.png [--time 0.5]
 
-The flows of both directions are carried to that time. What one picture hides there, the other one alone shows.
+Both flows are carried to that time. What mask and way back say is hidden in one picture, the other one alone shows.
 """
 
 import cv2

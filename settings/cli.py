@@ -15,7 +15,7 @@ from typing import NoReturn
 from maskflownet.errors import UserError, shortened, show_warning, shown
 from maskflownet.processes import Interruption, interrupt
 from maskflownet.settings.configs import ENGINES, PRECISIONS
-from maskflownet.settings.folders import ROOT
+from maskflownet.settings.folders import ROOT, SHIPPED
 
 UNEXPECTED, FAILED, INTERRUPTED = 1, 2, 130
 READERS = 6  # processes per GPU: more slowed four GPUs of one host down (docs/speed.md)
@@ -152,7 +152,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def add_checkpoint(parser: argparse.ArgumentParser, more: str = "", required: bool = False) -> None:
-    name = "file, run id, unique prefix of one, or prefix:steps; 97f are the shipped weights" + more
+    name = f"file, run id, unique prefix of one, or prefix:steps; {SHIPPED.stem[:3]} are the shipped weights{more}"
     parser.add_argument("-c", "--checkpoint", required=required, metavar="CHECKPOINT", help=name)
 
 
