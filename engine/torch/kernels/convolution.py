@@ -21,26 +21,60 @@ from torch import Tensor
 CHANNEL_UNIT = 16  # channels of a buffer are a multiple: rows of pixels begin at whole vectors
 MULTIPROCESSORS = 132  # programs below which a product is split; of an H100, fits others roughly
 WIDEST = 128  # output channels of one program
+MANY_PIXELS = 128 * MULTIPROCESSORS  # of which the largest blocks give every multiprocessor work
+NARROW = 32  # outputs
+ADDING = 12  # steps in whose time the parts of a split sum are added
 LARGEST = 2**31 - 1  # elements that the kernels' 32-bit addresses reach
 # Arguments of which no two values deserve a compilation each; the others decide about alignment.
 SIZES = ["height", "width", "out_height", "out_width", "pixels", "parts"]
 
 
+@triton.jit
+def _add_products(
+    sums, x, weight, base, in_x, in_y, in_image, column, known_columns, first_channel, in_channels, begin, end,
+    height, width, x_pitch, tap_stride, in_stride,
+    TAPS: tl.constexpr, DILATION: tl.constexpr, FLIP: tl.constexpr, WHOLE: tl.constexpr, BLOCK_K: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Add the products of some taps, of BLOCK_K channels each; with WHOLE all channels exist."""
+    for step in range(begin, end):
+        tap = step % TAPS  # innermost: pixels serve their neighbours' taps while they are in the cache
+        channel = first_channel + step // TAPS * BLOCK_K + tl.arange(0, BLOCK_K)
+        dy = (tap // 3 - 1) * DILATION if TAPS == 9 else 0
+        dx = (tap % 3 - 1) * DILATION if TAPS == 9 else 0
+        inside = (in_y + dy >= 0) & (in_y + dy < height) & (in_x + dx >= 0) & (in_x + dx < width)
+        a_known, b_known = (inside & in_image)[:, None], known_columns[None, :]
+        if not WHOLE:
+            known = channel < in_channels
+            a_known, b_known = a_known & known[None, :], b_known & known[:, None]
+        a = tl.load(x + base[:, None] + ((dy * width + dx) * x_pitch + channel)[None, :], mask=a_known, other=0.0)
+        if FLIP:
+            tap = 8 - tap
+        b_at = channel[:, None] * in_stride + (tap * tap_stride + column)[None, :]
+        b = tl.load(weight + b_at, mask=b_known, other=0.0)
+        sums = tl.dot(a.to(b.dtype), b, sums, input_precision=PRECISION)
+    return sums
+
+
 @triton.jit(do_not_specialize=SIZES)
 def _convolve(
-    x, weight, bias, gate, y, partial,
+    x, weight, bias, gate, y, partial, sums_at,
     height, width, out_height, out_width, pixels, in_channels, out_channels, parts,
-    x_pitch, gate_pitch, y_pitch, tap_stride, out_stride, in_stride,
-    STRIDE: tl.constexpr, DILATION: tl.constexpr, FLIP: tl.constexpr,
+    x_pitch, gate_pitch, y_pitch, tap_stride, out_stride, in_stride, gap,
+    TAPS: tl.constexpr, STRIDE: tl.constexpr, DILATION: tl.constexpr, FLIP: tl.constexpr,
     SLOPE: tl.constexpr, ACTIVE: tl.constexpr, GATED: tl.constexpr, BIASED: tl.constexpr,
-    SPLIT: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    AHEAD: tl.constexpr, BEGUN: tl.constexpr, SPLIT: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, REST: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Implicit matrix product: BLOCK_M output pixels by BLOCK_N output channels.
 
     The epilogue adds the bias, applies the LeakyReLU, or (GATED) multiplies with the derivative of
     the LeakyReLU whose output is `gate`. With SPLIT the sum over taps and input channels is shared
-    by `parts` programs, which write to `partial` (parts, pixels, out_channels) instead.
+    by `parts` programs, which write to `partial` (parts, pixels, out_channels) instead. The last
+    channels, in_channels modulo BLOCK_K, are taken in a block of REST. Rows of AHEAD more outputs, which begin `gap`
+    behind the others, are multiplied, too, and their sums left in `sums_at` (pixels, AHEAD); with BEGUN sums start
+    from there.
     """
     rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     columns = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -50,29 +84,33 @@ def _convolve(
     in_y = ((rows // out_width) % out_height) * STRIDE
     image = rows // (out_width * out_height)
     base = ((image * height + in_y) * width + in_x) * x_pitch
-    channels = tl.arange(0, BLOCK_K)
-    chunks = tl.cdiv(in_channels, BLOCK_K)
-    total = 9 * chunks
+    whole = in_channels // BLOCK_K
+    total = TAPS * (whole + (REST > 0))
     each = tl.cdiv(total, parts)
     begin = part * each
     end = tl.minimum(begin + each, total)
-    known_columns = columns < out_channels
+    known_columns = columns < out_channels + AHEAD
+    column = (columns + tl.where(columns < out_channels, 0, gap)) * out_stride if AHEAD else columns * out_stride
     sums = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
-    for step in range(begin, end):
-        tap = step % 9  # innermost: pixels serve their neighbours' taps while they are in the cache
-        channel = step // 9 * BLOCK_K + channels
-        dy = (tap // 3 - 1) * DILATION
-        dx = (tap % 3 - 1) * DILATION
-        inside = (in_y + dy >= 0) & (in_y + dy < height) & (in_x + dx >= 0) & (in_x + dx < width)
-        inside = inside & in_image
-        known = channel < in_channels
-        a_at = base[:, None] + ((dy * width + dx) * x_pitch + channel)[None, :]
-        a = tl.load(x + a_at, mask=inside[:, None] & known[None, :], other=0.0)
-        if FLIP:
-            tap = 8 - tap
-        b_at = channel[:, None] * in_stride + (tap * tap_stride + columns * out_stride)[None, :]
-        b = tl.load(weight + b_at, mask=known[:, None] & known_columns[None, :], other=0.0)
-        sums = tl.dot(a.to(b.dtype), b, sums, input_precision=PRECISION)
+    if BEGUN:
+        at = rows[:, None] * out_channels + columns[None, :]
+        sums = tl.load(sums_at + at, mask=in_image[:, None] & known_columns[None, :], other=0.0)
+    sums = _add_products(
+        sums, x, weight, base, in_x, in_y, in_image, column, known_columns, 0, in_channels,
+        begin, tl.minimum(end, TAPS * whole), height, width, x_pitch, tap_stride, in_stride,
+        TAPS, DILATION, FLIP, True, BLOCK_K, PRECISION,
+    )  # fmt: skip
+    if REST:
+        sums = _add_products(
+            sums, x, weight, base, in_x, in_y, in_image, column, known_columns, whole * BLOCK_K, in_channels,
+            tl.maximum(begin - TAPS * whole, 0), end - TAPS * whole, height, width, x_pitch, tap_stride, in_stride,
+            TAPS, DILATION, FLIP, False, REST, PRECISION,
+        )  # fmt: skip
+    if AHEAD:
+        further = (columns >= out_channels) & known_columns
+        at = rows[:, None] * AHEAD + (columns - out_channels)[None, :]
+        tl.store(sums_at + at, sums, mask=in_image[:, None] & further[None, :])
+    known_columns = columns < out_channels
     wanted = in_image[:, None] & known_columns[None, :]
     if SPLIT:
         at = (part * pixels + rows)[:, None] * out_channels + columns[None, :]
@@ -103,7 +141,7 @@ def _add_parts(
     row = at // out_channels
     column = at - row * out_channels
     total = tl.zeros((BLOCK,), dtype=tl.float32)
-    for part in range(parts):
+    for part in tl.range(parts, loop_unroll_factor=4):
         total += tl.load(partial + part * size + at, mask=known, other=0.0)
     if BIASED:
         total += tl.load(bias + column, mask=known, other=0.0)
@@ -113,6 +151,52 @@ def _add_parts(
         passed = tl.load(gate + row * gate_pitch + column, mask=known, other=0.0) >= 0
         total = tl.where(passed, total, total * SLOPE)
     tl.store(y + row * y_pitch + column, total.to(y.dtype.element_ty), mask=known)
+
+
+@triton.jit(do_not_specialize=["size", "height", "width"])
+def _sum_taps(taps, bias, y, size, height, width, pitch: tl.constexpr, outputs: tl.constexpr, BLOCK: tl.constexpr):
+    """Products of pixels with the weights of nine taps, (N, H, W, 9 x outputs) -> (N, outputs, H, W)."""
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    known = at < size
+    column, row = at % width, at // width % height
+    channel = at // (width * height) % outputs
+    image = at // (width * height * outputs)
+    total = tl.load(bias + channel, mask=known, other=0.0)
+    for tap in tl.static_range(9):
+        y_in, x_in = row + tap // 3 - 1, column + tap % 3 - 1
+        inside = known & (y_in >= 0) & (y_in < height) & (x_in >= 0) & (x_in < width)
+        pixel = (image * height + y_in) * width + x_in
+        total += tl.load(taps + pixel * pitch + tap * outputs + channel, mask=inside, other=0.0)
+    tl.store(y + at, total, mask=known)
+
+
+@triton.jit(do_not_specialize=["pixels", "each"])
+def _sum_pixels(x, y, pixels, each, channels, pitch, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
+    """Sums over `each` pixels: (pixels, channels) -> (programs, channels)."""
+    column = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    begin = tl.program_id(0) * each
+    end = tl.minimum(begin + each, pixels)
+    total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+    for first in range(begin, end, BLOCK_M):
+        row = first + tl.arange(0, BLOCK_M)
+        known = (row < end)[:, None] & (column < channels)[None, :]
+        total += tl.load(x + row[:, None] * pitch + column[None, :], mask=known, other=0.0).to(tl.float32)
+    tl.store(y + tl.program_id(0) * channels + column, tl.sum(total, axis=0), mask=column < channels)
+
+
+def sum_pixels(x: Tensor) -> Tensor:
+    """Sums of a map's channels, (N, C, H, W) -> (C,) float32, in two steps of a fixed order.
+
+    `Tensor.sum` takes two to ten times as long where channels lie side by side.
+    """
+    n, c, h, w = x.shape
+    block_m, block_n = 32, min(64, power_of_2(c))
+    each = block_m * ceil_div(n * h * w, block_m * MULTIPROCESSORS)
+    parts = torch.empty((ceil_div(n * h * w, each), c), dtype=torch.float32, device=x.device)
+    _sum_pixels[(len(parts), ceil_div(c, block_n))](
+        x, parts, n * h * w, each, c, dense_layout(x).pixel, BLOCK_M=block_m, BLOCK_N=block_n
+    )
+    return parts.sum(0)
 
 
 def padded(channels: int) -> int:
@@ -162,10 +246,8 @@ def phase_weight(weight: Tensor) -> Tensor:
 
 
 def _forward_blocks(pixels: int, inputs: int, outputs: int, half: bool) -> tuple[int, int, int, int, int]:
-    """Block sizes m, n, k, warps and stages, from timings of the networks' shapes on an H100 and H200 (2026-11-29)."""
-    n = min(WIDEST, power_of_2(outputs))
-    if n == WIDEST and pixels < 1024:
-        n = 64
+    """Block sizes m, n, k, warps and stages, from timings of the networks' shapes on an H100 and H200 (2026-11-30)."""
+    n = min(WIDEST if pixels >= 1024 else 32, power_of_2(outputs))
     k = min(64, power_of_2(inputs))
     if pixels >= 16384:
         m = 256 if outputs <= 32 and (inputs <= 32 or (outputs > 16 and pixels >= 65536)) else 128
@@ -173,8 +255,6 @@ def _forward_blocks(pixels: int, inputs: int, outputs: int, half: bool) -> tuple
         m = 64
     else:
         m = 64 if pixels > 256 else 16
-    if m == 16:
-        n = min(n, 64)
     warps = 8 if m == 256 and inputs > 16 else 4
     stages = 3 if m * n >= 128 * 64 else 4
     if not half:
@@ -183,11 +263,9 @@ def _forward_blocks(pixels: int, inputs: int, outputs: int, half: bool) -> tuple
 
 
 def _parts(programs: int, steps: int) -> int:
-    """Into how many parts a sum is split so that all multiprocessors have work."""
-    if programs >= MULTIPROCESSORS:
-        return 1
-    split = max(1, min(2 * MULTIPROCESSORS // programs, steps // 3))
-    return ceil_div(steps, ceil_div(steps, split))
+    """Into how many parts a sum is split so that all multiprocessors have work; one where that gains nothing."""
+    each = ceil_div(steps, max(2, MULTIPROCESSORS // programs))
+    return ceil_div(steps, each) if programs < MULTIPROCESSORS and each + ADDING < steps else 1
 
 
 def convolve_into(
@@ -201,6 +279,8 @@ def convolve_into(
     stride: int = 1,
     dilation: int = 1,
     flip: bool = False,
+    ahead: tuple[Tensor, Tensor] | None = None,
+    begun: Tensor | None = None,
     precision: str = "tf32",
 ) -> Tensor:
     """Write a 3x3 convolution of a map `x` (N, C, H, W), padded by its dilation, into a map `y`.
@@ -208,8 +288,11 @@ def convolve_into(
     The weight is (9, K, C), float32 or bfloat16, of any strides, taps row by row; float32 of `x` is converted to its
     type. The bias is (K,) float32. `slope` is that of the LeakyReLU at the end; with `gate`, a map like `y`, of the
     LeakyReLU whose output the gate is, and the result is multiplied by its derivative. `flip` takes the taps in the
-    opposite order: the gradient of a convolution is one with flipped taps and transposed weights. `precision`, "tf32"
-    or "ieee", is that of float32 products.
+    opposite order: the gradient of a convolution is one with flipped taps and transposed weights. `ahead` are another
+    weight in the same memory, for the same inputs, and float32 (pixels, its outputs) that take its sums without bias
+    and activation; where the first outputs leave room in their blocks these cost no time. `begun` are such sums to
+    start from. A weight of one tap (1, K, C) makes a product of each pixel. `precision`, "tf32" or "ieee", is that of
+    float32 products.
     """
     if WIDEST < y.shape[1] <= WIDEST + WIDEST // 2:  # a second block as wide as the first would be half empty
         for part in (slice(WIDEST), slice(WIDEST, None)):
@@ -223,8 +306,9 @@ def convolve_into(
     outputs, out_height, out_width = y.shape[1:]
     pixels = n * out_height * out_width
     m, n, k, warps, stages = _forward_blocks(pixels, inputs, outputs, weight.dtype != torch.float32)
-    grid_m, grid_n = ceil_div(pixels, m), ceil_div(outputs, n)
-    split = _parts(grid_m * grid_n, 9 * ceil_div(inputs, k))
+    further, sums_at = ahead or (weight[:, :0], y if begun is None else begun)
+    grid_m, grid_n = ceil_div(pixels, m), ceil_div(outputs + further.shape[1], n)
+    split = _parts(grid_m * grid_n, len(weight) * ceil_div(inputs, k)) if sums_at is y else 1
     partial = y
     if split > 1:
         partial = torch.empty(split * pixels * outputs, dtype=torch.float32, device=x.device)
@@ -239,15 +323,18 @@ def convolve_into(
     gate = y if gate is None else gate
     y_pitch = dense_layout(y).pixel
     _convolve[grid_m, grid_n, split](
-        x, weight, bias, gate, y, partial,
+        x, weight, bias, gate, y, partial, sums_at,
         height, width, out_height, out_width, pixels, inputs, outputs, split,
         dense_layout(x).pixel, gate_pitch, y_pitch, *weight.stride(),
-        STRIDE=stride, DILATION=dilation, FLIP=flip, **epilogue, SPLIT=split > 1,
-        BLOCK_M=m, BLOCK_N=n, BLOCK_K=k, PRECISION=precision, num_warps=warps, num_stages=stages,
+        (further.storage_offset() - weight.storage_offset()) // weight.stride(1) - outputs,
+        TAPS=len(weight), STRIDE=stride, DILATION=dilation, FLIP=flip, **epilogue,
+        AHEAD=further.shape[1], BEGUN=begun is not None, SPLIT=split > 1,
+        BLOCK_M=m, BLOCK_N=n, BLOCK_K=k, REST=power_of_2(inputs % k) if inputs % k else 0,
+        PRECISION=precision, num_warps=warps, num_stages=stages,
     )  # fmt: skip
     if split > 1:
-        _add_parts[(ceil_div(pixels * outputs, 1024),)](
-            partial, bias, gate, y, pixels, outputs, split, gate_pitch, y_pitch, **epilogue, BLOCK=1024
+        _add_parts[(ceil_div(pixels * outputs, 512),)](
+            partial, bias, gate, y, pixels, outputs, split, gate_pitch, y_pitch, **epilogue, BLOCK=512
         )
     return y
 
@@ -259,7 +346,7 @@ def weight_gradients(x: Tensor, gradient: Tensor, stride: int = 1, dilation: int
     in the type of `gradient`, summed in float32. The bias's in float32.
     """
     outputs, inputs = gradient.shape[1], x.shape[1]
-    bias = gradient.sum((0, 2, 3), dtype=torch.float32)
+    bias = sum_pixels(gradient)
     gradient, x = whole_pixels(gradient), whole_pixels(x.to(gradient.dtype))
     weight = new_map(gradient.shape[1], x.shape[1], 3, 3, gradient.dtype, x.device)
     pair = [dilation] * 2
@@ -413,6 +500,11 @@ class BlockSpec(NamedTuple):
     def row(self, i: int) -> int:
         return self.head_rows[-1] + self.column(i)
 
+    def ahead(self, i: int) -> int | None:
+        """A later convolution whose outputs fit into what the block of outputs of convolution i leaves free."""
+        free = power_of_2(self.dense[i]) - self.dense[i]
+        return next((j for j in range(i + 1, len(self.dense)) if self.dense[j] <= free), None)
+
     def pack(self, packed: Tensor, weights: Sequence[Tensor]) -> None:
         """Fill (9, rows, columns), zero before, with the weights of the convolutions and heads."""
         count = len(self.dense)
@@ -443,23 +535,45 @@ def run_block(spec: BlockSpec, packed, parts, biases) -> tuple[Tensor, list[Tens
         features[:, column : column + part.shape[1]].copy_(part)
         column += part.shape[1]
     features[:, column:].zero_()
+    begun: dict[int, tuple[int, Tensor]] = {}  # by number of a convolution: first column that its sums have, and these
     for i, channels in enumerate(spec.dense):
-        row, begin = spec.row(i), spec.suffix(i)
+        begin, end, sums = spec.suffix(i), *begun.get(i, (spec.columns, None))
+        weight, ahead = packed[:, spec.row(i) : spec.row(i) + channels], None
+        j = spec.ahead(i) if n * h * w >= MANY_PIXELS else None
+        if j is not None:
+            begun[j] = begin, torch.empty(n * h * w, spec.dense[j], dtype=torch.float32, device=features.device)
+            ahead = packed[:, spec.row(j) : spec.row(j) + spec.dense[j], begin:], begun[j][1]
         convolve_into(
-            features[:, begin:],
-            packed[:, row : row + channels, begin:],
+            features[:, begin:end],
+            weight[:, :, begin:end],
             features[:, spec.column(i) : begin],
             biases[i],
             slope=spec.slope,
+            ahead=ahead,
+            begun=sums,
             precision=precision,
         )
     outputs = []
     for row, head, bias in zip(spec.head_rows, spec.heads, biases[len(spec.dense) :]):
-        y = new_map(n, head.channels, h, w, head.dtype, features.device)
         weight = packed[:, row : row + head.channels]
+        if head.slope is None and 9 * head.channels <= NARROW:
+            outputs.append(_convolve_narrow(features, weight, bias, precision))
+            continue
+        y = new_map(n, head.channels, h, w, head.dtype, features.device)
         convolve_into(features, weight, y, bias, slope=head.slope, precision=precision)
         outputs.append(y)
     return features, outputs
+
+
+def _convolve_narrow(x: Tensor, weight: Tensor, bias: Tensor, precision: str) -> Tensor:
+    """A convolution to few channels, float32: a product reads each pixel once, not nine times, for all of its taps."""
+    n, _, h, w = x.shape
+    outputs = weight.shape[1]
+    taps = new_map(n, 9 * outputs, h, w, torch.float32, x.device)
+    convolve_into(x, weight.flatten(0, 1)[None], taps, precision=precision)
+    y = torch.empty((n, outputs, h, w), dtype=torch.float32, device=x.device)
+    _sum_taps[(ceil_div(y.numel(), 256),)](taps, bias, y, y.numel(), h, w, dense_layout(taps).pixel, outputs, BLOCK=256)
+    return y
 
 
 class DenseBlock(torch.autograd.Function):

@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 BX = 16  # pixels of a row whose products with their neighbours are one matrix
 MANY_PROGRAMS = 4096  # about what fills a large GPU with programs of one warp
 BLOCK = 256  # pixels of a program of the upsampling
+SUMMANDS = 2048  # of a program of its gradient
 
 
 @triton.jit(do_not_specialize=["a_row", "a_image", "b_row", "b_image", "o_row", "o_image", "H", "W"])
@@ -211,21 +212,19 @@ def _upsample(
 
 
 @triton.jit
-def _collect(g, x, count, length, inner, FACTOR: tl.constexpr, BLOCK: tl.constexpr):
+def _collect(g, x, count, length, inner, FACTOR: tl.constexpr, SPAN: tl.constexpr, BLOCK: tl.constexpr):
     """Along one axis: (outer, FACTOR length, inner) -> (outer, length, inner), transposed."""
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     known = at < count
     rest = at % inner
     i = (at // inner) % length
     outer = at // (inner * length)
-    total = tl.zeros((BLOCK,), dtype=tl.float32)
-    for d in range(1 - FACTOR, FACTOR):
-        o = i * FACTOR + d
-        value = tl.load(g + (outer * length * FACTOR + o) * inner + rest,
-                        mask=known & (o >= 0), other=0.0)  # fmt: skip
-        share = 1 - tl.abs(d).to(tl.float32) / FACTOR
-        held = (i == length - 1) & (d >= 0)
-        total += value * tl.where(held, 1.0, share)
+    d = 1 - FACTOR + tl.arange(0, SPAN)[None, :]
+    o = (i * FACTOR)[:, None] + d
+    place = (outer * length * FACTOR)[:, None] + o
+    value = tl.load(g + place * inner + rest[:, None], mask=known[:, None] & (o >= 0) & (d < FACTOR), other=0.0)
+    held = (i == length - 1)[:, None] & (d >= 0)
+    total = tl.sum(value * tl.where(held, 1.0, 1 - tl.abs(d).to(tl.float32) / FACTOR), axis=1)
     tl.store(x + at, total, mask=known)
 
 
@@ -250,9 +249,11 @@ class Upsample(torch.autograd.Function):
         gradient = gradient.float().contiguous()
         rows = torch.empty((n, c, h * factor, w), dtype=torch.float32, device=gradient.device)
         x = torch.empty((n, c, h, w), dtype=torch.float32, device=gradient.device)
+        span = power_of_2(2 * factor)
+        block = ceil_div(SUMMANDS, span)
         for source, target, length, inner in ((gradient, rows, w, 1), (rows, x, h, w)):
-            count = target.numel()
-            _collect[(ceil_div(count, BLOCK),)](source, target, count, length, inner, FACTOR=factor, BLOCK=BLOCK)
+            count, sizes = target.numel(), {"FACTOR": factor, "SPAN": span, "BLOCK": block}
+            _collect[(ceil_div(count, block),)](source, target, count, length, inner, **sizes)
         return x, None
 
 

@@ -92,21 +92,28 @@ def test_packed_weights_follow_the_parameters(device, close):
     assert trained.requires_grad
 
 
+# A first head of nine times as many sums as fit into a block or not, and of the convolutions none or the last one
+# computed ahead, as of many pixels.
+@pytest.mark.parametrize(("dense", "first", "many"), [((16, 32, 16), 3, None), ((16, 24, 8), 4, 0)])
 @pytest.mark.parametrize("arithmetic", PRECISIONS)
-def test_a_dense_block(arithmetic, device, close):
+def test_a_dense_block(arithmetic, dense, first, many, device, close, monkeypatch):
+    from maskflownet.engine.torch.kernels import convolution  # noqa: PLC0415
     from maskflownet.engine.torch.kernels.convolution import BlockSpec, DenseBlock, Head  # noqa: PLC0415
 
+    if many is not None:
+        monkeypatch.setattr(convolution, "MANY_PIXELS", many)
     arithmetic, bound = arithmetic_and_bound(device, *arithmetic)
     # Where little precision lets values round to the other side of the kink, there is none.
     slope = SLOPE if bound < 1e-4 else 1.0
     parts = [leaf(2, c, 3, 4, device=device) for c in (9, 4, 2)]
-    dense, heads = (16, 32, 16), (Head(3, None, torch.float32), Head(20, slope, arithmetic.dtype))
+    heads = (Head(first, None, torch.float32), Head(20, slope, arithmetic.dtype))
     arrays, channels = [], 15
     for i, k in enumerate((*dense, *(head.channels for head in heads))):
         scale = (9 * channels) ** -0.5
         arrays += [leaf(k, channels, 3, 3, device=device, scale=scale), leaf(k, device=device)]
         channels += k if i < len(dense) else 0
     spec = BlockSpec((9, 4, 2), dense, heads, slope, arithmetic)
+    assert [spec.ahead(i) for i in range(3)] == [None, None if many is None else 2, None]
     packed = torch.zeros((9, spec.rows, spec.columns), dtype=arithmetic.dtype, device=device)
     with torch.no_grad():
         spec.pack(packed, arrays[::2])
@@ -130,7 +137,7 @@ def test_a_transposed_convolution_is_a_convolution_before_a_shuffle(close):
     close(F.pixel_shuffle(result, 2), expected, 1e-6)
 
 
-@pytest.mark.parametrize("factor", [2, 4, 8])
+@pytest.mark.parametrize("factor", [2, 4, 64])
 def test_upsampling(factor, device, close):
     from maskflownet.engine.torch.kernels.maps import upsample  # noqa: PLC0415
 
