@@ -12,6 +12,7 @@ from maskflownet.engine.torch.devices import Download, Streams, enough_memory
 from maskflownet.engine.torch.module import centred, computing, module_of, to_float
 from maskflownet.network.architecture import HEAD
 from maskflownet.network.draws import draw_noise, draw_step
+from torch.optim.adam import adam
 
 BETA_1, BETA_2 = 0.9, 0.999
 ALIGNMENT = 64  # floats: every parameter begins where kernels read fastest
@@ -54,6 +55,7 @@ class FlatAdam:
         self.summed = torch.zeros(size + extra, device=device)
         self.gradients, self.extra = self.summed[:size], self.summed[size:]
         self._padding = torch.zeros(ALIGNMENT, device=device)
+        self._steps = torch.full((), 1e9, device=device)  # so many that PyTorch corrects nothing: `rate` has it
         for name, parameter in self.parameters.items():
             view = self._view(self.values, name)
             view.copy_(parameter.detach())
@@ -83,16 +85,12 @@ class FlatAdam:
         gradients = self.gradients
         if self.clip is not None:
             gradients.mul_((self.clip / gradients.norm()).clamp(max=1))
-        if self.decay:
-            weights = slice(self.decayed)
-            gradients[weights].add_(self.values[weights], alpha=self.decay)
-        gradients.masked_fill_(~wanted, 0.0)
-        self.means.mul_(torch.where(wanted, BETA_1, 1.0)).add_(gradients, alpha=1 - BETA_1)
-        self.variances.mul_(torch.where(wanted, BETA_2, 1.0))
-        self.variances.addcmul_(gradients, gradients, value=1 - BETA_2)
-        change = self.variances.sqrt().add_(self.epsilon)
-        torch.div(self.means, change, out=change)
-        self.values.sub_(change.mul_(torch.where(wanted, rate, 0.0)))
+        for part, decay in ((slice(self.decayed), self.decay), (slice(self.decayed, None), 0.0)):
+            adam(
+                [self.values[part]], [gradients[part]], [self.means[part]], [self.variances[part]], [], [self._steps],
+                fused=True, found_inf=(~wanted).float(), amsgrad=False, beta1=BETA_1, beta2=BETA_2, lr=rate,
+                weight_decay=decay, eps=self.epsilon, maximize=False,
+            )  # fmt: skip
 
     def state(self) -> dict[str, np.ndarray]:
         """`mean.NAME` and `var.NAME` of every parameter, copies on the host."""
