@@ -13,7 +13,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 ENGINE ?= mxnet
-TORCH ?= torch>=2.4,<2.14
+TORCH ?= torch>=2.6,<2.14
 REQUIREMENTS ?=
 CHECKPOINT ?= 97f
 CONFIG ?= MaskFlownet

@@ -12,7 +12,7 @@ from maskflownet.engine.torch.devices import Download, Streams, enough_memory
 from maskflownet.engine.torch.module import centred, computing, module_of, to_float
 from maskflownet.network.architecture import HEAD
 from maskflownet.network.draws import draw_noise, draw_step
-from torch.optim.adam import adam
+from torch.optim.adam import adam as adam_step
 
 BETA_1, BETA_2 = 0.9, 0.999
 ALIGNMENT = 64  # floats: every parameter begins where kernels read fastest
@@ -55,7 +55,7 @@ class FlatAdam:
         self.summed = torch.zeros(size + extra, device=device)
         self.gradients, self.extra = self.summed[:size], self.summed[size:]
         self._padding = torch.zeros(ALIGNMENT, device=device)
-        self._steps = torch.full((), 1e9, device=device)  # so many that PyTorch corrects nothing: `rate` has it
+        self._steps = torch.full((), 1e9, device=device)  # one more is as many; PyTorch then corrects nothing
         for name, parameter in self.parameters.items():
             view = self._view(self.values, name)
             view.copy_(parameter.detach())
@@ -85,10 +85,11 @@ class FlatAdam:
         gradients = self.gradients
         if self.clip is not None:
             gradients.mul_((self.clip / gradients.norm()).clamp(max=1))
+        unwanted = (~wanted).float()  # where it is 1 PyTorch leaves all as it is
         for part, decay in ((slice(self.decayed), self.decay), (slice(self.decayed, None), 0.0)):
-            adam(
+            adam_step(
                 [self.values[part]], [gradients[part]], [self.means[part]], [self.variances[part]], [], [self._steps],
-                fused=True, found_inf=(~wanted).float(), amsgrad=False, beta1=BETA_1, beta2=BETA_2, lr=rate,
+                fused=True, found_inf=unwanted, amsgrad=False, beta1=BETA_1, beta2=BETA_2, lr=rate,
                 weight_decay=decay, eps=self.epsilon, maximize=False,
             )  # fmt: skip
 

@@ -21,9 +21,9 @@ from torch import Tensor
 CHANNEL_UNIT = 16  # channels of a buffer are a multiple: rows of pixels begin at whole vectors
 MULTIPROCESSORS = 132  # programs below which a product is split; of an H100, fits others roughly
 WIDEST = 128  # output channels of one program
-MANY_PIXELS = 128 * MULTIPROCESSORS  # of which the largest blocks give every multiprocessor work
-NARROW = 32  # outputs
-ADDING = 12  # steps in whose time the parts of a split sum are added
+MANY_PIXELS = 128 * MULTIPROCESSORS  # from which blocks of 128 keep every multiprocessor busy
+NARROW = 32  # outputs times nine taps, at most, that one product computes together
+ADDING = 12  # steps in whose time the parts of a split sum are added, on an H200 (2026-11-30)
 LARGEST = 2**31 - 1  # elements that the kernels' 32-bit addresses reach
 # Arguments of which no two values deserve a compilation each; the others decide about alignment.
 SIZES = ["height", "width", "out_height", "out_width", "pixels", "parts"]
@@ -72,9 +72,9 @@ def _convolve(
     The epilogue adds the bias, applies the LeakyReLU, or (GATED) multiplies with the derivative of
     the LeakyReLU whose output is `gate`. With SPLIT the sum over taps and input channels is shared
     by `parts` programs, which write to `partial` (parts, pixels, out_channels) instead. The last
-    channels, in_channels modulo BLOCK_K, are taken in a block of REST. Rows of AHEAD more outputs, which begin `gap`
-    behind the others, are multiplied, too, and their sums left in `sums_at` (pixels, AHEAD); with BEGUN sums start
-    from there.
+    channels, in_channels modulo BLOCK_K, are taken in a block of REST. AHEAD more outputs, whose weights begin `gap`
+    rows after the end of the others' (before it if negative), have their sums left in `sums_at` (pixels, AHEAD); with
+    BEGUN the sums start from there.
     """
     rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     columns = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -155,7 +155,7 @@ def _add_parts(
 
 @triton.jit(do_not_specialize=["size", "height", "width"])
 def _sum_taps(taps, bias, y, size, height, width, pitch: tl.constexpr, outputs: tl.constexpr, BLOCK: tl.constexpr):
-    """Products of pixels with the weights of nine taps, (N, H, W, 9 x outputs) -> (N, outputs, H, W)."""
+    """Bias and nine neighbours' products, each with its tap's weight: (N, H, W, 9 outputs) -> (N, outputs, H, W)."""
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     known = at < size
     column, row = at % width, at // width % height
@@ -185,10 +185,7 @@ def _sum_pixels(x, y, pixels, each, channels, pitch, BLOCK_M: tl.constexpr, BLOC
 
 
 def sum_pixels(x: Tensor) -> Tensor:
-    """Sums of a map's channels, (N, C, H, W) -> (C,) float32, in two steps of a fixed order.
-
-    `Tensor.sum` takes two to ten times as long where channels lie side by side.
-    """
+    """Sums of a map's channels, (N, C, H, W) -> (C,) float32, in two steps of a fixed order, faster than Tensor.sum."""
     n, c, h, w = x.shape
     block_m, block_n = 32, min(64, power_of_2(c))
     each = block_m * ceil_div(n * h * w, block_m * MULTIPROCESSORS)
@@ -264,8 +261,10 @@ def _forward_blocks(pixels: int, inputs: int, outputs: int, half: bool) -> tuple
 
 def _parts(programs: int, steps: int) -> int:
     """Into how many parts a sum is split so that all multiprocessors have work; one where that gains nothing."""
+    if programs >= MULTIPROCESSORS:
+        return 1
     each = ceil_div(steps, max(2, MULTIPROCESSORS // programs))
-    return ceil_div(steps, each) if programs < MULTIPROCESSORS and each + ADDING < steps else 1
+    return ceil_div(steps, each) if each + ADDING < steps else 1
 
 
 def convolve_into(
@@ -279,20 +278,20 @@ def convolve_into(
     stride: int = 1,
     dilation: int = 1,
     flip: bool = False,
-    ahead: tuple[Tensor, Tensor] | None = None,
-    begun: Tensor | None = None,
+    ahead: Tensor | None = None,
+    sums: Tensor | None = None,
     precision: str = "tf32",
 ) -> Tensor:
-    """Write a 3x3 convolution of a map `x` (N, C, H, W), padded by its dilation, into a map `y`.
+    """Write a convolution of a map `x` (N, C, H, W), padded by its dilation, into a map `y`.
 
     The weight is (9, K, C), float32 or bfloat16, of any strides, taps row by row; float32 of `x` is converted to its
     type. The bias is (K,) float32. `slope` is that of the LeakyReLU at the end; with `gate`, a map like `y`, of the
     LeakyReLU whose output the gate is, and the result is multiplied by its derivative. `flip` takes the taps in the
-    opposite order: the gradient of a convolution is one with flipped taps and transposed weights. `ahead` are another
-    weight in the same memory, for the same inputs, and float32 (pixels, its outputs) that take its sums without bias
-    and activation; where the first outputs leave room in their blocks these cost no time. `begun` are such sums to
-    start from. A weight of one tap (1, K, C) makes a product of each pixel. `precision`, "tf32" or "ieee", is that of
-    float32 products.
+    opposite order: the gradient of a convolution is one with flipped taps and transposed weights. `ahead` is another
+    weight (9, K', C) of the same memory and strides: its products with the same inputs are left in `sums` (pixels, K'),
+    float32, without bias and activation. They are free where y's last block has room. `sums` without `ahead` are where
+    the products start. A weight of one tap (1, K, C) makes a product of each pixel. `precision`, "tf32" or "ieee", is
+    that of float32 products.
     """
     if WIDEST < y.shape[1] <= WIDEST + WIDEST // 2:  # a second block as wide as the first would be half empty
         for part in (slice(WIDEST), slice(WIDEST, None)):
@@ -306,9 +305,9 @@ def convolve_into(
     outputs, out_height, out_width = y.shape[1:]
     pixels = n * out_height * out_width
     m, n, k, warps, stages = _forward_blocks(pixels, inputs, outputs, weight.dtype != torch.float32)
-    further, sums_at = ahead or (weight[:, :0], y if begun is None else begun)
+    further = weight[:, :0] if ahead is None else ahead
     grid_m, grid_n = ceil_div(pixels, m), ceil_div(outputs + further.shape[1], n)
-    split = _parts(grid_m * grid_n, len(weight) * ceil_div(inputs, k)) if sums_at is y else 1
+    split = _parts(grid_m * grid_n, len(weight) * ceil_div(inputs, k)) if sums is None else 1
     partial = y
     if split > 1:
         partial = torch.empty(split * pixels * outputs, dtype=torch.float32, device=x.device)
@@ -323,12 +322,12 @@ def convolve_into(
     gate = y if gate is None else gate
     y_pitch = dense_layout(y).pixel
     _convolve[grid_m, grid_n, split](
-        x, weight, bias, gate, y, partial, sums_at,
+        x, weight, bias, gate, y, partial, y if sums is None else sums,
         height, width, out_height, out_width, pixels, inputs, outputs, split,
         dense_layout(x).pixel, gate_pitch, y_pitch, *weight.stride(),
         (further.storage_offset() - weight.storage_offset()) // weight.stride(1) - outputs,
         TAPS=len(weight), STRIDE=stride, DILATION=dilation, FLIP=flip, **epilogue,
-        AHEAD=further.shape[1], BEGUN=begun is not None, SPLIT=split > 1,
+        AHEAD=further.shape[1], BEGUN=sums is not None and ahead is None, SPLIT=split > 1,
         BLOCK_M=m, BLOCK_N=n, BLOCK_K=k, REST=power_of_2(inputs % k) if inputs % k else 0,
         PRECISION=precision, num_warps=warps, num_stages=stages,
     )  # fmt: skip
@@ -500,10 +499,12 @@ class BlockSpec(NamedTuple):
     def row(self, i: int) -> int:
         return self.head_rows[-1] + self.column(i)
 
-    def ahead(self, i: int) -> int | None:
-        """A later convolution whose outputs fit into what the block of outputs of convolution i leaves free."""
-        free = power_of_2(self.dense[i]) - self.dense[i]
-        return next((j for j in range(i + 1, len(self.dense)) if self.dense[j] <= free), None)
+    @property
+    def ahead(self) -> tuple[int, int] | None:
+        """The first (i, j): what the block of outputs of convolution i leaves free holds those of a later one, j."""
+        numbered = list(enumerate(self.dense))
+        pairs = ((i, j) for i, a in numbered for j, b in numbered[i + 1 :] if a + b <= min(WIDEST, power_of_2(a)))
+        return next(pairs, None)
 
     def pack(self, packed: Tensor, weights: Sequence[Tensor]) -> None:
         """Fill (9, rows, columns), zero before, with the weights of the convolutions and heads."""
@@ -535,28 +536,28 @@ def run_block(spec: BlockSpec, packed, parts, biases) -> tuple[Tensor, list[Tens
         features[:, column : column + part.shape[1]].copy_(part)
         column += part.shape[1]
     features[:, column:].zero_()
-    begun: dict[int, tuple[int, Tensor]] = {}  # by number of a convolution: first column that its sums have, and these
+    first, later = (spec.ahead if n * h * w >= MANY_PIXELS else None) or (None, None)
+    sums = None
+    if later is not None:
+        sums = torch.empty(n * h * w, spec.dense[later], dtype=torch.float32, device=features.device)
     for i, channels in enumerate(spec.dense):
-        begin, end, sums = spec.suffix(i), *begun.get(i, (spec.columns, None))
-        weight, ahead = packed[:, spec.row(i) : spec.row(i) + channels], None
-        j = spec.ahead(i) if n * h * w >= MANY_PIXELS else None
-        if j is not None:
-            begun[j] = begin, torch.empty(n * h * w, spec.dense[j], dtype=torch.float32, device=features.device)
-            ahead = packed[:, spec.row(j) : spec.row(j) + spec.dense[j], begin:], begun[j][1]
+        begin, row = spec.suffix(i), spec.row(i)
+        end = spec.suffix(first) if i == later else spec.columns
+        rows = None if i != first else slice(spec.row(later), spec.row(later) + spec.dense[later])
         convolve_into(
             features[:, begin:end],
-            weight[:, :, begin:end],
+            packed[:, row : row + channels, begin:end],
             features[:, spec.column(i) : begin],
             biases[i],
             slope=spec.slope,
-            ahead=ahead,
-            begun=sums,
+            ahead=None if rows is None else packed[:, rows, begin:],
+            sums=sums if i in {first, later} else None,
             precision=precision,
         )
     outputs = []
     for row, head, bias in zip(spec.head_rows, spec.heads, biases[len(spec.dense) :]):
         weight = packed[:, row : row + head.channels]
-        if head.slope is None and 9 * head.channels <= NARROW:
+        if head[1:] == (None, torch.float32) and 9 * head.channels <= NARROW:
             outputs.append(_convolve_narrow(features, weight, bias, precision))
             continue
         y = new_map(n, head.channels, h, w, head.dtype, features.device)

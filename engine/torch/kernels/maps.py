@@ -213,7 +213,7 @@ def _upsample(
 
 @triton.jit
 def _collect(g, x, count, length, inner, FACTOR: tl.constexpr, SPAN: tl.constexpr, BLOCK: tl.constexpr):
-    """Along one axis: (outer, FACTOR length, inner) -> (outer, length, inner), transposed."""
+    """Gradient of the upsampling along one axis: (outer, FACTOR length, inner) -> (outer, length, inner)."""
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     known = at < count
     rest = at % inner

@@ -92,16 +92,22 @@ def test_packed_weights_follow_the_parameters(device, close):
     assert trained.requires_grad
 
 
-# A first head of nine times as many sums as fit into a block or not, and of the convolutions none or the last one
-# computed ahead, as of many pixels.
-@pytest.mark.parametrize(("dense", "first", "many"), [((16, 32, 16), 3, None), ((16, 24, 8), 4, 0)])
+# A first head narrow enough for one product of all nine taps, 3, or not, 4. The sums of a convolution begun with those
+# of an earlier one, as for many pixels, or not.
+@pytest.mark.parametrize(
+    ("dense", "first", "ahead"),
+    [((16, 32, 16), 3, None), ((16, 24, 8), 4, (1, 2)), ((8, 8, 8), 3, (0, 1)), ((16, 160, 16), 3, None)],
+)
 @pytest.mark.parametrize("arithmetic", PRECISIONS)
-def test_a_dense_block(arithmetic, dense, first, many, device, close, monkeypatch):
+def test_a_dense_block(arithmetic, dense, first, ahead, device, close, monkeypatch):
     from maskflownet.engine.torch.kernels import convolution  # noqa: PLC0415
     from maskflownet.engine.torch.kernels.convolution import BlockSpec, DenseBlock, Head  # noqa: PLC0415
 
-    if many is not None:
-        monkeypatch.setattr(convolution, "MANY_PIXELS", many)
+    monkeypatch.setattr(convolution, "MANY_PIXELS", 0)
+    calls, plain = [], convolution.convolve_into
+    monkeypatch.setattr(
+        convolution, "convolve_into", lambda *args, **options: calls.append((args, options)) or plain(*args, **options)
+    )
     arithmetic, bound = arithmetic_and_bound(device, *arithmetic)
     # Where little precision lets values round to the other side of the kink, there is none.
     slope = SLOPE if bound < 1e-4 else 1.0
@@ -113,11 +119,13 @@ def test_a_dense_block(arithmetic, dense, first, many, device, close, monkeypatc
         arrays += [leaf(k, channels, 3, 3, device=device, scale=scale), leaf(k, device=device)]
         channels += k if i < len(dense) else 0
     spec = BlockSpec((9, 4, 2), dense, heads, slope, arithmetic)
-    assert [spec.ahead(i) for i in range(3)] == [None, None if many is None else 2, None]
+    assert spec.ahead == ahead
     packed = torch.zeros((9, spec.rows, spec.columns), dtype=arithmetic.dtype, device=device)
     with torch.no_grad():
         spec.pack(packed, arrays[::2])
     results = DenseBlock.apply(spec, packed, *parts, *arrays)
+    assert sum(options.get("sums") is not None for _, options in calls) == (2 if ahead else 0)
+    assert sum(len(args[1]) == 1 for args, _ in calls) == (first == 3)
 
     x = torch.cat(parts, 1)
     for i in range(len(dense)):
