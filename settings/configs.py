@@ -49,6 +49,10 @@ class Network:
     initial: Literal[INITIAL] = "fan_avg"  # of new parameters, see network.architecture
     pyramid: Literal[PYRAMIDS] = "paper"  # second stage of a new MaskFlownet; a checkpoint's record has precedence
 
+    def __post_init__(self) -> None:
+        if self.initial == "head" and self.pyramid == "released":
+            raise ValueError("has initial: head, which needs pyramid: paper, as the head matches image 2 at all levels")
+
 
 @schema.checked
 class Optimizer:

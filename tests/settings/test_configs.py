@@ -161,6 +161,7 @@ def test_numbers_with_exponents_are_numbers(tmp_path):
         (GOOD.replace("5.0e-5", "true"), "learning_rate must be a list"),
         (GOOD.replace("class:", "mw: [1, 2], class:"), "network.mw must be a list of 5"),
         (GOOD.replace("class:", "pyramid: both, class:"), "pyramid must be one of paper, released, not 'both'"),
+        (GOOD.replace("class:", "pyramid: released, initial: head, class:"), "initial: head, which needs pyramid"),
         (GOOD.replace("{learning", "{wd: heavy, learning"), "optimizer.wd must be a number, not 'heavy'"),
         (GOOD.replace("{learning", "{wd: .inf, learning"), "optimizer.wd must be a finite number, not inf"),
         (GOOD.replace("{learning", "{q: 0, learning"), "optimizer.q must be above 0, not 0"),
