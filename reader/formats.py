@@ -42,7 +42,6 @@ _FILTERS = threading.Lock()  # those of warnings are one per process, and thread
 # x, y, steps of each pass
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 _UNKNOWN_ABOVE = 1e9
-_UNKNOWN = 1e10  # what .flo and .pfm hold at an unknown pixel
 _LARGEST_SIDE = 65535
 
 
@@ -291,18 +290,14 @@ def read_flow(path: PathLike) -> tuple[np.ndarray, np.ndarray]:
     return read(path)
 
 
-def write_flow(path: PathLike, flow: np.ndarray, valid: np.ndarray | None = None) -> None:
-    """Write a flow field in the format of the path's suffix; ``.png`` means KITTI's.
-
-    The flow is (H, W, 2), px, (u, v). `valid` is (H, W) or (H, W, 1), nonzero = valid; default: valid everywhere. Other
-    pixels become 1e10 in ``.flo`` and ``.pfm``, not a number in ``.flo5`` and ``.npy``, and 0 with a mask in ``.png``
-    and ``.npz``.
+def write_flow(path: PathLike, flow: np.ndarray) -> None:
+    """Write a flow field (H, W, 2), px, (u, v), in the format of the path's suffix; ``.png`` means KITTI's.
 
     UserError: The suffix is unknown, or the file cannot be written.
-    ValueError: An array has another shape, or a valid value does not fit the format.
+    ValueError: The array has another shape, or a value does not fit the format.
     """
     _, write = _format("write", path)
-    write(path, flow, valid)
+    write(path, flow)
 
 
 def _format(verb: str, path: PathLike) -> tuple[Callable, Callable]:
@@ -327,21 +322,19 @@ def read_flo(path: PathLike) -> tuple[np.ndarray, np.ndarray]:
     return _known(np.frombuffer(data, "<f4", offset=12).reshape(height, width, 2))
 
 
-def write_flo(path: PathLike, flow: np.ndarray, valid: np.ndarray | None = None) -> None:
-    """Write a Middlebury ``.flo`` file; parameters and errors as `write_flow`."""
-    flow, known = _checked(flow, valid)
-    height, width = known.shape
-    if valid is not None:
-        flow[~known] = _UNKNOWN
+def write_flo(path: PathLike, flow: np.ndarray) -> None:
+    """Write a Middlebury ``.flo`` file; as `write_flow`."""
+    flow = _checked(flow)
+    height, width = flow.shape[:2]
     with atomic_path(path) as temporary, open(temporary, "wb") as file:  # a sum would copy it
         file.write(_FLO_MAGIC + struct.pack("<ii", width, height))
         file.write(flow.astype("<f4", copy=False))
 
 
-def read_pfm(path: PathLike) -> np.ndarray:
-    """Read a portable float map: (H, W, 3) or (H, W) float32 as stored, top row first; raises as `read_flow`.
+def read_pfm(path: PathLike) -> tuple[np.ndarray, np.ndarray]:
+    """Read (u, v) and an ignored third channel from a portable float map; returns and raises as `read_flow`.
 
-    The header's lines are ``PF`` (three channels) or ``Pf`` (one), width and height, and a scale
+    The header's lines are ``PF`` (three channels; ``Pf`` has one), width and height, and a scale
     whose sign is negative for little-endian; then rows from the bottom to the top.
     """
     data = read_bytes(path)
@@ -353,24 +346,17 @@ def read_pfm(path: PathLike) -> np.ndarray:
     if header is None or scale == 0:
         raise UserError(f"cannot read {path}: it does not start with the header of a .pfm file")
     width, height = int(header.group(2)), int(header.group(3))
-    channels = (3,) if header.group(1) == b"PF" else ()
-    _check_size(path, height, width, 12 if channels else 4, len(data) - header.end())
-    pixels = np.frombuffer(data, "<f4" if scale < 0 else ">f4", offset=header.end())
-    return np.ascontiguousarray(pixels.reshape(height, width, *channels)[::-1], dtype=np.float32)
-
-
-def _read_pfm_flow(path: PathLike) -> tuple[np.ndarray, np.ndarray]:
-    pixels = read_pfm(path)
-    if pixels.ndim != 3:
+    if header.group(1) == b"Pf":
         raise UserError(f"cannot read {path}: it has one channel, where a flow has u and v")
-    return _known(pixels[:, :, :2])
+    _check_size(path, height, width, 12, len(data) - header.end())
+    pixels = np.frombuffer(data, "<f4" if scale < 0 else ">f4", offset=header.end())
+    return _known(pixels.reshape(height, width, 3)[::-1, :, :2])
 
 
-def write_pfm(path: PathLike, flow: np.ndarray, valid: np.ndarray | None = None) -> None:
+def write_pfm(path: PathLike, flow: np.ndarray) -> None:
     """Write a flow as a ``.pfm`` whose third channel is 0, as FlyingThings3D has it; as `write_flow`."""
-    flow, known = _checked(flow, valid)
-    flow[~known] = _UNKNOWN
-    _write_pfm(path, b"PF", np.dstack([flow, np.zeros(known.shape, np.float32)]))
+    flow = _checked(flow)
+    _write_pfm(path, b"PF", np.dstack([flow, np.zeros(flow.shape[:2], np.float32)]))
 
 
 def read_flo5(path: PathLike) -> tuple[np.ndarray, np.ndarray]:
@@ -393,11 +379,10 @@ def read_flo5(path: PathLike) -> tuple[np.ndarray, np.ndarray]:
         raise UserError(f"cannot read {path}: it is damaged or no HDF5 file") from error
 
 
-def write_flo5(path: PathLike, flow: np.ndarray, valid: np.ndarray | None = None) -> None:
-    """Write a flow as Spring's servers want it; parameters and errors as `write_flow`."""
+def write_flo5(path: PathLike, flow: np.ndarray) -> None:
+    """Write a flow as Spring's servers want it; as `write_flow`."""
     h5py = imported("h5py", f"cannot write {path}: .flo5 needs h5py", "pip install h5py")
-    flow, known = _checked(flow, valid)
-    flow[~known] = np.nan
+    flow = _checked(flow)
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
         file.create_dataset("flow", data=flow, compression="gzip", compression_opts=5)
@@ -405,7 +390,7 @@ def write_flo5(path: PathLike, flow: np.ndarray, valid: np.ndarray | None = None
 
 
 def write_float_map(path: PathLike, values: np.ndarray) -> None:
-    """Write (H, W) or (H, W, 1) as a ``.pfm`` of one channel, which `read_pfm` returns as (H, W)."""
+    """Write (H, W) or (H, W, 1) as a ``.pfm`` of one channel."""
     if values.ndim not in (2, 3) or values.shape[2:] not in ((), (1,)) or values.size == 0:
         raise ValueError(f"a map of one channel is (H, W), not {values.shape}")
     _write_pfm(path, b"Pf", values)
@@ -430,19 +415,13 @@ def read_kitti_png(path: PathLike) -> tuple[np.ndarray, np.ndarray]:
     return _known(flow, pixels[:, :, 0])
 
 
-def write_kitti_png(path: PathLike, flow: np.ndarray, valid: np.ndarray | None = None) -> None:
-    """Write a KITTI flow PNG: rounded to 1/64 px and clipped to -512 .. 511.98 px.
-
-    Parameters and errors as `write_flow`; a valid value that is not finite does not fit.
-    """
-    flow, known = _checked(flow, valid)
-    if not np.isfinite(flow[known]).all():
+def write_kitti_png(path: PathLike, flow: np.ndarray) -> None:
+    """Write a KITTI flow PNG: finite values, rounded to 1/64 px and clipped to -512 .. 511.98 px; as `write_flow`."""
+    flow = _checked(flow)
+    if not np.isfinite(flow).all():
         raise ValueError(f"{path}: a KITTI flow holds finite values only")
-    flow[~known] = 0
-    pixels = np.zeros((*known.shape, 3), np.uint16)
+    pixels = np.ones((*flow.shape[:2], 3), np.uint16)
     pixels[:, :, :0:-1] = np.clip(np.rint(flow.astype(np.float64) * 64 + 32768), 0, 65535)
-    pixels[:, :, 0] = 1
-    pixels[~known] = 0
     write_bytes(path, cv2.imencode(".png", pixels)[1].tobytes())
 
 
@@ -484,17 +463,12 @@ def _read_array(path: PathLike, file: BinaryIO, size: int) -> np.ndarray:
     return array
 
 
-def _write_numpy(path: PathLike, flow: np.ndarray, valid: np.ndarray | None) -> None:
-    flow, known = _checked(flow, valid)
-    buffer = io.BytesIO()
+def _write_numpy(path: PathLike, flow: np.ndarray) -> None:
+    flow, buffer = _checked(flow), io.BytesIO()
     if Path(path).suffix.lower() == ".npy":
-        flow[~known] = np.nan
         np.save(buffer, flow)
-    elif valid is None:
-        np.savez_compressed(buffer, flow=flow)
     else:
-        flow[~known] = 0
-        np.savez_compressed(buffer, flow=flow, mask=known[:, :, None] * np.uint8(255))
+        np.savez_compressed(buffer, flow=flow)
     write_bytes(path, buffer.getvalue())
 
 
@@ -522,22 +496,15 @@ def _known(flow: np.ndarray, valid: np.ndarray | None = None) -> tuple[np.ndarra
     return flow, known[:, :, None] * np.uint8(255)
 
 
-def _checked(flow: np.ndarray, valid: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return a float32 copy of the flow, and where it is valid as (H, W) bool."""
+def _checked(flow: np.ndarray) -> np.ndarray:
     if flow.ndim != 3 or flow.shape[2] != 2 or flow.size == 0:
         raise ValueError(f"a flow is (H, W, 2), not {flow.shape}")
-    if valid is None:
-        known = np.ones(flow.shape[:2], bool)
-    elif valid.shape in (flow.shape[:2], (*flow.shape[:2], 1)):
-        known = valid.reshape(flow.shape[:2]) != 0
-    else:
-        raise ValueError(f"the mask {valid.shape} does not fit the flow {flow.shape}")
-    return np.array(flow, dtype=np.float32, order="C"), known
+    return np.ascontiguousarray(flow, dtype=np.float32)
 
 
 _FORMATS = {
     ".flo": (read_flo, write_flo),
-    ".pfm": (_read_pfm_flow, write_pfm),
+    ".pfm": (read_pfm, write_pfm),
     ".png": (read_kitti_png, write_kitti_png),
     ".flo5": (read_flo5, write_flo5),
     ".npy": (_read_numpy, _write_numpy),

@@ -128,7 +128,7 @@ def read_texture(path):
 
 
 def write_a_flow(path):
-    write_flow(path, np.ones((6, 8, 2), np.float32), np.ones((6, 8)))
+    write_flow(path, np.ones((6, 8, 2), np.float32))
 
 
 def write_a_video(path):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from maskflownet.reader.formats import write_flo, write_flo5, write_image, write_kitti_png, write_pfm
+from maskflownet.reader.formats import write_flow, write_image
 
 SIZE = (64, 128)
 _OF_50 = "alley_1 alley_2 ambush_7 bamboo_1 bamboo_2 bandage_1 bandage_2 cave_2 cave_4 market_2 market_5"
@@ -60,10 +60,14 @@ class Writer:
         self._put(path, ("picture", seed), lambda: write_image(path, picture(seed, self.size)))
 
     def label(self, path: Path, number: int, mask: np.ndarray | None = None) -> None:
-        """Write label ``number`` in the format of the path's suffix, not valid where mask is 0."""
-        write = {".flo": write_flo, ".pfm": write_pfm, ".png": write_kitti_png}[path.suffix]
-        key = ("label", number % 20, None if mask is None else mask.tobytes())
-        self._put(path, key, lambda: write(path, flow(number, self.size), mask))
+        """Write label ``number`` in the format of the path's suffix, not valid where the mask of a .png is 0."""
+
+        def write():
+            write_flow(path, flow(number, self.size))
+            if mask is not None:
+                cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_UNCHANGED) * (mask > 0))
+
+        self._put(path, ("label", number % 20, None if mask is None else mask.tobytes()), write)
 
     def mask(self, path: Path, mask: np.ndarray) -> None:
         self._put(path, ("mask", mask.tobytes()), lambda: write_image(path, mask))
@@ -184,11 +188,11 @@ def make_spring(root: Path, train: int = 2, test: int = 1, frames: int = 3, size
                         fine = flow(number, (2 * size[0], 2 * size[1]))
                         fine[::2, 1::2, 0] += 1
                         fine[1::2, ::2, 1] += 1
-                        mask = np.repeat(np.repeat(holes(size), 2, axis=0), 2, axis=1)
-                        mask[1::2, 1::2] = 0
+                        fine[np.repeat(np.repeat(holes(size), 2, axis=0), 2, axis=1)[..., 0] == 0] = np.nan
+                        fine[1::2, 1::2] = np.nan
                         path = top / f"flow_{way}_{view}" / f"flow_{way}_{view}_{n:04d}.flo5"
                         path.parent.mkdir(parents=True, exist_ok=True)
-                        write_flo5(path, fine, mask)
+                        write_flow(path, fine)
     return root
 
 

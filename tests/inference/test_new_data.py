@@ -15,7 +15,7 @@ from maskflownet.errors import UserError
 from maskflownet.inference.new_data import Folder, Live, Output, Pair, Video, check_outputs, predict_files
 from maskflownet.inference.predictor import Predictor, load
 from maskflownet.reader.colour import flow_to_colour
-from maskflownet.reader.formats import read_flow, read_image, read_mask, read_pfm, write_image
+from maskflownet.reader.formats import read_flow, read_image, read_mask, write_image
 from maskflownet.reader.video import VideoReader, VideoWriter
 
 from tests.known_engine import KnownEngine
@@ -100,7 +100,7 @@ def test_numbered_files_of_a_folder_with_confidence(folder, tmp_path, suffix):
         if suffix in {".png", ".jpg"}:
             values = read_mask(path)[..., 0] / 255
         elif suffix == ".pfm":
-            values = read_pfm(path)
+            values = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         else:
             stored = np.load(path)
             values = (stored["confidence"] if suffix == ".npz" else stored)[..., 0]

@@ -136,13 +136,13 @@ def test_a_file_is_read_by_its_role(tmp_path):
 
 
 def test_invalid_pixels_come_on_top_of_the_labels_own(tmp_path):
-    own = np.full((8, 12, 1), 255, np.uint8)
-    own[0] = 0
+    flow = trees.flow(0, (8, 12))
+    flow[0] = np.nan
     invalid = np.zeros((8, 12, 1), np.uint8)
     invalid[:, 0] = 255
     pair = make_pair(tmp_path, invalid=tmp_path / "invalid.png")
     write_image(tmp_path / "invalid.png", invalid)
-    write_flo(tmp_path / "flow.flo", trees.flow(0, (8, 12)), own)
+    write_flo(tmp_path / "flow.flo", flow)
     mask = Listed(tmp_path, [pair])[0].mask
     assert (mask == 255).sum() == 7 * 11
     assert not mask[0].any()

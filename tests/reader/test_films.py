@@ -122,6 +122,6 @@ def test_versions_that_a_root_lacks(spring):
 
 def test_a_label_of_the_images_own_size_is_an_error(spring):
     path = spring / "train/0001/flow_FW_left/flow_FW_left_0001.flo5"
-    trees.write_flo5(path, trees.flow(1))
+    trees.write_flow(path, trees.flow(1))
     with pytest.raises(UserError, match="64x128 .HxW. where .* is 64x128, not 2 times the size"):
         Spring(spring)[0]

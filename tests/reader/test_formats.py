@@ -42,24 +42,18 @@ def flow():
 
 
 @pytest.mark.parametrize("suffix", [*formats.FLOW_SUFFIXES, ".FLO"])
-@pytest.mark.parametrize("shape", [None, (7, 5), (7, 5, 1)])
-def test_round_trip(tmp_path, flow, suffix, shape):
-    path, valid, known = tmp_path / f"flow{suffix}", None, np.ones((7, 5), bool)
-    if shape:
-        known = np.random.RandomState(1).rand(7, 5) < 0.5
-        flow[0, 0], known[0, 0] = np.nan, False  # what an unknown pixel holds does not matter
-        valid = (known * np.uint8(255)).reshape(shape)
-    before = flow.copy()
-    write_flow(path, flow, valid)
+def test_round_trip(tmp_path, flow, suffix):
+    path, before = tmp_path / f"flow{suffix}", flow.copy()
+    write_flow(path, flow)
     np.testing.assert_array_equal(flow, before)  # the caller's array is untouched
     read, mask = read_flow(path)
-    np.testing.assert_array_equal(mask, known[..., None] * np.uint8(255))
-    np.testing.assert_array_equal(read, np.where(known[..., None], flow, 0))
+    assert mask.shape == (7, 5, 1) and (mask == 255).all()
+    np.testing.assert_array_equal(read, flow)
     assert read.dtype == np.float32 and read.flags.writeable and read.flags.c_contiguous and mask.dtype == np.uint8
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("suffix", [".flo", ".pfm", ".npy", ".npz"])
+@pytest.mark.parametrize("suffix", [".flo", ".pfm", ".flo5", ".npy", ".npz"])
 @pytest.mark.parametrize("unknown", [1.1e9, -1e10, np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("channel", [0, 1])
 def test_unknown_values(tmp_path, flow, suffix, unknown, channel):
@@ -85,12 +79,9 @@ def test_flo_by_hand(tmp_path):
 def test_pfm_byte_orders_and_rows(tmp_path, order, scale, end):
     values = np.arange(12, dtype=f"{order}f4")  # two rows of two pixels, the bottom one first
     path = put(tmp_path / "x.pfm", end.join((b"PF", b"2 2", scale, values.tobytes())))
-    pixels = formats.read_pfm(path)
-    np.testing.assert_array_equal(pixels[1, 0], [0, 1, 2])
-    np.testing.assert_array_equal(pixels[0, 1], [9, 10, 11])
-    assert pixels.dtype == np.float32
     read, _ = read_flow(path)
-    np.testing.assert_array_equal(read, pixels[..., :2])
+    np.testing.assert_array_equal(read, [[[6, 7], [9, 10]], [[0, 1], [3, 4]]])
+    assert read.dtype == np.float32
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (2, 3, 1)])
@@ -98,7 +89,6 @@ def test_pfm_of_one_channel(tmp_path, shape):
     path, values = tmp_path / "x.pfm", np.arange(6, dtype=np.float32).reshape(shape)
     formats.write_float_map(path, values)
     assert path.read_bytes() == b"Pf\n3 2\n-1.0\n" + struct.pack("<6f", 3, 4, 5, 0, 1, 2)
-    np.testing.assert_array_equal(formats.read_pfm(path), values.reshape(2, 3))
     with pytest.raises(UserError, match="it has one channel"):
         read_flow(path)
     with pytest.raises(ValueError, match="one channel"):
@@ -197,9 +187,9 @@ def test_missing(tmp_path, flow, suffix):
         read_flow(tmp_path / f"x{suffix}")
     with pytest.raises(UserError, match="does not exist"):
         write_flow(tmp_path / "no" / f"x{suffix}", flow)
-    for wrong, mask in ((flow[..., :1], None), (flow[0], None), (flow[:0], None), (flow, flow)):
+    for wrong in (flow[..., :1], flow[0], flow[:0]):
         with pytest.raises(ValueError, match="flow"):
-            write_flow(tmp_path / f"x{suffix}", wrong, mask)
+            write_flow(tmp_path / f"x{suffix}", wrong)
     assert not list(tmp_path.iterdir())
 
 
