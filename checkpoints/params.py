@@ -16,12 +16,12 @@ from typing import NamedTuple
 import numpy as np
 from maskflownet.errors import UserError, imported
 from maskflownet.network.architecture import DENSE_CHANNELS, LEVELS, PYRAMID_CHANNELS
+from maskflownet.reader.files import read_bytes
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 LIST_MAGIC = 0x112
-ARRAY_MAGIC = 0xF993FAC9  # of MXNet 1.x
-OLD_MAGIC, NUMPY_MAGIC = 0xF993FAC8, 0xF993FACA  # of MXNet 0.11 and 2; before them it was the number of dimensions
+ARRAY_MAGIC, NUMPY_MAGIC = 0xF993FAC9, 0xF993FACA  # of MXNet 1.x and 2
 DTYPES = {0: "<f4", 1: "<f8", 2: "<f2", 3: "u1", 4: "<i4", 5: "i1", 6: "<i8"}
 CODES = {np.dtype(dtype): code for code, dtype in DTYPES.items()}
 MAX_DIMENSIONS = 32
@@ -51,13 +51,7 @@ def read_params(path) -> dict[str, np.ndarray]:
 
     UserError: The file is missing, foreign, truncated or damaged.
     """
-    path = Path(path)
-    try:
-        cursor = _Cursor(path, path.read_bytes())
-    except OSError as error:
-        raise UserError(f"cannot read the checkpoint {path}: {error.strerror}") from error
-    if len(cursor.data) == 0:
-        raise UserError(f"{path} is empty, so it is no checkpoint")
+    cursor = _Cursor(path, read_bytes(path))
     if len(cursor.data) < 8 or cursor.unpack("Q") != LIST_MAGIC:
         raise UserError(
             f"{path} is no MXNet .params file: it does not begin with its magic number, nor with that of PyTorch or "
@@ -83,20 +77,12 @@ def check_finite(arrays: dict[str, np.ndarray], what: str) -> None:
 
 
 def _read_array(cursor) -> np.ndarray:
-    magic, storage, size = cursor.unpack("I"), 0, "q"
-    if magic in {ARRAY_MAGIC, NUMPY_MAGIC}:
-        storage, dimensions = cursor.unpack("iI")
-    elif magic == OLD_MAGIC:
-        dimensions = cursor.unpack("I")
-    elif 0 < magic <= MAX_DIMENSIONS:
-        dimensions, size = magic, "I"
-    else:
+    if cursor.unpack("I") not in {ARRAY_MAGIC, NUMPY_MAGIC}:
         raise UserError(f"{cursor.path} is damaged: an array does not begin with its magic number")
-    if storage != 0 or dimensions > MAX_DIMENSIONS:
+    storage, dimensions = cursor.unpack("iI")
+    if storage != 0 or not 0 < dimensions <= MAX_DIMENSIONS:
         raise UserError(f"{cursor.path} holds an array that is sparse or has absurd dimensions")
-    shape = [cursor.unpack(size) for _ in range(dimensions)]
-    if dimensions == 0:
-        raise UserError(f"{cursor.path} holds an array without dimensions")
+    shape = [cursor.unpack("q") for _ in range(dimensions)]
     _device_type, _device_id, code = cursor.unpack("iii")
     if code not in DTYPES or min(shape) < 1:
         raise UserError(f"{cursor.path} is damaged: an array has an impossible shape or type")
@@ -156,12 +142,7 @@ def read_parameters(path) -> Parameters:
     UserError: The file is missing, foreign or damaged, needs code to be read, or is PyTorch's and PyTorch is not
     installed.
     """
-    try:
-        with open(path, "rb") as file:
-            head = file.read(9)
-    except OSError:
-        head = b""  # read_params says why
-    record = None
+    head, record = read_bytes(path)[:9], None
     if head[8:] == b"{":
         arrays, record = _read_safetensors(path)
     elif head[:2] == b"PK" or head[:1] == b"\x80":  # since PyTorch 1.6, and before: pickles

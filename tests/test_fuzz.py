@@ -89,15 +89,6 @@ runs: [05cNov28-1825]
 """
 
 
-def old_layout(arrays) -> bytes:
-    """A `.params` file as MXNet 0.x wrote it: no magic number, dimensions and sizes as u32."""
-    data = struct.pack("<QQQ", 0x112, 0, len(arrays))
-    for array in arrays.values():
-        data += struct.pack(f"<I{array.ndim}I3i", array.ndim, *array.shape, 1, 0, 0) + array.tobytes()
-    names = (struct.pack("<Q", len(name)) + name.encode() for name in arrays)
-    return data + struct.pack("<Q", len(arrays)) + b"".join(names)
-
-
 def use_data_config(path):
     """Read a config, and draw with its numbers what a step needs."""
     config = load_data_config(path)
@@ -150,7 +141,7 @@ LOADERS = {
     "GraphT": Loader(
         lambda path: parse_graph(path.read_bytes(), path), ".json", [(GRAPHS / "colour.json").read_bytes()]
     ),
-    "Params": Loader(load_checkpoint, ".params", [params_bytes(PARAMETERS, ""), old_layout(PARAMETERS)], text=False),
+    "Params": Loader(load_checkpoint, ".params", [params_bytes(PARAMETERS, "")], text=False),
     "Foreign": Loader(
         load_checkpoint,
         ".bin",
@@ -177,7 +168,7 @@ WORDS = [
 NUMBERS = [
     struct.pack("<" + layout, value)
     for layout, values in {
-        "I": (0, 1, 2, 4, 31, 33, 0x112, 2**31, 2**32 - 1, 0xF993FAC8, 0xF993FAC9, 0xF993FACA),
+        "I": (0, 1, 2, 4, 31, 33, 0x112, 2**31, 2**32 - 1, 0xF993FAC9, 0xF993FACA),
         "q": (-1, 0, 1, 3, 2**31, 2**40, 2**61, 2**62, 2**63 - 1),
         "f": (np.nan, np.inf, -np.inf, -1.0, 1e38, 1e-45),
     }.items()

@@ -49,7 +49,7 @@ def test_every_truncation_is_one_sentence(path, tmp_path):
         (24, "I", 0xDEADBEEF, "does not begin with its magic number"),
         (28, "i", 1, "sparse"),
         (32, "I", 1000, "absurd dimensions"),
-        (32, "I", 0, "without dimensions"),
+        (32, "I", 0, "absurd dimensions"),
         (36, "q", -1, "impossible shape"),
         (36, "q", 0, "impossible shape"),
         (36, "q", 1 << 40, "truncated or damaged"),
@@ -66,7 +66,7 @@ def test_damage_is_named(path, at, layout, value, message):
 
 
 def test_a_missing_file_and_bytes_after_the_end(path):
-    with pytest.raises(UserError, match="No such file"):
+    with pytest.raises(UserError, match="there is no such file"):
         read_params(path.with_name("none.params"))
     path.write_bytes(path.read_bytes() + b"more")
     with pytest.raises(UserError, match="bytes follow"):
@@ -77,26 +77,6 @@ def test_list_without_names_is_refused(tmp_path):
     mx.nd.save(str(tmp_path / "list.params"), [mx.nd.ones((2, 2))])
     with pytest.raises(UserError, match="no names"):
         read_params(tmp_path / "list.params")
-
-
-@pytest.mark.parametrize(
-    "header",
-    [  # before device and data: magic number and dimensions, in MXNet 0.11 (u32, i64) and before (u32 alone)
-        struct.pack("<II2q", 0xF993FAC8, 2, 2, 3),
-        struct.pack("<III", 2, 2, 3),
-    ],
-)
-def test_older_layouts_are_read_as_mxnet_reads_them(tmp_path, header):
-    array = np.arange(6, dtype="f4").reshape(2, 3)
-    path = tmp_path / "old.params"
-    data = struct.pack("<QQQ", 0x112, 0, 1) + header + struct.pack("<iii", 1, 0, 0) + array.tobytes()
-    path.write_bytes(data + struct.pack("<QQ", 1, 1) + b"x")
-    assert (mx.nd.load(str(path))["x"].asnumpy() == array).all()
-    assert (read_params(path)["x"] == array).all()
-    larger = header.replace(b"\x03", b"\xff")  # MXNet asks for the memory of whatever stands here
-    path.write_bytes(data.replace(header, larger) + struct.pack("<QQ", 1, 1) + b"x")
-    with pytest.raises(UserError, match="truncated or damaged"):
-        read_params(path)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
