@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from maskflownet.engine.symbol import Graph, parse_graph
 from maskflownet.errors import UserError
 from maskflownet.network import import_mxnet
-from maskflownet.network.architecture import LOSS_WEIGHTS, NETWORKS, PYRAMIDS, STRIDES
+from maskflownet.network.architecture import LOSS_WEIGHTS, STRIDES
 from maskflownet.settings.folders import PACKAGE
 
 GRAPHS = PACKAGE / "network" / "graphs"
@@ -23,8 +23,6 @@ NOT_TRACED = {"__init__.py", "draws.py", "compat.py"}  # how MXNet is imported c
 
 # Each kind: settings -> name of the file, names of the inputs, function(MXNet's blocks) -> block.
 def _network(network="MaskFlownet_S", flow_multiplier=1.0, pyramid="paper"):
-    if network not in NETWORKS or pyramid not in PYRAMIDS:
-        raise ValueError(f"no network {network!r} with the pyramid {pyramid!r}")
     name, scale, inputs = f"{network}-x{_number(flow_multiplier)}", float(flow_multiplier), ("image_1", "image_2")
     if network == "MaskFlownet_S":  # it has one pyramid for both images
         return name, inputs, lambda blocks: blocks.MaskFlownet_S(scale, prefix="")

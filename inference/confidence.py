@@ -47,11 +47,7 @@ def consistency(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
 
     1 / (1 + |f(x) + b(x + f(x))|^2 / (0.01 (|f|^2 + |b|^2) + 0.5)): 1 where the way back ends where it began, 1/2 at
     the tolerance, 0 where the flow leaves the picture or one of the two is no number.
-
-    ValueError: The arrays are no flows of one size.
     """
-    if forward.ndim != 3 or forward.shape[2] != 2 or forward.shape != backward.shape:
-        raise ValueError(f"two flows are (H, W, 2) twice, not {forward.shape}, {backward.shape}")
     forward = np.asarray(forward, np.float32)
     with np.errstate(over="ignore", invalid="ignore"):  # a way back that is no number is none
         back, inside = look_up(backward, forward)

@@ -65,7 +65,7 @@ def validate(engine: Engine, sets, options: ValidationOptions | None = None, wat
     skipped is named on stderr. A `watcher`, such as the report, is given every pair, mask included, as soon as it was
     measured: by `add(set_name, index, pair, measured)`, the index counted from 0.
 
-    UserError: There is no set, one is empty, a file cannot be read, a pair has no label, or the batch is below 1.
+    UserError: There is no set, a file cannot be read, a pair has no label, or the batch is below 1.
     """
     options = options or ValidationOptions()
     if options.batch < 1:
@@ -80,9 +80,6 @@ def validate(engine: Engine, sets, options: ValidationOptions | None = None, wat
     reasons = _by_reason(skipped)
     if not sets.sets:
         raise UserError(f"there is nothing to validate on: {'; '.join(reasons) or 'no set is given'}")
-    for name, dataset in sets.sets.items():
-        if not len(dataset):
-            raise UserError(f"{name} has no pairs to validate on")
     for line in reasons:
         print(f"skipped {line}", file=sys.stderr)
     images = _measure_sets(engine, sets.sets, options, watcher)

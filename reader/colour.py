@@ -139,8 +139,6 @@ def colour_wheel(size: int) -> np.ndarray:
 
     Returns (size, size, 3) uint8 RGB: a disc on white, rest in its centre, u to the right, v down.
     """
-    if size < 1:
-        raise ValueError(f"the side of a picture is at least 1 px, not {size}")
     centred = (np.arange(size, dtype=np.float32) + 0.5) / size * 2 - 1
     flow = np.stack(np.meshgrid(centred, centred), axis=2)  # (size, size, 2), of the scale
     wheel = flow_to_colour(flow, max_flow=1)

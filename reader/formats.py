@@ -356,7 +356,7 @@ def read_pfm(path: PathLike) -> tuple[np.ndarray, np.ndarray]:
 def write_pfm(path: PathLike, flow: np.ndarray) -> None:
     """Write a flow as a ``.pfm`` whose third channel is 0, as FlyingThings3D has it; as `write_flow`."""
     flow = _checked(flow)
-    _write_pfm(path, b"PF", np.dstack([flow, np.zeros(flow.shape[:2], np.float32)]))
+    write_float_map(path, np.dstack([flow, np.zeros(flow.shape[:2], np.float32)]))
 
 
 def read_flo5(path: PathLike) -> tuple[np.ndarray, np.ndarray]:
@@ -390,16 +390,10 @@ def write_flo5(path: PathLike, flow: np.ndarray) -> None:
 
 
 def write_float_map(path: PathLike, values: np.ndarray) -> None:
-    """Write (H, W) or (H, W, 1) as a ``.pfm`` of one channel."""
-    if values.ndim not in (2, 3) or values.shape[2:] not in ((), (1,)) or values.size == 0:
-        raise ValueError(f"a map of one channel is (H, W), not {values.shape}")
-    _write_pfm(path, b"Pf", values)
-
-
-def _write_pfm(path: PathLike, magic: bytes, pixels: np.ndarray) -> None:
-    height, width = pixels.shape[:2]
-    header = b"%b\n%d %d\n-1.0\n" % (magic, width, height)  # -1: little-endian
-    write_bytes(path, header + np.asarray(pixels, "<f4")[::-1].tobytes())
+    """Write (H, W, 3) or (H, W, 1) as a ``.pfm`` of so many channels."""
+    height, width, channels = values.shape
+    header = b"%b\n%d %d\n-1.0\n" % (b"PF" if channels == 3 else b"Pf", width, height)  # -1: little-endian
+    write_bytes(path, header + np.asarray(values, "<f4")[::-1].tobytes())
 
 
 def read_kitti_png(path: PathLike) -> tuple[np.ndarray, np.ndarray]:

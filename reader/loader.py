@@ -95,12 +95,6 @@ class TrainLoader:
         self.datasets = [dataset for dataset, _ in parts]
         self.samples = [samples for _, samples in parts]
         self.crop, self.resize, self.order, self.readers = crop, resize, order or Order(), readers
-        for number, dataset in enumerate(self.datasets, start=1):
-            if not len(dataset):
-                where = getattr(dataset, "root", None) or f"number {number}"
-                raise UserError(f"the training data set {where} has no samples")
-        if sum(self.samples) % self.order.process[1]:
-            raise ValueError(f"a batch of {sum(self.samples)} samples has no {self.order.process[1]} equal parts")
         self.attempts = MOST_DAMAGED if skip_damaged else 1
         self.skipped: list[str] = []
 
@@ -210,10 +204,8 @@ def ordered(dataset, readers: int = 0, ahead: int = 4, read: Callable | None = N
 
     So many processes as `readers` read up to `ahead` samples ahead; without any the calling one reads.
 
-    UserError: The data set is empty, a sample is damaged, or a reader died.
+    UserError: A sample is damaged, or a reader died.
     """
-    if not len(dataset):
-        raise UserError(f"the data set {getattr(dataset, 'root', '')} has no samples")
     pool = Pool(readers, read or dataset.__getitem__)
     try:
         yield from pool.results(((index,) for index in range(len(dataset))), ahead)

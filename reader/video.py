@@ -17,7 +17,7 @@ import numpy as np
 from maskflownet.errors import UserError
 from maskflownet.processes import end_is_asked
 from maskflownet.reader.files import PathLike, atomic_path, check_file, check_pixels, max_pixels, read_bytes
-from maskflownet.reader.formats import VIDEO_SUFFIXES, check_header, check_jpeg, sample_range, to_8bit
+from maskflownet.reader.formats import check_header, check_jpeg, sample_range, to_8bit
 from PIL import Image, ImageSequence
 
 _THREADS = min(8, os.cpu_count() or 1)  # each holds frames of its own, so this bounds the memory
@@ -352,9 +352,8 @@ class VideoWriter:
 
     In an .mp4 or .avi `codec` replaces the encoder: one of PyAV's FFmpeg, such as h264_nvenc.
 
-    UserError: The suffix or the encoder is unknown, or does not start here, or the file cannot be written.
-    ValueError: The rate or the size is not above 0, a frame has another shape or type, or the block ends without a
-    frame.
+    UserError: The encoder is unknown, or does not start here, or the file cannot be written.
+    ValueError: A frame has another shape or type, or the block ends without a frame.
     """
 
     def __init__(
@@ -368,10 +367,6 @@ class VideoWriter:
     ):
         self.path = Path(path)
         self._suffix = self.path.suffix.lower()
-        if self._suffix not in VIDEO_SUFFIXES:
-            raise UserError(f"cannot write {path}: a video's suffix is one of {', '.join(VIDEO_SUFFIXES)}")
-        if rate <= 0 or height <= 0 or width <= 0:
-            raise ValueError(f"no video has rate {rate} and size {height}x{width}")
         self.height, self.width, self.pixel_aspect = height, width, pixel_aspect
         self.rate = Fraction(rate).limit_denominator(100_000)
         if self._suffix == ".gif":

@@ -29,8 +29,16 @@ from maskflownet.engine.graphs import GRAPHS
 from maskflownet.engine.symbol import parse_graph
 from maskflownet.errors import UserError
 from maskflownet.network.draws import draw_step
-from maskflownet.reader.formats import FLOW_SUFFIXES, WRITABLE_SUFFIXES, read_flow, read_image, read_images, write_flow
-from maskflownet.reader.video import VIDEO_SUFFIXES, VideoReader
+from maskflownet.reader.formats import (
+    FLOW_SUFFIXES,
+    VIDEO_SUFFIXES,
+    WRITABLE_SUFFIXES,
+    read_flow,
+    read_image,
+    read_images,
+    write_flow,
+)
+from maskflownet.reader.video import VideoReader
 from maskflownet.report.curves import with_parents
 from maskflownet.scenes.synthetic import Textures
 from maskflownet.settings.configs import load_network_config, load_schedule

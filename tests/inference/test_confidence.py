@@ -88,12 +88,6 @@ def test_what_is_no_number_has_no_confidence(value, where):
     assert found[2, 3] == 0 and found.sum() == 53
 
 
-@pytest.mark.parametrize("shape", [(6, 9), (6, 8, 2), (6, 9, 3)])
-def test_arrays_that_are_no_flows_are_refused(shape):
-    with pytest.raises(ValueError, match=r"two flows are \(H, W, 2\)"):
-        consistency(constant(0, 0), np.zeros(shape, np.float32))
-
-
 def test_average_precision_by_hand():
     score = np.array([0.1, 0.9, 0.8, 0.8])
     positive = np.array([False, True, True, False])

@@ -140,7 +140,6 @@ def test_nothing_to_validate_on_is_an_error(kitti, tmp_path):
     for sets, options, message in [
         ({}, {"skipped": {"a": "no root", "b": "no root"}}, "nothing to validate on: a, b: no root$"),
         ({}, {}, "no set is given"),
-        ({"kitti.2015": View(None, [])}, {}, "kitti.2015 has no pairs"),
         ({"kitti.2015": kitti}, {"batch": 0}, "at least one pair, not 0"),
         ({"pairs": unlabelled}, {}, "own has no label"),
     ]:

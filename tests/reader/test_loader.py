@@ -243,23 +243,11 @@ def test_smaller_than_the_crop_is_an_error_even_where_damage_is_skipped(chairs):
                 take([(chairs, 2)], 1, crop=crop, skip_damaged=True, readers=readers)
 
 
-def test_empty_set_is_an_error(chairs):
-    with pytest.raises(UserError, match="no samples"):
-        take([(chairs, 2), (View(chairs, []), 1)], 1)
-    with pytest.raises(UserError, match="no samples"):
-        next(ordered(View(chairs, [])))
-
-
 def test_without_label_is_an_error(tmp_path):
     for k in (1, 2):
         write_image(tmp_path / f"a_img{k}.png", picture(k))
     with pytest.raises(UserError, match="a has no label"):
         take([(Pairs(tmp_path, "test"), 1)], 1)
-
-
-def test_a_batch_that_processes_cannot_share_evenly(chairs):
-    with pytest.raises(ValueError, match="a batch of 4 samples has no 3 equal parts"):
-        take([(chairs, 4)], 1, process=(0, 3))
 
 
 @pytest.mark.parametrize("readers", [0, 1])

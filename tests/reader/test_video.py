@@ -308,13 +308,8 @@ def test_what_cannot_be_written(tmp_path):
         make(tmp_path / "x.mp4", codec="gif")
     with pytest.raises(UserError, match="the encoder mpeg4 does not start here"):
         make(tmp_path / "x.mp4", height=47, codec="mpeg4")  # it has no 4:4:4
-    with pytest.raises(UserError, match="suffix is one of .mp4, .avi, .gif"):
-        VideoWriter(tmp_path / "x.png", NTSC, 48, 64)
     with pytest.raises(UserError, match="does not exist"):
         make(tmp_path / "no" / "x.mp4")
     with pytest.raises(UserError, match="cannot write"):
         make(tmp_path / "x.mp4", height=4, width=40000)
-    for rate, height, width in ((0, 4, 4), (-1, 4, 4), (1, 0, 4), (1, 4, -4)):
-        with pytest.raises(ValueError, match="no video has"):
-            VideoWriter(tmp_path / "x.mp4", rate, height, width)
     assert not list(tmp_path.iterdir())
