@@ -14,7 +14,7 @@ from maskflownet.report.report import add_report, report_of
 from maskflownet.settings import cli
 from maskflownet.settings.configs import load_network_config
 from maskflownet.settings.datasets import Roots, load_data_config, parse_roots, validation_sets
-from maskflownet.tools.export import check_target, export, import_packages
+from maskflownet.tools.export import SUFFIXES, export
 from maskflownet.training.launch import EngineChoice, train_on
 from maskflownet.training.plan import Options
 
@@ -73,6 +73,11 @@ def refuse(args, arguments) -> None:
         (tasks and args.checkpoint is None, f"{''.join(tasks)} needs a checkpoint: -c"),
         (args.colour and args.checkpoint is None, f"--{str(args.colour).lower()} is about a checkpoint: it needs -c"),
         (sized and not tasks, f"--resize, --pad and --batch are for --valid, --predict and --export; {training}"),
+        (args.export and args.pad, "--pad is not for --export, whose model has one size: --resize H,W"),
+        (
+            args.export and args.export.suffix not in SUFFIXES,
+            f"cannot write {args.export}: the name of an exported model ends in {' or '.join(SUFFIXES)}",
+        ),
         (args.report and not args.valid, "--report is for --valid"),
         (args.report_images and not args.report, "--report_images is for --report"),
         (args.report_width and not args.report, "--report_width is for --report"),
@@ -113,9 +118,8 @@ def run_training(args, config):
 
 
 def run_export(args, config):
-    sizing = Sizing(args.resize, args.pad)
-    import_packages(check_target(args.export, sizing))  # before a checkpoint is read
-    print(export(args.export, config, read(args), sizing, args.batch))
+    size = Sizing(args.resize).resize  # checked before a checkpoint is read
+    print(export(args.export, config, read(args), size, args.batch))
 
 
 def run_validation(args, config):

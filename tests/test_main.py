@@ -41,7 +41,7 @@ NOT_FOR_ONNX = [  # and values that are right elsewhere
                 ("--valid", "--export exclude each other"),
                 ("--resize 100,64", "such as 128,64"),
                 ("--export x.pb", "the name of an exported model ends in .onnx or .pt2"),
-                ("--export no/x.onnx", "its folder no does not exist"),
+                ("--export no/x.onnx -c 97f", "its folder no does not exist"),
                 ("-c fff", "no checkpoint fff"),
             ]
         ),

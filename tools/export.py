@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from maskflownet.checkpoints.checkpoint import Checkpoint, check_multiplier, sha256
-from maskflownet.engine.contract import Sizing
-from maskflownet.errors import UserError, imported
+from maskflownet.errors import imported
 from maskflownet.reader.files import atomic_path
 from maskflownet.settings.configs import NetworkConfig
 
@@ -50,42 +49,22 @@ def describe(path: Path, network: str, size: tuple[int, int], batch: int | None)
     )
 
 
-def import_packages(path: Path):
-    """The packages torch and, for an ONNX file, onnx, else None. UserError: one cannot be imported."""
-    why = f"--export needs PyTorch, and for {ONNX} the package onnx", "pip install torch onnx onnxruntime"
-    return imported("torch", *why), imported("onnx", *why) if path.suffix == ONNX else None
-
-
-def check_target(path, sizing: Sizing) -> Path:
-    """Check what can be checked before a checkpoint is read. UserError: the name, the folder or the sizing."""
-    path = Path(path)
-    if path.suffix not in SUFFIXES:
-        raise UserError(f"cannot write {path}: the name of an exported model ends in {' or '.join(SUFFIXES)}")
-    if not path.parent.is_dir():
-        raise UserError(f"cannot write {path}: its folder {path.parent} does not exist")
-    if path.is_dir():
-        raise UserError(f"cannot write {path}: it is a folder")
-    if sizing.pad:
-        raise UserError("--pad is not for --export, whose model has one size: --resize H,W")
-    return path
-
-
 def export(
-    path, config: NetworkConfig, checkpoint: Checkpoint, sizing: Sizing | None = None, batch: int | None = None
+    path: Path, config: NetworkConfig, checkpoint: Checkpoint, size: tuple[int, int] | None, batch: int | None
 ) -> str:
     """Write a checkpoint, or its head if `config` is the head's, as a model with float32 weights inside; how to run it.
 
     The suffix chooses ONNX or torch.export, whose file holds what an ONNX model says of itself as `facts.json`.
 
-    `sizing.resize` is the size of its images and flow, by default 448x1024; `batch` its pairs, by default any number.
+    `size` is that of its images and flow, (H, W) px, by default 448x1024; `batch` its pairs, by default any number.
     UserError: a package is missing, the checkpoint does not fit, or the file cannot be written.
     """
-    path = check_target(path, sizing or Sizing())
-    torch, onnx = import_packages(path)
+    why = f"--export needs PyTorch, and for {ONNX} the package onnx", "pip install torch onnx onnxruntime"
+    torch, onnx = imported("torch", *why), imported("onnx", *why) if path.suffix == ONNX else None
     from maskflownet.engine.torch.network import of_checkpoint  # noqa: PLC0415 - needs PyTorch
     from maskflownet.engine.torch.operators import OPERATORS  # noqa: PLC0415
 
-    network, size = config.network.class_, (sizing and sizing.resize) or SIZE
+    network, size = config.network.class_, size or SIZE
     check_multiplier(checkpoint, config)
     operators = {**OPERATORS, **_OPERATORS} if onnx else OPERATORS
     module, record = of_checkpoint(network, checkpoint, operators).eval(), checkpoint.record
@@ -116,7 +95,9 @@ def export(
 
 
 def _write_onnx(path: Path, module, images, batch: int | None, facts: dict[str, str]) -> None:
-    torch, onnx = import_packages(path)
+    import onnx  # noqa: PLC0415
+    import torch  # noqa: PLC0415
+
     names = {"input_names": ["img1", "img2"], "output_names": list(OUTPUTS)}
     free = {} if batch else {name: {0: "N"} for names_ in names.values() for name in names_}
     torch.onnx.export(module, images, str(path), opset_version=OPSET, dynamo=False, dynamic_axes=free, **names)
