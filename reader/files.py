@@ -49,16 +49,12 @@ def atomic_path(path: PathLike, durable: bool = False) -> Iterator[Path]:
     """Write a file under a temporary name and give it its own name once it is complete.
 
     Yields a name in the same folder and with the same suffix, for the body of the ``with`` to
-    write. It replaces `path` when the body ends, and is removed when the body raises. A name that came
-    from here is yielded as it is, so that what writes files can be called for it. `durable`: even after
-    a power cut the file is the old or the new one, which costs some 10 ms.
+    write. It replaces `path` when the body ends, and is removed when the body raises. `durable`: even
+    after a power cut the file is the old or the new one, which costs some 10 ms.
 
     UserError: The file cannot be written; the message has its name and the reason, such as a full disk.
     """
     path = Path(path)
-    if _TEMPORARY.fullmatch(path.name):
-        yield path
-        return
     # The suffix stays last because encoders choose their format by it.
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}.tmp{path.suffix}")
     try:

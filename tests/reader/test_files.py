@@ -74,13 +74,6 @@ def test_an_error_of_another_file_stays_its_own(tmp_path):
     assert caught.value.filename == str(tmp_path / "input")
 
 
-def test_a_temporary_has_no_temporary_of_its_own(tmp_path):
-    with atomic_path(tmp_path / "out.png") as outer:
-        write_bytes(outer, b"new")
-        assert list(tmp_path.iterdir()) == [outer]
-    assert (tmp_path / "out.png").read_bytes() == b"new"
-
-
 def test_folders_that_are_left_out_are_named(tmp_path, monkeypatch):
     (tmp_path / "locked").mkdir()
     (tmp_path / "link").symlink_to("locked")
