@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 from maskflownet.engine.contract import ConfidentPrediction
 from maskflownet.errors import UserError
-from maskflownet.inference.confidence import average_precision, consistency
-from maskflownet.inference.metrics import means, measure, plane, valid_pixels
+from maskflownet.inference.confidence import consistency, measure_confidence
+from maskflownet.inference.metrics import means, measure
 from maskflownet.inference.predictor import load
 from maskflownet.reader.pairs import Pairs
 from maskflownet.settings.cli import Parser, add_devices, add_sizing, run
@@ -33,16 +33,9 @@ def dis(image_1: np.ndarray, image_2: np.ndarray) -> ConfidentPrediction:
 
 def measured(prediction, sample, occlusion) -> np.ndarray:
     """EPE (px), Fl, share of occluded pixels, AP of the mask and of the check: (5,), NaN where there is none."""
-    of_flow = means(measure(prediction.flow, sample.flow, sample.mask))
-    values = np.full(5, np.nan)
-    values[:2] = of_flow["epe"], of_flow["fl"]
-    if occlusion is not None:
-        valid, occluded = valid_pixels(sample.flow, sample.mask), plane(occlusion)
-        values[2] = occluded[valid].mean()
-        for i, visible in ((3, prediction.mask), (4, prediction.confidence)):
-            if visible is not None:
-                values[i] = average_precision(-visible[..., 0][valid], occluded[valid])
-    return values
+    truth = sample.flow, sample.mask, occlusion
+    found = means(measure(prediction.flow, *truth) | measure_confidence(prediction, *truth))
+    return np.array([found.get(name, np.nan) for name in ("epe", "fl", "occluded", "ap_mask", "ap_confidence")])
 
 
 def table(rows: dict[tuple[str, str], np.ndarray]) -> str:

@@ -143,7 +143,8 @@ def measure_confidence(prediction: ConfidentPrediction, label, valid=None, occlu
         "epe_consistent": sum_and_count(error, valid & consistent),
         "epe_inconsistent": sum_and_count(error, valid & ~consistent),
     }
-    scores = {"confidence": prediction.confidence[..., 0][valid], "mask": prediction.mask[..., 0][valid]}
+    scores = {name: getattr(prediction, name) for name in ("confidence", "mask")}
+    scores = {name: score[..., 0][valid] for name, score in scores.items() if score is not None}
     for name, score in scores.items():
         result[f"ause_{name}"] = _of_image(sparsification_error(score, error[valid]))
     if occlusion is None and noc is None:
