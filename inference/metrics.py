@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 from maskflownet.engine.contract import ConfidentPrediction, Prediction
-from maskflownet.reader.files import atomic_path
+from maskflownet.reader.files import atomic_path, write_bytes
 from maskflownet.reader.sample import Sample
 
 SPEEDS = {"s0-10": (0, 10), "s10-40": (10, 40), "s40+": (40, np.inf)}  # px of the label
@@ -172,9 +172,7 @@ def write_csv(path: Path, results: Mapping[str, Sequence[ImageResult]]) -> None:
 def write_json(path: Path, content: Mapping) -> None:
     """Write totals; `content["sets"]` holds numbers by set and measure, NaN becomes null."""
     sets = {name: {key: _or_none(value) for key, value in total.items()} for name, total in content["sets"].items()}
-    with atomic_path(path) as temporary:
-        text = json.dumps({**content, "sets": sets}, indent=2, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_bytes(path, (json.dumps({**content, "sets": sets}, indent=2, allow_nan=False) + "\n").encode())
 
 
 def _or_none(value):

@@ -149,7 +149,7 @@ class SamplePictures:
     `show(name, data, step)` is given each picture, too: JPEG's bytes of `SET/INDEX`.
     """
 
-    def __init__(self, folder, step: int, chosen, show: Callable | None = None):
+    def __init__(self, folder, step: int, chosen, show: Callable):
         self.folder, self.step, self.chosen, self.show = Path(folder), step, chosen, show
 
     def add(self, set_name: str, index: int, pair: Labelled, measured: Measured) -> None:
@@ -161,8 +161,7 @@ class SamplePictures:
         with if_possible(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             write_bytes(self.folder / f"{set_name}_{index:04d}_{self.step:07d}.jpg", data)
-        if self.show is not None:
-            self.show(f"{set_name}/{index}", data, self.step)
+        self.show(f"{set_name}/{index}", data, self.step)
 
 
 def draw_strip(pair: Labelled, measured: Measured, caption: str) -> np.ndarray:

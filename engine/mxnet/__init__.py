@@ -58,11 +58,6 @@ class Workers(Processes):
             self.kvstore.handle = None
 
 
-def build_network(name: str, flow_multiplier: float, pyramid: str):
-    """One of the two networks, its parameters without values."""
-    return MaskFlownet_S(flow_multiplier) if name == "MaskFlownet_S" else MaskFlownet(flow_multiplier, pyramid)
-
-
 class MXNetEngine(Engine):
     """A network on MXNet contexts, over which a batch is split evenly; `seed` decides the initial parameters."""
 
@@ -81,7 +76,8 @@ class MXNetEngine(Engine):
 
     def rebuild(self, record: Record) -> None:
         self.record = record
-        self.network = build_network(record.network, record.flow_multiplier, record.pyramid)
+        single, scale = record.network == "MaskFlownet_S", record.flow_multiplier
+        self.network = MaskFlownet_S(scale) if single else MaskFlownet(scale, record.pyramid)
         mx.random.seed(self._seed or 0)
         self.network.initialize(mx.init.Zero(), ctx=self.contexts)
         for name, parameter in self._structural_parameters().items():
