@@ -22,7 +22,6 @@ from functools import partial
 from itertools import islice, repeat, takewhile
 from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnContext, SpawnProcess
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -33,7 +32,7 @@ NAMES = "SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"
 ENDING = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
 ONE_PRESS = 1.0  # s: launchers such as torchrun repeat the terminal's Ctrl-C at once
 GRACE = 20.0  # s in which the others may save a checkpoint after one has died
-SILENCE = 60.0  # s without an answer, after which the processes of a pool that are stopped are named
+SILENCE = 60.0  # s without an answer, after which a pool that waits says so
 PATIENCE = 5.0  # s for an answer once the end is asked for
 PARTED = b"."
 ENDED = "another process of this training ended"
@@ -255,23 +254,17 @@ class Pool:
         begin = time.monotonic()
         while not wait([future], 1.0).done:
             silence = time.monotonic() - begin
-            stopped = [str(worker.pid) for worker in self._workers() if _is_stopped(worker.pid)]
-            state = f"; stopped, until kill -CONT: {', '.join(stopped)}" if stopped else ""
             if end_is_asked() and silence > PATIENCE:
-                raise UserError(f"the end was asked for, but the processes that load the data do not answer{state}")
+                for worker in list(self._executor._processes.values()):  # which have no other name
+                    worker.kill()
+                raise UserError("the end was asked for, but the processes that load the data do not answer")
             if silence > SILENCE:
-                warn_once(f"the processes that load the data have not answered for {SILENCE:.0f} s{state}")
+                warn_once(f"the processes that load the data have not answered for {SILENCE:.0f} s")
         return future.result()
 
-    def _workers(self) -> list:
-        return list((self._executor._processes or {}).values())  # which has no other name
-
     def close(self) -> None:
-        """End the workers once the tasks in their hands are done; those that are stopped at once."""
+        """End the workers once the tasks in their hands are done."""
         if self._executor:
-            for worker in self._workers():
-                if _is_stopped(worker.pid):
-                    worker.kill()
             self._executor.shutdown(cancel_futures=True)
 
 
@@ -299,13 +292,6 @@ def ahead(items: Iterable, most: int) -> Iterator[Any]:
     made = in_threads(repeat(partial(next, iter(items), end)), 1, most)
     with closing(made):
         yield from takewhile(lambda item: item is not end, made)
-
-
-def _is_stopped(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "Tt"
-    except OSError:
-        return False
 
 
 _work: Callable | None = None  # of this process, where it is a worker

@@ -95,8 +95,7 @@ def test_closing_ends_the_readers_and_a_killed_one_is_a_sentence(chairs, killed)
     assert not children(before)
 
 
-@proc
-def test_a_reader_that_is_stopped_is_named_and_does_not_keep_the_end_from_coming(chairs, monkeypatch):
+def test_a_reader_that_does_not_answer_is_told_and_does_not_keep_the_end_from_coming(chairs, monkeypatch):
     monkeypatch.setattr(processes, "SILENCE", 1.0)
     monkeypatch.setattr(processes, "PATIENCE", 4.0)
     before = multiprocessing.active_children()
@@ -105,10 +104,9 @@ def test_a_reader_that_is_stopped_is_named_and_does_not_keep_the_end_from_coming
         (reader,) = children(before)
         os.kill(reader.pid, signal.SIGSTOP)
         threading.Timer(2, os.kill, (os.getpid(), signal.SIGTERM)).start()
-        stopped = f"stopped, until kill -CONT: {reader.pid}$"
         with (
-            pytest.warns(UserWarning, match=rf"not answered for 1 s; {stopped}"),
-            pytest.raises(UserError, match=f"the end was asked for, but .* {stopped}"),
+            pytest.warns(UserWarning, match="not answered for 1 s"),
+            pytest.raises(UserError, match="the end was asked for, but "),
         ):
             deque(islice(batches, 1000), maxlen=0)
     assert not children(before)
