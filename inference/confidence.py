@@ -136,7 +136,7 @@ def measure_confidence(prediction: ConfidentPrediction, label, valid=None, occlu
     1 - mask find them.
     """
     valid = valid_pixels(label, valid)
-    error = end_point_error(prediction.flow, np.where(valid[..., None], label, 0))
+    error = end_point_error(prediction.flow, label)
     consistent = prediction.confidence[..., 0] > CONSISTENT_ABOVE
     result = {
         "consistent": sum_and_count(consistent, valid),

@@ -19,7 +19,6 @@ from maskflownet.reader.sample import Sample
 
 SPEEDS = {"s0-10": (0, 10), "s10-40": (10, 40), "s40+": (40, np.inf)}  # px of the label
 FL_PIXELS, FL_SHARE = 3.0, 0.05  # an outlier of KITTI is above both
-UNKNOWN_ABOVE = 1e9  # px, what a .flo file holds where there is no label
 POOLED, COUNTED = ".pooled", ".images"
 # Measures of an image as a whole: not pooled over pixels, but told with the number of images that have one.
 WHOLE = ("ause_confidence", "ause_mask", "ap_confidence", "ap_mask")
@@ -62,22 +61,20 @@ def sum_and_count(values: np.ndarray, where: np.ndarray) -> tuple[float, int]:
     return float(values[where].sum()), int(where.sum())
 
 
-def plane(mask) -> np.ndarray:
-    """(H, W) bool of a mask (H, W, 1) or (H, W): true above 0."""
-    mask = np.asarray(mask)
-    return (mask[..., 0] if mask.ndim == 3 else mask) > 0
+def plane(mask: np.ndarray) -> np.ndarray:
+    """(H, W) bool of a mask (H, W, 1): true above 0."""
+    return mask[..., 0] > 0
 
 
-def valid_pixels(label: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
-    """Where a label (H, W, 2) counts: (H, W) bool. See `measure`."""
-    valid = np.ones(label.shape[:2], bool) if valid is None else plane(valid)
-    return valid & (np.abs(label) <= UNKNOWN_ABOVE).all(axis=-1)  # false for NaN, too
+def valid_pixels(label: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
+    """Where a label (H, W, 2) counts: (H, W) bool. Without a mask `valid` (H, W, 1) that is everywhere."""
+    return np.ones(label.shape[:2], bool) if valid is None else plane(valid)
 
 
 def measure(flow, label, valid=None, occlusion=None, noc=None) -> Measures:
-    """All measures of one image: flow and label (H, W, 2), px; the others (H, W, 1) or (H, W).
+    """All measures of one image: flow and label (H, W, 2), px; the others (H, W, 1).
 
-    The label counts where `valid` is above 0, by default everywhere, but never where it is not finite or above 1e9 px.
+    The label counts where `valid` is above 0, by default everywhere: readers leave out what is not finite or too large.
     `occlusion` is above 0 where the second image does not show the pixel, `noc` where both do (KITTI).
 
     `epe` (px); `fl` (share of outliers: error above 3 px and above 5 % of the label); `1px`, `3px`, `5px` (share of
@@ -85,7 +82,6 @@ def measure(flow, label, valid=None, occlusion=None, noc=None) -> Measures:
     (EPE); with `noc` `epe_noc` and `fl_noc`. Only valid pixels count in any of them.
     """
     valid = valid_pixels(label, valid)
-    label = np.where(valid[..., None], label, 0)
     error = end_point_error(flow, label)
     speed = end_point_error(label, 0)
     # So written that a prediction that is not a number is an outlier.

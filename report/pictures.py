@@ -50,10 +50,9 @@ def draw_views(pair: Labelled, measured: Measured, width: int) -> Views:
     height, full = sample.img1.shape[:2]
     size = min(width, full), max(1, round(height * min(width / full, 1)))  # (w, h), as OpenCV does
     valid = valid_pixels(sample.flow, sample.mask)
-    label = np.where(valid[..., None], sample.flow, 0)
-    small_label, known = shrink(label, size, valid)
+    small_label, known = shrink(sample.flow, size, valid)
     flow, _ = shrink(prediction.flow, size)
-    error, _ = shrink(end_point_error(prediction.flow, label), size, valid)
+    error, _ = shrink(end_point_error(prediction.flow, sample.flow), size, valid)
     scale = colour_scale(usual_motion(small_label[known]) or usual_motion(flow), height, full)
     pictures = {
         "frame": cv2.resize(sample.img1, size, interpolation=cv2.INTER_AREA),

@@ -69,12 +69,12 @@ def test_the_scale_is_that_of_the_labelled_pixels_less_a_few():
 
 
 def test_unknown_pixels_have_their_own_look_and_wild_ones_the_brightest():
-    label = np.zeros((*SIZE, 2))
-    label[:10] = np.nan
+    label, mask = np.zeros((*SIZE, 2)), np.full((*SIZE, 1), 255, np.uint8)
+    mask[:10] = 0
     flow = np.zeros((*SIZE, 2))
     flow[10:20] = np.nan
     flow[20:30] = 1e6
-    views = draw(pair_of(label), flow)
+    views = draw(pair_of(label, mask), flow)
     error, truth = views.pictures["error"], views.pictures["truth"]
     assert (error[:10] == UNKNOWN).all() and (truth[:10] == 0).all()
     assert (error[10:30] == error[10, 0]).all()
