@@ -98,11 +98,6 @@ MEASURES = {
 }
 
 
-def shown(name: str) -> Measure:
-    """How a measure is shown; one that is not in `MEASURES` bears its own name."""
-    return MEASURES.get(name, Measure(name, "", name))
-
-
 def badness(measures: Mapping[str, tuple[float, int]]) -> float:
     """Order of images, the worst highest: EPE; no number is worst, no labelled pixel least."""
     total, count = measures["epe"]
@@ -200,7 +195,7 @@ def _draw(pair: Labelled, measured: Measured, width: int) -> tuple[_Pictured, di
 
 def _before_pictures(results: Results, facts, pictured, script: str) -> str:
     found = dict.fromkeys(n for images in results.images.values() for image in images for n in image.measures)
-    names = [*(n for n in MEASURES if n in found), *(n for n in found if n not in MEASURES)]
+    names = [name for name in MEASURES if name in found]
     total = sum(map(len, results.images.values()))
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     wheel = base64.b64encode(encode("wheel", colour_wheel(WHEEL))).decode("ascii")
@@ -213,15 +208,15 @@ def _before_pictures(results: Results, facts, pictured, script: str) -> str:
         "style": (PAGE / "style.css").read_text(encoding="utf-8"),
         "facts": _facts(results.about, facts),
         "skipped": _skipped(results.about["skipped"]),
-        "totals_head": "".join(f'<th scope="col">{_title(shown(n))}</th>' for n in names),
+        "totals_head": "".join(f'<th scope="col">{_title(MEASURES[n])}</th>' for n in names),
         "totals": "".join(_total(name, summary, names) for name, summary in results.totals.items()),
         "glossary": "".join(
-            f"<div><dt>{_plain(shown(n))}</dt><dd>{escape(shown(n).meaning)}</dd></div>" for n in names
+            f"<div><dt>{_plain(MEASURES[n])}</dt><dd>{escape(MEASURES[n].meaning)}</dd></div>" for n in names
         ),
         "count": f"{total} image" + ("" if total == 1 else "s"),
         "limited": "" if len(pictured) == total else limited,
         "sets": "".join(f'<option value="{i}">{escape(s)}</option>' for i, s in enumerate(results.images)),
-        "sort_options": "".join(f'<option value="{n}">{_plain(shown(n))}</option>' for n in names),
+        "sort_options": "".join(f'<option value="{n}">{_plain(MEASURES[n])}</option>' for n in names),
         "head": "".join(_column(name) for name in names),
         "rows": "".join(_rows(results.images, names, pictured)),
         "wheel": f"data:image/webp;base64,{wheel}",
@@ -274,7 +269,7 @@ def _title(measure: Measure) -> str:
 
 
 def _total(name: str, summary: Mapping[str, float], names: list[str]) -> str:
-    cells = "".join(_total_cell(shown(n), summary.get(n), summary.get(n + POOLED)) for n in names)
+    cells = "".join(_total_cell(MEASURES[n], summary.get(n), summary.get(n + POOLED)) for n in names)
     head = f'<th scope="row">{escape(name)}</th>'
     return f'<tr>{head}<td data-label="Images"><b>{summary["images"]:,}</b></td>{cells}</tr>\n'
 
@@ -291,7 +286,7 @@ def _figure(measure: Measure, value: float) -> str:
 
 
 def _column(name: str) -> str:
-    measure = shown(name)
+    measure = MEASURES[name]
     low = " data-low" if measure.low_is_worse else ""
     return (
         f'<th scope="col" data-m="{escape(name)}"{low} data-plain="{_plain(measure)}">'
@@ -327,4 +322,4 @@ def _cell(name: str, measure: tuple[float, int], value: float | None) -> str:
     if value is None or not measure[1]:
         return f'<td data-m="{escape(name)}">–</td>'
     number = f"{value:.6g}" if math.isfinite(value) else "Infinity"
-    return f'<td data-m="{escape(name)}" data-v="{number}">{shown(name).text(value)}</td>'
+    return f'<td data-m="{escape(name)}" data-v="{number}">{MEASURES[name].text(value)}</td>'
