@@ -27,7 +27,6 @@ OUTPUTS = {
     "is found at (x + u, y + v) in img2.",
     "mask": "(N, 1, H, W) float32 in [0, 1]: 1 = the pixel of img1 is visible in img2, 0 = occluded.",
 }
-TILE = 32  # pixels of a row that are matched in one matrix product, at most
 FAR = -9.0  # a coordinate of grid_sample outside every picture
 
 
@@ -66,7 +65,7 @@ def export(
 
     network, size = config.network.class_, size or SIZE
     check_multiplier(checkpoint, config)
-    operators = {**OPERATORS, **_OPERATORS} if onnx else OPERATORS
+    operators = {**OPERATORS, "_contrib_DeformableConvolution": deformable_convolution} if onnx else OPERATORS
     module, record = of_checkpoint(network, checkpoint, operators).eval(), checkpoint.record
     facts = {
         "network": network,
@@ -114,38 +113,7 @@ def _write_onnx(path: Path, module, images, batch: int | None, facts: dict[str, 
     onnx.save_model(model, str(path))
 
 
-def _correlation(inputs, attrs):
-    """Cost volume, (N, C, H, W) twice -> (N, (2 md + 1)^2, H, W), zero outside the second.
-
-    The pixels of a row's tile are multiplied with all that any of them is matched with, as one
-    matrix product, of which the displacements are taken out: onnxruntime needs a quarter of the
-    time of a sum for each displacement, which reads and writes features (2 md + 1)^2 times.
-    """
-    import torch  # noqa: PLC0415
-
-    a, b = inputs
-    reach = attrs["max_displacement"]
-    side = 2 * reach + 1
-    channels, height, width = (int(size) for size in a.shape[1:])
-    tile = max(size for size in range(1, TILE + 1) if width % size == 0)
-    tiles, columns = width // tile, tile + side - 1  # columns that the pixels of a tile are matched with
-
-    row = np.arange(height)[:, None, None, None] + np.arange(side)[:, None]
-    column = np.arange(tiles)[:, None, None] * tile + np.arange(columns)
-    wanted = torch.from_numpy((row * (width + side - 1) + column).astype(np.int32).reshape(-1))
-    padded = torch.nn.functional.pad(b / channels, [reach] * 4)
-    pixels = padded.permute(0, 2, 3, 1).reshape(-1, padded.shape[2] * padded.shape[3], channels)
-    others = pixels.index_select(1, wanted).reshape(-1, height, tiles, side * columns, channels)
-    own = a.reshape(-1, channels, height, tiles, tile).permute(0, 2, 3, 1, 4)
-    products = (others @ own).reshape(-1, height, tiles, side * columns * tile)
-
-    down, right, pixel = np.ogrid[:side, :side, :tile]
-    wanted = torch.from_numpy(((down * columns + right + pixel) * tile + pixel).astype(np.int32).reshape(-1))
-    matches = products.index_select(3, wanted).reshape(-1, height, tiles, side**2, tile)
-    return matches.permute(0, 3, 1, 2, 4).reshape(-1, side**2, height, width)
-
-
-def _deformable_convolution(inputs, attrs):
+def deformable_convolution(inputs, attrs):
     """Convolution all of whose taps sample (N, C, H, W) at their place + one offset, (y, x).
 
     A sample with a coordinate < 0 or >= size is 0; inside bilinear, the last row and column held.
@@ -194,6 +162,3 @@ def _cells(size: int, taps: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
     stored[1:, 0] = (start[1:] != end[:-1]).any(1)
     rows = np.cumsum(stored).reshape(stored.shape) - 1
     return int(first), rows[:, 0].astype(np.float32), np.stack([start, end], 1)[stored]
-
-
-_OPERATORS = {"Correlation": _correlation, "_contrib_DeformableConvolution": _deformable_convolution}

@@ -71,20 +71,23 @@ def correlation(a, b, *, max_displacement, pad_size=0, kernel_size=1, stride1=1,
         is_multiply=(is_multiply, True),
         pad_size=(pad_size, max_displacement),
     )
-    channels, height, width = a.shape[1:]
+    channels, height, width = map(int, a.shape[1:])
     md, side = max_displacement, 2 * max_displacement + 1
     tile = max(TILE, 2 * md)
     more = -width % tile
+    tiles, reach = (width + more) // tile, tile + 2 * md
     a, b = (x / math.sqrt(channels) for x in (a, b))  # both, as 16 bits hold neither large sums nor small quotients
-    own = F.pad(a, [0, more]).unflatten(3, (-1, tile)).permute(2, 0, 3, 4, 1).flatten(0, 2)  # (H N tiles, tile, C)
-    tiles = F.pad(b, [md, more + tile - md, md, md]).unflatten(3, (-1, tile))
-    others = torch.cat([tiles[:, :, :, :-1], tiles[:, :, :, 1:, : 2 * md]], 4)  # (N, C, H + 2 md, tiles, tile + 2 md)
-    others = others.permute(2, 0, 3, 1, 4).flatten(1, 2)
-    products = torch.cat([own @ others[y : y + height].flatten(0, 1) for y in range(side)], 2)
+    own = F.pad(a, [0, more]).reshape(-1, channels, height, tiles, tile)
+    own = own.permute(2, 0, 3, 4, 1).reshape(-1, tile, channels)  # (H N tiles, tile, C)
+    others = F.pad(b, [md, more + tile - md, md, md]).reshape(-1, channels, height + 2 * md, tiles + 1, tile)
+    others = torch.cat([others[:, :, :, :-1], others[:, :, :, 1:, : 2 * md]], 4)
+    others = others.permute(2, 0, 3, 1, 4).reshape(height + 2 * md, -1, channels, reach)  # (H + 2 md, N tiles, C, ...)
+    products = torch.cat([own @ others[y : y + height].reshape(-1, channels, reach) for y in range(side)], 2)
     # Pixel i needs the products i to i + 2 md of each row: one number more for each pixel moves those of pixel i by i.
-    products = F.pad(products.flatten(1), [0, tile]).unflatten(1, (tile, -1))[:, :, :-1].unflatten(2, (side, -1))
-    matches = products[..., :side].flatten(2).unflatten(0, (height, -1, (width + more) // tile))
-    return matches.permute(1, 4, 0, 2, 3).flatten(3)[..., :width]
+    products = F.pad(products.flatten(1), [0, tile]).reshape(-1, tile, side * reach + 1)[:, :, :-1]
+    matches = products.reshape(height, -1, tiles, tile, side, reach)[..., :side]
+    matches = matches.permute(1, 4, 5, 0, 2, 3)
+    return matches.reshape(-1, side**2, height, width + more)[..., :width]
 
 
 @operator("_contrib_DeformableConvolution")

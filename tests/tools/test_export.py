@@ -14,7 +14,7 @@ from maskflownet.reader.formats import read_flow, read_image, read_images, write
 from maskflownet.settings.cli import run
 from maskflownet.settings.configs import load_network_config
 from maskflownet.settings.folders import ROOT
-from maskflownet.tools.export import _OPERATORS
+from maskflownet.tools.export import deformable_convolution
 
 import main
 from tests.programs import python
@@ -192,7 +192,7 @@ def test_the_deformable_convolution_keeps_the_border_rule(size, reach):
     offset[:, :, 0, :2] = random.choice([np.nan, np.inf, -np.inf, 1e9, 0.0], (3, 2, min(2, size[1])))
     inputs = [torch.from_numpy(array) for array in (x, np.tile(offset, (1, 9, 1, 1)), weight, bias)]
     name, attrs = "_contrib_DeformableConvolution", {"kernel": (3, 3), "num_filter": 4, "pad": (1, 1)}
-    torch.testing.assert_close(_OPERATORS[name](inputs, attrs), OPERATORS[name](inputs, attrs), rtol=0, atol=1e-4)
+    torch.testing.assert_close(deformable_convolution(inputs, attrs), OPERATORS[name](inputs, attrs), rtol=0, atol=1e-4)
 
 
 def test_the_example_reads_pictures_as_everything_else_does(shared):
