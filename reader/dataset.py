@@ -187,8 +187,8 @@ def list_numbers(folder: str, pattern: str) -> list[tuple[int, ...]]:
     return sorted({tuple(int(group) for group in match.groups()) for match in matches if match})
 
 
-def read_split(path: str | os.PathLike, count: int) -> list[str]:
-    """Read a split file: `count` lines, one per pair, "1" = training, "2" = validation."""
+def part_of(entries: Sequence, split: str, path: str | os.PathLike) -> list:
+    """Those of a data set's entries that are of a split, by a file of one line per entry: 1 = train, 2 = val."""
     try:
         with open(path, encoding="ascii") as file:
             lines = file.read().split()
@@ -197,9 +197,10 @@ def read_split(path: str | os.PathLike, count: int) -> list[str]:
     wrong = sorted(set(lines) - {"1", "2"})
     if wrong:
         raise UserError(f"{path} holds {wrong[0]!r} where only 1 (training) and 2 are allowed")
-    if len(lines) != count:
-        raise UserError(f"{path} describes {len(lines)} pairs where the data set holds {count}")
-    return lines
+    if len(lines) != len(entries):
+        raise UserError(f"{path} describes {len(lines)} pairs where the data set holds {len(entries)}")
+    wanted = {"train": "1", "val": "2"}.get(split)
+    return [entry for entry, line in zip(entries, lines) if wanted in (None, line)]
 
 
 class View:

@@ -3,11 +3,10 @@
 import os
 from pathlib import Path
 
-from maskflownet.reader.dataset import FlowDataset, Pair, list_folder, list_numbers, read_split
+from maskflownet.reader.dataset import FlowDataset, Pair, list_folder, list_numbers, part_of
 
 # One line per pair of the sorted training sequences.
 SPLIT_FILE = Path(__file__).resolve().parent.parent / "Sintel_train_val_maskflownet.txt"
-LINES = {"train": "1", "val": "2"}
 TITLES = {"all": "training", "train": "training1", "val": "training2"}  # as in the released logs
 
 
@@ -40,10 +39,7 @@ class Sintel(FlowDataset):
 
     def list_pairs(self, root, split, version):
         pairs = list(_list(root, version, labelled=split != "test"))
-        if split in LINES:
-            lines = read_split(SPLIT_FILE, len(pairs))
-            return [pair for pair, line in zip(pairs, lines) if line == LINES[split]]
-        return pairs
+        return part_of(pairs, split, SPLIT_FILE) if split in ("train", "val") else pairs
 
 
 def _list(root: str, version: str, labelled: bool):

@@ -11,11 +11,10 @@ from collections.abc import Iterable, Iterator
 from itertools import product
 
 from maskflownet.errors import UserError
-from maskflownet.reader.dataset import FlowDataset, Pair, list_folder, list_numbers, read_split
+from maskflownet.reader.dataset import FlowDataset, Pair, list_folder, list_numbers, part_of
 from maskflownet.reader.files import warn_left_out
 
 SPLIT_FILE = "FlyingChairs_train_val.txt"
-LINES = {"train": ("1",), "val": ("2",), "all": ("1", "2")}
 RECORD_FILE = "synthetic.json"  # beside the split file of a set that tools.synthetic wrote
 VIEWS = ("left", "right")
 STEPS = {"into_future": 1, "into_past": -1}
@@ -40,14 +39,12 @@ class Chairs(FlowDataset):
     def list_pairs(self, root, split, version):
         data = os.path.join(root, "data")
         numbers = list_numbers(data, r"(\d{5,})_(?:img1\.ppm|img2\.ppm|flow\.flo)")
-        lines = read_split(os.path.join(root, SPLIT_FILE), len(numbers))
         occlusions = set(list_numbers(data, r"(\d{5,})_occ\.png"))
-        for (number,), line in zip(numbers, lines):
-            if line in LINES[split]:
-                stem = os.path.join(data, f"{number:05d}")
-                occlusion = f"{stem}_occ.png" if (number,) in occlusions else None
-                files = (f"{stem}_img1.ppm", f"{stem}_img2.ppm", f"{stem}_flow.flo")
-                yield Pair(f"{number:05d}", *files, occlusion=occlusion)
+        for (number,) in part_of(numbers, split, os.path.join(root, SPLIT_FILE)):
+            stem = os.path.join(data, f"{number:05d}")
+            occlusion = f"{stem}_occ.png" if (number,) in occlusions else None
+            files = (f"{stem}_img1.ppm", f"{stem}_img2.ppm", f"{stem}_flow.flo")
+            yield Pair(f"{number:05d}", *files, occlusion=occlusion)
 
 
 class Chairs2(FlowDataset):

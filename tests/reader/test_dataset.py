@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 from maskflownet.errors import UserError
-from maskflownet.reader.dataset import FlowDataset, MissingFiles, Pair, View, list_numbers, read_split
+from maskflownet.reader.dataset import FlowDataset, MissingFiles, Pair, View, list_numbers, part_of
 from maskflownet.reader.films import Sintel, Spring
 from maskflownet.reader.flying import Chairs, Chairs2, ChairsSDHom, Things3D
 from maskflownet.reader.formats import write_flo, write_image
@@ -180,7 +180,8 @@ def test_split_lines_of_either_line_end(tmp_path):
     path = tmp_path / "split.txt"
     for content in (b"1\n2\n1\n", b"1\r\n2\r\n1", b"1\n2\n1\n\n"):
         path.write_bytes(content)
-        assert read_split(path, 3) == ["1", "2", "1"]
+        parts = [part_of("abc", split, path) for split in ("train", "val", "all")]
+        assert parts == [["a", "c"], ["b"], ["a", "b", "c"]]
 
 
 @pytest.mark.parametrize(
@@ -198,5 +199,5 @@ def test_a_wrong_split_file_is_named(tmp_path, content, message):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError, match=message) as caught:
-        read_split(path, 3)
+        part_of("abc", "train", path)
     assert str(path) in str(caught.value)
