@@ -80,13 +80,9 @@ def test_list_without_names_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_what_is_not_finite_is_neither_written_nor_read(path, value):
+def test_what_is_not_finite_is_not_written(path, value):
     with pytest.raises(UserError, match=r"new.params is not written: x holds values that are not finite"):
         params_bytes({"x": np.array([1, value], "f4")}, path.with_name("new.params"))
-    data = path.read_bytes().replace(np.float32(1).tobytes(), np.float32(value).tobytes(), 1)
-    path.write_bytes(data)
-    with pytest.raises(UserError, match=r"some.params is damaged: conv1a.0.weight holds values that are not finite"):
-        read_params(path)
     assert [file.name for file in path.parent.iterdir()] == ["some.params"]
 
 
