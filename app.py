@@ -182,7 +182,7 @@ def actions(predictor):
             output = Output(new_file(f"{view.lower()}.mp4"), VIEWS[view])
             source = ShortVideo(path)
             done = predict_files(predictor, source, [output])
-        size = described((done.height, done.width), (source.reader.height, source.reader.width))
+        size = described((source.height, source.width), (source.reader.height, source.reader.width))
         colours = f"; full colour is {done.max_flow} px" if done.max_flow else ""
         motion = f"Largest motion {done.largest:.1f} px{colours}."
         return output.path, f"{done.pairs} pairs of {size} in {done.seconds:.1f} s. {motion}"

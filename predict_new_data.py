@@ -98,7 +98,7 @@ def main(arguments):
     colours = f"full colour is {done.max_flow} px (--max_flow {done.max_flow}); " if done.max_flow else ""
     dropped = f"{source.reader.dropped} frames dropped; " if live else ""
     print(
-        f"{pairs} of {done.height}x{done.width} in {done.seconds:.2f} s; "
+        f"{pairs} of {source.height}x{source.width} in {done.seconds:.2f} s; "
         f"largest motion {done.largest:.1f} px; {dropped}{colours}wrote {', '.join(str(o.path) for o in outputs)}"
     )
     if live and source.reader.lost:

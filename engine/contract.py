@@ -115,11 +115,6 @@ class Sizing:
     def network_size(self, height: int, width: int) -> tuple[int, int]:
         return self.resize or (_round_up(height), _round_up(width))
 
-    def padding(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """Pixels to add at the top, bottom, left and right."""
-        extra_h, extra_w = _round_up(height) - height, _round_up(width) - width
-        return extra_h // 2, extra_h - extra_h // 2, extra_w // 2, extra_w - extra_w // 2
-
     def fitting(self, height: int, width: int, pad: Callable, resize: Callable) -> tuple[Callable, Callable]:
         """Two functions: images (N, C, H, W) to the network's size, and outputs back.
 
@@ -128,8 +123,9 @@ class Sizing:
         aligned corners; both are the engine's own.
         """
         if self.pad:
-            sides = self.padding(height, width)
-            top, _, left, _ = sides
+            more_h, more_w = _round_up(height) - height, _round_up(width) - width
+            top, left = more_h // 2, more_w // 2
+            sides = top, more_h - top, left, more_w - left
             rows, columns = slice(top, top + height), slice(left, left + width)
             return lambda x: pad(x, *sides), lambda x: (x[:, :, rows, columns], (1, 1))
         size = self.network_size(height, width)

@@ -226,8 +226,6 @@ class Summary(NamedTuple):
     """What a call of `predict_files` did."""
 
     pairs: int
-    height: int
-    width: int
     seconds: float
     largest: float  # px, the largest motion predicted
     max_flow: float | None  # px, drawn with full colour; None if no flow is drawn
@@ -281,7 +279,7 @@ def predict_files(
     seconds = time.perf_counter() - started
     if drawn and max_flow is None:
         max_flow = colour_scale(largest, source.height, source.width)
-    return Summary(pairs, source.height, source.width, seconds, largest, max_flow if drawn else None)
+    return Summary(pairs, seconds, largest, max_flow if drawn else None)
 
 
 def _finite(results: Iterable[Drawn]) -> Iterator[Drawn]:

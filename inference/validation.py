@@ -58,7 +58,7 @@ class Results:
             log.write(f"[{self.about['time']}] {metrics.log_line(steps, self.totals)}\n")
 
 
-def validate(engine: Engine, sets, options: ValidationOptions | None = None, watcher=None) -> Results:
+def validate(engine: Engine, sets, options: ValidationOptions, watcher=None) -> Results:
     """Measure the flow of an engine, with the parameters to validate, on labelled data sets.
 
     `sets` are those of `settings.datasets.validation_sets`. A union with a part that is missing is left out. What is
@@ -67,7 +67,6 @@ def validate(engine: Engine, sets, options: ValidationOptions | None = None, wat
 
     UserError: There is no set, a file cannot be read, a pair has no label, or the batch is below 1.
     """
-    options = options or ValidationOptions()
     if options.batch < 1:
         raise UserError(f"a batch needs at least one pair, not {options.batch}")
     skipped, unions = dict(sets.skipped), {}
