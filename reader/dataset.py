@@ -136,23 +136,18 @@ class FlowDataset:
                 fine = flow, valid
                 flow, valid = (np.ascontiguousarray(a[:: self.label_scale, :: self.label_scale]) for a in fine)
             if pair.invalid is not None:
-                valid = np.minimum(valid, 255 - _same_size(_binary(pair.invalid), img1, pair.invalid, pair))
+                valid = np.minimum(valid, 255 - _same_size(read_mask(pair.invalid), img1, pair.invalid, pair))
         return Sample(img1, img2, flow, valid, pair.name, fine)
 
     def occlusion(self, index: int) -> np.ndarray | None:
         """Return where image 1 is not visible in image 2: (H, W, 1) uint8, 255 = occluded; None = not known."""
         path = self.pairs[index].occlusion
-        return None if path is None else _binary(path)
+        return None if path is None else read_mask(path)
 
     def noc(self, index: int) -> np.ndarray | None:
         """Return where the label is valid and not occluded: (H, W, 1) uint8, 255 = so; None = not known."""
         path = self.pairs[index].noc
         return None if path is None else read_flow(path)[1]
-
-
-def _binary(path: str) -> np.ndarray:
-    """Read a picture of 0 and not 0 as (H, W, 1) uint8 of 0 and 255."""
-    return np.where(read_mask(path) > 0, 255, 0).astype(np.uint8)
 
 
 def _same_size(array: np.ndarray, img1: np.ndarray, path: str, pair: Pair, scale: int = 1) -> np.ndarray:

@@ -120,9 +120,8 @@ def _scaled(samples: np.ndarray, low: int, high: int) -> np.ndarray:
 
 
 def read_mask(path: PathLike) -> np.ndarray:
-    """Read a file in the role of a mask, whatever its channels: its luminance, (H, W, 1) uint8."""
-    samples = _read_file(path, cv2.IMREAD_GRAYSCALE)[:, :, None]
-    return to_8bit(samples, (0, max(1, int(samples.max()))))
+    """Read a file in the role of a mask, whatever its channels: (H, W, 1) uint8, 255 where it is not black, else 0."""
+    return (_read_file(path, cv2.IMREAD_GRAYSCALE)[:, :, None] > 0) * np.uint8(255)
 
 
 def write_image(path: PathLike, image: np.ndarray) -> None:

@@ -15,7 +15,7 @@ from maskflownet.errors import UserError
 from maskflownet.inference.new_data import Folder, Live, Output, Pair, Video, check_outputs, predict_files
 from maskflownet.inference.predictor import Predictor, load
 from maskflownet.reader.colour import flow_to_colour
-from maskflownet.reader.formats import read_flow, read_image, read_mask, write_image
+from maskflownet.reader.formats import read_flow, read_image, write_image
 from maskflownet.reader.video import VideoReader, VideoWriter
 
 from tests.known_engine import KnownEngine
@@ -98,7 +98,7 @@ def test_numbered_files_of_a_folder_with_confidence(folder, tmp_path, suffix):
         assert (read_flow(tmp_path / f"f_000{number}.flo")[0] == (step, 0)).all()
         path = tmp_path / f"c_{number}{suffix}"
         if suffix in {".png", ".jpg"}:
-            values = read_mask(path)[..., 0] / 255
+            values = read_image(path)[..., 0] / 255
         elif suffix == ".pfm":
             values = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         else:
