@@ -33,7 +33,7 @@ ENDING = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
 ONE_PRESS = 1.0  # s: launchers such as torchrun repeat the terminal's Ctrl-C at once
 GRACE = 20.0  # s in which the others may save a checkpoint after one has died
 SILENCE = 60.0  # s without an answer, after which a pool that waits says so
-PATIENCE = 5.0  # s for an answer once the end is asked for
+PATIENCE = 5.0  # s for an answer once the end is asked for, and for a task at the end
 PARTED = b"."
 ENDED = "another process of this training ended"
 HOW_ON = "-c with the run's id goes on from its newest checkpoint, if it has one"
@@ -255,17 +255,21 @@ class Pool:
         while not wait([future], 1.0).done:
             silence = time.monotonic() - begin
             if end_is_asked() and silence > PATIENCE:
-                for worker in list(self._executor._processes.values()):  # which have no other name
-                    worker.kill()
                 raise UserError("the end was asked for, but the processes that load the data do not answer")
             if silence > SILENCE:
                 warn_once(f"the processes that load the data have not answered for {SILENCE:.0f} s")
         return future.result()
 
     def close(self) -> None:
-        """End the workers once the tasks in their hands are done."""
+        """End the workers once the tasks in their hands are done, or after some seconds."""
         if self._executor:
-            self._executor.shutdown(cancel_futures=True)
+            workers = list((self._executor._processes or {}).values())  # which have no other name
+            self._executor.shutdown(wait=False, cancel_futures=True)
+            latest = time.monotonic() + PATIENCE
+            for worker in workers:
+                worker.join(max(0, latest - time.monotonic()))
+                worker.kill()
+                worker.join()
 
 
 def in_threads(calls: Iterable[Callable], threads: int, most: int) -> Iterator[Any]:

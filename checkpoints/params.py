@@ -46,12 +46,12 @@ class _Cursor:
         return values[0] if len(values) == 1 else values
 
 
-def read_params(path) -> dict[str, np.ndarray]:
-    """Read the arrays of a `.params` file by name.
+def read_params(path, data: bytes | None = None) -> dict[str, np.ndarray]:
+    """Read the arrays of a `.params` file by name, or of its `data`.
 
     UserError: The file is missing, foreign, truncated or damaged.
     """
-    cursor = _Cursor(path, read_bytes(path))
+    cursor = _Cursor(path, read_bytes(path) if data is None else data)
     if len(cursor.data) < 8 or cursor.unpack("Q") != LIST_MAGIC:
         raise UserError(
             f"{path} is no MXNet .params file: it does not begin with its magic number, nor with that of PyTorch or "
@@ -140,13 +140,13 @@ def read_parameters(path) -> Parameters:
     UserError: The file is missing, foreign or damaged, needs code to be read, or is PyTorch's and PyTorch is not
     installed.
     """
-    head, record = read_bytes(path)[:9], None
-    if head[8:] == b"{":
+    data, record = read_bytes(path), None
+    if data[8:9] == b"{":
         arrays, record = _read_safetensors(path)
-    elif head[:2] == b"PK" or head[:1] == b"\x80":  # since PyTorch 1.6, and before: pickles
+    elif data[:2] == b"PK" or data[:1] == b"\x80":  # since PyTorch 1.6, and before: pickles
         arrays = _read_torch(path)
     else:
-        arrays = read_params(path)
+        arrays = read_params(path, data)
         # Files that were exported with a symbol carry these marks before the names.
         arrays = {re.sub("^(arg|aux):", "", name): array for name, array in arrays.items()}
     head = {name[len(_MMFLOW_HEAD) :]: array for name, array in arrays.items() if name.startswith(_MMFLOW_HEAD)}

@@ -103,12 +103,11 @@ def sweep(folder: PathLike, prefix: str) -> None:
 
 def check_file(path: PathLike) -> None:
     """Raise a UserError unless `path` is a file with something in it."""
-    path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise UserError(f"cannot read {path}: it is a folder")
-    if not path.exists():
+    if not os.path.exists(path):
         raise UserError(f"cannot read {path}: there is no such file")
-    if path.stat().st_size == 0:
+    if os.path.getsize(path) == 0:
         raise UserError(f"cannot read {path}: the file is empty")
 
 

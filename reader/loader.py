@@ -117,9 +117,8 @@ class TrainLoader:
         """Yield the batches number `first`, `first` + 1, ..., each once; `echo` of them stay valid at a time."""
         size = len(self.order.positions(first, self.samples))
         slots = Slots(AHEAD + self.order.echo, (size, *self.crop), shared=self.readers > 0)
-        pool = Pool(self.readers, _Reader(self.datasets, self.resize, self.order, slots))
-        results = pool.results(self._tasks(first, slots.count), size * AHEAD)
-        try:
+        with closing(Pool(self.readers, _Reader(self.datasets, self.resize, self.order, slots))) as pool:
+            results = pool.results(self._tasks(first, slots.count), size * AHEAD)
             for number in count(first):
                 names = []
                 for name, errors in islice(results, size):
@@ -129,8 +128,6 @@ class TrainLoader:
                     self.skipped += [error for error in errors if error not in self.skipped]
                     names.append(name)
                 yield Batch(*slots.arrays(number % slots.count), tuple(names))
-        finally:
-            pool.close()
 
     def _tasks(self, first: int, slots: int) -> Iterator[tuple]:
         for number in count(first):
@@ -206,8 +203,5 @@ def ordered(dataset, readers: int = 0, ahead: int = 4, read: Callable | None = N
 
     UserError: A sample is damaged, or a reader died.
     """
-    pool = Pool(readers, read or dataset.__getitem__)
-    try:
+    with closing(Pool(readers, read or dataset.__getitem__)) as pool:
         yield from pool.results(((index,) for index in range(len(dataset))), ahead)
-    finally:
-        pool.close()

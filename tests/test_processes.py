@@ -82,13 +82,15 @@ def default_ctrl_c():
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.parametrize("killed", [False, True])
-def test_closing_ends_the_readers_and_a_killed_one_is_a_sentence(chairs, killed):
+@pytest.mark.parametrize("sent", [None, "SIGSTOP", "SIGKILL"])
+def test_closing_ends_the_readers_and_a_killed_one_is_a_sentence(chairs, sent, monkeypatch):
+    monkeypatch.setattr(processes, "PATIENCE", 1.0)
     before = multiprocessing.active_children()
     batches = TrainLoader([(chairs, 2)], (64, 128), readers=2).batches()
     next(batches)
-    if killed:
-        os.kill(children(before)[0].pid, signal.SIGKILL)
+    if sent:
+        os.kill(children(before)[0].pid, getattr(signal, sent))
+    if sent == "SIGKILL":
         with pytest.raises(UserError, match="a process that loads the data died"):
             begin(lambda: deque(islice(batches, 1000), maxlen=0)).result(LONG)
     begin(batches.close).result(LONG)

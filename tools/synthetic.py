@@ -8,6 +8,7 @@ A stopped run goes on where it was; a set can be made longer.
 import json
 import os
 import sys
+from contextlib import closing
 from pathlib import Path
 
 from maskflownet.errors import UserError
@@ -42,15 +43,12 @@ def write_chairs(dataset: Synthetic, folder: str | Path, validation_every: int =
         for index in range(len(dataset))
     }
     lacking = [index for index, paths in files.items() if not all(path.is_file() for path in paths)]
-    pool = Pool(workers, dataset.scene)
-    try:
+    with closing(Pool(workers, dataset.scene)) as pool:
         scenes = pool.results(((index,) for index in lacking), 2 * workers)
         bar = tqdm(lacking, str(folder), len(files), unit="pair", initial=len(files) - len(lacking), disable=None)
         for index, scene in zip(bar, scenes):
             for write, path, values in zip((write_image, write_image, write_flo, write_image), files[index], scene):
                 write(path, values)
-    finally:
-        pool.close()
     numbers = range(1, len(dataset) + 1)
     lines = ["2" if validation_every and n % validation_every == 0 else "1" for n in numbers]
     write_bytes(folder / SPLIT_FILE, ("\n".join(lines) + "\n").encode("ascii"))

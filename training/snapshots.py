@@ -3,6 +3,7 @@
 import itertools
 import math
 import os
+import re
 import secrets
 import socket
 import time
@@ -11,10 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from maskflownet.checkpoints.checkpoint import Record, beside, read_record, record_path, save_checkpoint, sha256
+from maskflownet.checkpoints.checkpoint import RUN, Record, beside, read_record, record_path, save_checkpoint, sha256
 from maskflownet.checkpoints.params import params_bytes, read_params
 from maskflownet.errors import UserError
-from maskflownet.reader.files import sweep, write_bytes
+from maskflownet.reader.files import read_bytes, sweep, write_bytes
 
 try:
     import fcntl
@@ -36,10 +37,10 @@ def read_state(checkpoint) -> dict[str, np.ndarray]:
     new_run = "(--clear_steps starts a new run from its parameters)"
     if not path.exists():
         raise UserError(f"{checkpoint} cannot be resumed: the optimiser's state {path.name} is not beside it {new_run}")
-    state = read_params(path)
-    if record and record.state_sha256 and record.state_sha256 != sha256(path.read_bytes()):
+    data = read_bytes(path)
+    if record and record.state_sha256 and record.state_sha256 != sha256(data):
         raise UserError(f"{checkpoint} cannot be resumed: {path.name} is damaged, its sha256 sum is another {new_run}")
-    return state
+    return read_params(path, data)
 
 
 class Lock:
@@ -107,6 +108,8 @@ class Snapshots:
     """Saves and prunes the checkpoints `folder/RUN_STEPS.params` of one run, and the `pictures` drawn at them."""
 
     def __init__(self, folder, run: str, pictures: Path | None = None):
+        if not re.fullmatch(RUN, run):
+            raise UserError(f"a run's name has 1 to 100 letters, digits, _ and - only: {run!r} is none")
         self.folder, self.run, self.pictures = Path(folder), run, pictures
 
     def lock(self) -> Lock:
