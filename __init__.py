@@ -8,9 +8,10 @@
 from importlib import import_module
 
 __version__ = "0.2.0"
-__all__ = ["Predictor", "__version__", "consistency", "flow_to_colour", "load", "torch_network", "warp"]
+__all__ = ["Predictor", "UserError", "__version__", "consistency", "flow_to_colour", "load", "torch_network", "warp"]
 _SOURCES = {
     "Predictor": "maskflownet.inference.predictor",
+    "UserError": "maskflownet.errors",
     "consistency": "maskflownet.engine.torch.network",
     "flow_to_colour": "maskflownet.reader.colour",
     "load": "maskflownet.inference.predictor",

@@ -20,8 +20,8 @@ from maskflownet.training.plan import Options
 
 TRAINING_ONLY = ("--steps", "--seed", "--scale", "--shard", "-s", "--skip_damaged")
 REFUSED = {  # arguments that would do nothing
-    "--valid": TRAINING_ONLY,
-    "--predict": (*TRAINING_ONLY, "--dataset_cfg", "--debug"),
+    "--valid": (*TRAINING_ONLY, "--clear_steps"),
+    "--predict": (*TRAINING_ONLY, "--clear_steps", "--dataset_cfg", "--debug"),
     "--export": (
         *TRAINING_ONLY, "--dataset_cfg", "--debug", "-g", "--gpus", "--engine", "--precision", "--data_root",
         "--workers", "--clear_steps",
@@ -71,6 +71,7 @@ def refuse(args, arguments) -> None:
         (len(tasks) > 1, f"{' and '.join(tasks)} exclude each other"),
         (args.confidence and not args.valid, "--confidence is for --valid; predict_new_data.py writes it as a picture"),
         (tasks and args.checkpoint is None, f"{''.join(tasks)} needs a checkpoint: -c"),
+        (args.clear_steps and args.checkpoint is None, "--clear_steps is about a checkpoint: it needs -c"),
         (args.colour and args.checkpoint is None, f"--{str(args.colour).lower()} is about a checkpoint: it needs -c"),
         (sized and not tasks, f"--resize, --pad and --batch are for --valid, --predict and --export; {training}"),
         (args.export and args.pad, "--pad is not for --export, whose model has one size: --resize H,W"),
@@ -107,6 +108,12 @@ def read(args):
     return read_checkpoint(args.checkpoint, args.output_root / "weights", args.colour)
 
 
+def results_name(name: str, checkpoint, config) -> str:
+    """With the network where it is not the checkpoint's own but its head."""
+    network = config.network.class_
+    return name if network == checkpoint.record.network else f"{name}_{network}"
+
+
 def run_training(args, config):
     data_config = load_data_config(args.dataset_cfg or "chairs.yaml")
     checkpoint = None if args.checkpoint is None else read(args)
@@ -131,7 +138,8 @@ def run_validation(args, config):
     engine = load_engine(config, checkpoint, args.gpus, args.engine, args.precision)
     record, folder = checkpoint.record, args.output_root / "logs" / "val"
     folder.mkdir(parents=True, exist_ok=True)  # before hours of computing, should that not be possible
-    page = folder / f"{record.run}_{record.step}.html"
+    run = results_name(record.run, checkpoint, config)
+    page = folder / f"{run}_{record.step}.html"
     facts = {
         "Run": record.run,
         "Step": record.step,
@@ -141,14 +149,15 @@ def run_validation(args, config):
     }
     with report_of(args, page, len(found.sets)) as report:
         results = validate(engine, found, options, report)
+        results.about["network"] = config.network.class_
+        for name, total in results.totals.items():
+            outliers = f", {total['1px_outliers.pooled']:.2%} of 1 px or more" if "1px_outliers" in total else ""
+            print(f"{name}: epe {total['epe']:.3f} px per image, {total['epe.pooled']:.3f} pooled{outliers}")
+            if args.confidence:
+                print("    " + describe_confidence(total))
+        results.write(folder, run, record.step)
         if report is not None:
             report.write(results, facts)
-    results.write(folder, record.run, record.step)
-    for name, total in results.totals.items():
-        outliers = f", {total['1px_outliers.pooled']:.2%} of 1 px or more" if "1px_outliers" in total else ""
-        print(f"{name}: epe {total['epe']:.3f} px per image, {total['epe.pooled']:.3f} pooled{outliers}")
-        if args.confidence:
-            print("    " + describe_confidence(total))
     if args.report:
         print(f"wrote {page}")
 
@@ -158,7 +167,8 @@ def run_submission(args, config):
     sizing, roots, checkpoint = Sizing(args.resize, args.pad), Roots(parse_roots(args.data_root)), read(args)
     engine = load_engine(config, checkpoint, args.gpus, args.engine, args.precision)
     predictor, flows = Predictor(engine, sizing, args.batch or 1), args.output_root / "flows"
-    for submission in write_submissions(predictor, roots, checkpoint.path.stem, flows, cli.readers_of(args)):
+    name = results_name(checkpoint.path.stem, checkpoint, config)
+    for submission in write_submissions(predictor, roots, name, flows, cli.readers_of(args)):
         print(f"{submission.name}: {submission.count} files in {submission.folder}, {submission.archive}")
 
 

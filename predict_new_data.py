@@ -85,6 +85,8 @@ def main(arguments):
             raise UserError("--codec is for an .mp4 or .avi")
         pixel_format(args.codec)  # that there is this encoder
     check_outputs(source, outputs)
+    if args.max_flow and not any(output.role == "flow" and output.is_drawn for output in outputs):
+        raise UserError("--max_flow is for a flow that is drawn")
     if args.fps and not source.is_sequence:
         raise UserError("--fps is for folders and videos; a pair gives one picture")
     rate = args.fps or source.rate or Fraction(25)

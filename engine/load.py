@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 from maskflownet.checkpoints.checkpoint import Checkpoint, check_multiplier, match_network
 from maskflownet.engine.contract import ALONE, Engine, under_torchrun
-from maskflownet.errors import UserError, imported
+from maskflownet.errors import UserError, imported, nearest
 from maskflownet.network import import_mxnet
 from maskflownet.network.architecture import HEAD, copies_of_head
 from maskflownet.settings.configs import ENGINES, NetworkConfig
@@ -62,6 +62,8 @@ def choose_engine(name: str) -> str:
 
     MXNet's parameter server means MXNet, torchrun PyTorch. It is a UserError if neither is installed.
     """
+    if name not in ENGINES:
+        raise UserError(f"no engine {name}{nearest(name, ENGINES)}: there are {', '.join(ENGINES)}")
     if name != "auto":
         return name
     if "DMLC_ROLE" in os.environ:

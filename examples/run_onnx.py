@@ -103,6 +103,12 @@ def main():
     for name in (args.model, args.image_1, args.image_2):
         if not Path(name).is_file():
             raise ValueError(f"there is no file {name}")
+    outputs = [args.output] if args.mask is None else [args.output, args.mask]
+    taken = [Path(name).resolve() for name in (args.model, args.image_1, args.image_2)]
+    for name in outputs:
+        if Path(name).resolve() in taken:
+            raise ValueError(f"{name} is an input, or named twice")
+        taken.append(Path(name).resolve())
     image_1, image_2 = read_images([args.image_1, args.image_2])
     if image_1.shape != image_2.shape:
         raise ValueError("the pictures differ in size")
@@ -119,8 +125,7 @@ def main():
     if args.mask:
         write_picture(args.mask, np.rint(mask[0] * 255).astype(np.uint8))
     speed = np.hypot(*flow)
-    files = " and ".join(filter(None, (args.output, args.mask)))
-    print(f"wrote {files}: the speed is {speed.mean():.1f} px on average, at most {speed.max():.1f} px")
+    print(f"wrote {' and '.join(outputs)}: the speed is {speed.mean():.1f} px on average, at most {speed.max():.1f} px")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 from maskflownet.errors import UserError
+from maskflownet.reader.files import read_bytes
 from maskflownet.reader.formats import read_flow, read_images, read_mask
 from maskflownet.reader.sample import Sample
 
@@ -185,15 +186,14 @@ def list_numbers(folder: str, pattern: str) -> list[tuple[int, ...]]:
 def part_of(entries: Sequence, split: str, path: str | os.PathLike) -> list:
     """Those of a data set's entries that are of a split, by a file of one line per entry: 1 = train, 2 = val."""
     try:
-        with open(path, encoding="ascii") as file:
-            lines = file.read().split()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_bytes(path).decode("utf-8-sig").split()
+    except UnicodeDecodeError as error:
         raise UserError(f"{path} cannot be read as a split file: {error}") from error
     wrong = sorted(set(lines) - {"1", "2"})
     if wrong:
         raise UserError(f"{path} holds {wrong[0]!r} where only 1 (training) and 2 are allowed")
     if len(lines) != len(entries):
-        raise UserError(f"{path} describes {len(lines)} pairs where the data set holds {len(entries)}")
+        raise UserError(f"the data set holds {len(entries)} pairs where {path} describes {len(lines)}")
     wanted = {"train": "1", "val": "2"}.get(split)
     return [entry for entry, line in zip(entries, lines) if wanted in (None, line)]
 

@@ -5,8 +5,9 @@ import os
 
 import pytest
 from maskflownet import main
-from maskflownet.checkpoints.checkpoint import load_checkpoint
+from maskflownet.checkpoints.checkpoint import load_checkpoint, read_checkpoint
 from maskflownet.settings.cli import run
+from maskflownet.settings.configs import load_network_config
 from maskflownet.settings.folders import ROOT
 
 from tests.programs import python
@@ -30,6 +31,8 @@ NOT_FOR_ONNX = [  # and values that are right elsewhere
         (["MaskFlownet_S", "--resize", "64,64"], "target_shape and batch_size of the dataset"),
         (["MaskFlownet_S", "--batch", "4"], "batch_size of the dataset config"),
         (["MaskFlownet_S", "-c", ""], "name is empty"),
+        (["MaskFlownet_S", "--clear_steps"], "--clear_steps is about a checkpoint: it needs -c"),
+        (["MaskFlownet_S", "-c", "x", "--predict", "--clear_steps"], "--clear_steps is not for --predict"),
         (["MaskFlownet_S", "-c", "x", "--valid", "--steps", "3"], "--steps is not for --valid"),
         (["MaskFlownet_S", "-c", "x", "--predict", "--debug"], "--debug is not for --predict"),
         (["MaskFlownet_S", "-c", "x", "--valid", "-s2"], "-s is not for --valid"),
@@ -78,6 +81,12 @@ def test_wrong_arguments_are_one_sentence(arguments, message, tmp_path, capsys, 
     assert err.count("\n") == 1
     assert out == ""
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_results_of_a_head_have_files_of_their_own():
+    checkpoint, names = read_checkpoint("97f"), ("MaskFlownet", "MaskFlownet_S")
+    found = [main.results_name("97f_1", checkpoint, load_network_config(name)) for name in names]
+    assert found == ["97f_1", "97f_1_MaskFlownet_S"]
 
 
 def test_the_program_trains_and_goes_on(tmp_path, monkeypatch):

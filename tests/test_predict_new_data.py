@@ -121,6 +121,7 @@ BAD = {
     "max_flow": (["--max_flow", "-3"], "number above 0"),
     "huge resize": (["--resize", "6400000,6400000"], "at most 16384"),
     "frame rate of a pair": (["--fps", "5"], "--fps is for folders and videos"),
+    "scale of what is not drawn": (["--kitti", "--max_flow", "3"], "--max_flow is for a flow that is drawn"),
     "codec of a pair": (["--codec", "libx264"], "--codec is for an .mp4 or .avi"),
     "unknown codec": (["--video_filepath", "{in}/clip.mp4", "--codec", "x264"], "no encoder of videos of this name"),
     "frame rate": (["--fps", "0.0001"], "from 0.01 to 1000"),

@@ -53,6 +53,7 @@ def collect(folder: Path, package: str, limit: int) -> None:
     target = folder / name
     if target.exists():
         raise UserError(f"{target} exists already: remove it, or name another FOLDER")
+    folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as work:
         if not package.endswith(".deb"):
             _call("apt-get", "download", package, cwd=work)
@@ -78,7 +79,6 @@ def collect(folder: Path, package: str, limit: int) -> None:
             kind, picture = texture(path)
             suffix = "jpg" if kind == "photos" else "png"
             picture.save(made / f"{number:04d}_{path.stem}.{suffix}", quality=90)
-        folder.mkdir(parents=True, exist_ok=True)
         shutil.move(made, target)
         print(f"{target}: {len(chosen)} pictures; {len(usable)} of its {len(found)} files can be used")
 

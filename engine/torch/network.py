@@ -132,6 +132,8 @@ def warp(image: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
 
     (N, C, H, W) and flow (N, 2, H, W) px, (u, v) -> (N, C, H, W); differentiable with respect to both.
     """
+    if flow.shape[1:] != (2, *image.shape[2:]):
+        raise ValueError(f"images {tuple(image.shape)} have no flow {tuple(flow.shape)}: it is (N, 2, H, W)")
     return bilinear_sampler(image, grid_generator(flow, transform_type="warp").clamp(-1, 1))
 
 

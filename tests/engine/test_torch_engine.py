@@ -56,6 +56,8 @@ def test_auto_is_pytorch_unless_only_mxnet_can(absent, environment, engine, monk
     for name in environment:
         monkeypatch.setenv(name, "1")
     assert choose_engine("auto") == engine
+    with pytest.raises(UserError, match="no engine torhc, did you mean 'torch'"):
+        choose_engine("torhc")
 
 
 WITHOUT_MXNET = """

@@ -106,6 +106,8 @@ def test_warp_and_consistency_are_those_of_the_predictor(device):
     backward[0] = -forward[0] + rng.normal(0, 0.3, forward[0].shape)
     forward[1, 3, 4] = np.nan
     flows = [torch.from_numpy(flow).permute(0, 3, 1, 2).to(device) for flow in (forward, backward)]
+    with pytest.raises(ValueError, match="have no flow"):
+        maskflownet.warp(flows[0], flows[1][:, :, 1:])
     found = maskflownet.consistency(*flows).cpu().numpy()
     assert found.shape == (2, 1, 20, 30) and found[0].max() > 0.5
     for i in range(2):

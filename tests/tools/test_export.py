@@ -135,7 +135,7 @@ def test_the_command_says_how_to_run_it(checkpoints, tmp_path, capsys):
     assert "opset 17" in lines[0]
     assert f"{path.stat().st_size / 1e6:.1f} MB" in lines[0]
     assert "flow (2, 2, 64, 64), px (u, v)" in lines[1]
-    assert "examples/run_onnx.py" in lines[2]
+    assert f"InferenceSession('{path}').run(" in lines[2]  # the example has one pair
     assert [p.name for p in tmp_path.iterdir()] == ["head.onnx"]
     pair = images(2, (64, 64))
     engine = engine_of("MaskFlownet_S", checkpoints["MaskFlownet"])
@@ -242,6 +242,8 @@ def test_the_example_runs_with_no_other_code(checkpoints, models, tmp_path):
         (["a.txt", "a.txt", "a.txt", "x.flo"], "cannot read a.txt as a picture of 8 or 16 bit"),
         (["a.txt", "a.png", "a.png", "x.flo"], "cannot run a.txt: .*INVALID_PROTOBUF.*"),
         (["no", "a.png", "a.png", "x.flo"], "there is no file no"),
+        (["a.txt", "a.png", "a.png", "./a.png"], "./a.png is an input, or named twice"),
+        (["a.txt", "a.png", "a.png", "x.png", "--mask", "x.png"], "x.png is an input, or named twice"),
         (["a.txt", "a.png", "b.png", "x.flo"], "the pictures differ in size"),
         (["a.txt", "a.png", "a.jpg", "x.flo"], "cannot read a.jpg: the JPEG ends early"),
         ([None, "a.png", "a.png", "no/x.png"], "cannot write no/x.png: there is no such folder, .*"),
