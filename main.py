@@ -20,8 +20,8 @@ from maskflownet.training.plan import Options
 
 TRAINING_ONLY = ("--steps", "--seed", "--scale", "--shard", "-s", "--skip_damaged")
 REFUSED = {  # arguments that would do nothing
-    "--valid": (*TRAINING_ONLY, "--clear_steps"),
-    "--predict": (*TRAINING_ONLY, "--clear_steps", "--dataset_cfg", "--debug"),
+    "--valid": TRAINING_ONLY,
+    "--predict": (*TRAINING_ONLY, "--dataset_cfg", "--debug"),
     "--export": (
         *TRAINING_ONLY, "--dataset_cfg", "--debug", "-g", "--gpus", "--engine", "--precision", "--data_root",
         "--workers", "--clear_steps",

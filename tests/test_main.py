@@ -32,7 +32,6 @@ NOT_FOR_ONNX = [  # and values that are right elsewhere
         (["MaskFlownet_S", "--batch", "4"], "batch_size of the dataset config"),
         (["MaskFlownet_S", "-c", ""], "name is empty"),
         (["MaskFlownet_S", "--clear_steps"], "--clear_steps is about a checkpoint: it needs -c"),
-        (["MaskFlownet_S", "-c", "x", "--predict", "--clear_steps"], "--clear_steps is not for --predict"),
         (["MaskFlownet_S", "-c", "x", "--valid", "--steps", "3"], "--steps is not for --valid"),
         (["MaskFlownet_S", "-c", "x", "--predict", "--debug"], "--debug is not for --predict"),
         (["MaskFlownet_S", "-c", "x", "--valid", "-s2"], "-s is not for --valid"),
