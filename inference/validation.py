@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from maskflownet.engine.contract import Engine, Sizing, equal_sizes, singles
-from maskflownet.errors import UserError
+from maskflownet.errors import UserError, warn_once
 from maskflownet.inference import metrics
 from maskflownet.inference.confidence import measure_confidence, submit_both_ways
 from maskflownet.inference.metrics import ImageResult, Labelled, Measured
@@ -84,6 +84,8 @@ def validate(engine: Engine, sets, options: ValidationOptions, watcher=None) -> 
     images = _measure_sets(engine, sets.sets, options, watcher)
     joined = {**images, **{name: [i for part in parts for i in images[part]] for name, parts in unions.items()}}
     totals = {name: metrics.summarise([image.measures for image in found]) for name, found in joined.items()}
+    for name in (name for name, total in totals.items() if not total["pixels"]):
+        warn_once(f"{name}: no label has a pixel with a true value, so that the errors are no numbers")
     sizing, now = options.sizing, time.strftime("%Y-%m-%d %H:%M:%S")
     return Results(images, totals, {"time": now, "resize": sizing.resize, "pad": sizing.pad, "skipped": skipped})
 

@@ -82,6 +82,15 @@ def test_spring_counts_the_best_of_four_values_and_outliers_of_1_px(tmp_path):
     assert "spring.FW_left.all:1px_outliers=0.5000" in (tmp_path / "a.val.log").read_text()
 
 
+def test_a_set_without_any_true_value_is_told(monkeypatch):
+    dataset = MemorySet([1.0])
+    unknown = dataset[0]._replace(mask=np.zeros((*dataset.size, 1), np.uint8))
+    monkeypatch.setattr(MemorySet, "__getitem__", lambda self, index: unknown)
+    with pytest.warns(UserWarning, match="bare: no label has a pixel with a true value"):
+        total = validated(KnownEngine(corner), {"bare": dataset}).totals["bare"]
+    assert total["pixels"] == 0 and math.isnan(total["epe"])
+
+
 def test_the_log_the_csv_and_the_json(sintel, kitti, tmp_path, capsys):
     sets = {"sintel.training2.clean": sintel, "kitti.2015": kitti}
     skipped = {"chairs": "no root", "hd1k": "no root", "things": "no labels"}
