@@ -47,7 +47,7 @@ class Results:
 
     images: dict[str, list[ImageResult]]  # by set
     totals: dict[str, dict[str, float]]  # by set or union, as `metrics.summarise` gives them
-    about: dict  # `time`, `resize`, `pad`, and `skipped`: why a set was left out, by its name
+    about: dict  # `time`, `resize`, `pad`, `skipped`: why a set was left out, by its name; and what the caller adds
 
     def write(self, folder: Path, run: str, steps: int) -> None:
         """Append a line to `RUN.val.log`; write `RUN_STEPS.csv`, a row per image, and `RUN_STEPS.json`, the totals."""

@@ -138,6 +138,19 @@ def test_a_dense_block(arithmetic, dense, first, ahead, device, close, monkeypat
     compare(close, results, expected, [*parts, *arrays], bound)
 
 
+def test_sums_over_pixels_by_programs_of_several_blocks_and_a_last_one_of_fewer(device, close):
+    from maskflownet.engine.torch.kernels.convolution import new_map, sum_pixels  # noqa: PLC0415
+
+    x = new_map(2, 70, 61, 73, torch.float32, device).copy_(torch.randn(2, 70, 61, 73))
+    close(sum_pixels(x), x.double().sum((0, 2, 3)), 1e-5)
+
+
+def test_a_sum_is_split_where_programs_are_few_and_steps_many(device):
+    from maskflownet.engine.torch.kernels.convolution import _parts  # noqa: PLC0415
+
+    assert [_parts(*case) for case in ((1, 63), (100, 63), (132, 63), (100, 20))] == [63, 2, 1, 1]
+
+
 def test_a_transposed_convolution_is_a_convolution_before_a_shuffle(close):
     x, weight, bias = torch.randn(2, 5, 3, 4), torch.randn(5, 7, 4, 4), torch.randn(7)
     expected = F.conv_transpose2d(x, weight, bias, stride=2, padding=1)
