@@ -54,7 +54,6 @@ class FlatAdam:
         self.values, self.means, self.variances = (torch.zeros(size, device=device) for _ in "123")
         self.summed = torch.zeros(size + extra, device=device)
         self.gradients, self.extra = self.summed[:size], self.summed[size:]
-        self._padding = torch.zeros(ALIGNMENT, device=device)
         self._steps = torch.full((), 1e9, device=device)  # one more is as many; PyTorch then corrects nothing
         for name, parameter in self.parameters.items():
             view = self._view(self.values, name)
@@ -62,19 +61,15 @@ class FlatAdam:
             parameter.data = view
 
     def _view(self, flat: torch.Tensor, name: str) -> torch.Tensor:
-        parameter, start = self.parameters[name], self.starts[name]
-        return flat[start : start + parameter.numel()].view(parameter.shape)
+        parameter = self.parameters[name]
+        return flat.as_strided(parameter.shape, parameter.stride(), self.starts[name])
 
     @torch.no_grad()
     def set_gradients(self, gradients: Sequence[torch.Tensor]) -> None:
         """Take the gradients, in the order of `parameters`."""
-        pieces = []
-        for gradient in gradients:
-            pieces.append(gradient.reshape(-1))
-            gap = -gradient.numel() % ALIGNMENT
-            if gap:
-                pieces.append(self._padding[:gap])
-        torch.cat(pieces, out=self.gradients)
+        views = [self._view(self.gradients, name) for name in self.parameters]
+        same = [g if g.stride() == v.stride() else torch.empty_like(v).copy_(g) for g, v in zip(gradients, views)]
+        torch._foreach_copy_(views, same)  # one kernel, if all lie in memory alike
 
     @torch.no_grad()
     def update(self, rate: torch.Tensor, wanted: torch.Tensor) -> None:

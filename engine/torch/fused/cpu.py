@@ -27,7 +27,7 @@ from maskflownet.engine.torch.kernels.cpu import (
     transform_inputs,
     transform_outputs,
 )
-from maskflownet.engine.torch.kernels.layout import DOUBLING_TAPS, as_convolution
+from maskflownet.engine.torch.kernels.layout import as_convolution
 from maskflownet.engine.torch.module import GraphModule
 from maskflownet.engine.torch.operators import OPERATORS
 from torch import Tensor
@@ -87,8 +87,10 @@ class CPUNetwork(GraphModule):
         return tuple(_run_block(packed, inputs[: piece.parts], self._threads))
 
     def _chain(self, inputs: list[Tensor], attrs) -> Tensor:
-        layers = self._pack(attrs["name"], inputs[1:], partial(_pack_chain, attrs["piece"], self._threads))
-        return _run_chain(layers, inputs[0], self._threads)
+        piece = attrs["piece"]
+        layers = self._pack(attrs["name"], inputs[piece.parts :], partial(_pack_chain, piece, self._threads))
+        x = inputs[0] if piece.parts == 1 else torch.cat(inputs[: piece.parts])
+        return _run_chain(layers, x, self._threads)
 
     def _correlation(self, inputs: list[Tensor], attrs) -> Tensor:
         return correlate(*inputs, attrs["radius"], attrs["slope"], self._threads)
@@ -288,8 +290,7 @@ def _pack_block(piece: Piece, threads: Threads, parameters: list[Tensor]) -> Pac
     pairs = list(zip(parameters[::2], parameters[1::2]))
     count, widths = len(piece.layers), [layer.channels for layer in piece.layers]
     stages = [_stage(*pairs[i], widths[:i], threads) for i in range(count)]
-    taps = torch.tensor(DOUBLING_TAPS)
-    joined = [as_convolution(*pair, taps) if head.doubles else pair for head, pair in zip(piece.heads, pairs[count:])]
+    joined = [as_convolution(*pair) if head.doubles else pair for head, pair in zip(piece.heads, pairs[count:])]
     weights, biases = zip(*joined)
     stages.append(_stage(torch.cat(weights), torch.cat(biases), widths, threads))
     return PackedBlock(piece, stages)

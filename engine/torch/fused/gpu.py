@@ -8,16 +8,17 @@ from abc import ABC, abstractmethod
 import torch
 import torch.nn.functional as F
 from maskflownet.engine.symbol import Graph
-from maskflownet.engine.torch.fused.plan import Layer, Piece, fused_graph
+from maskflownet.engine.torch.fused.plan import Piece, fused_graph
 from maskflownet.engine.torch.kernels.convolution import (
     CHANNEL_UNIT,
     Arithmetic,
     BlockSpec,
-    Convolution,
+    Chain,
     ConvolutionSpec,
     DenseBlock,
     Head,
     convolve_map,
+    new_packed,
     pack,
     padded,
     phase_weight,
@@ -25,7 +26,7 @@ from maskflownet.engine.torch.kernels.convolution import (
     run_block,
 )
 from maskflownet.engine.torch.kernels.deformable import deformable, pack_weight
-from maskflownet.engine.torch.kernels.layout import DOUBLING_TAPS, as_convolution
+from maskflownet.engine.torch.kernels.layout import as_convolution
 from maskflownet.engine.torch.kernels.maps import correlation
 from maskflownet.engine.torch.module import GraphModule, with_fast_upsampling
 from torch import Tensor
@@ -50,6 +51,7 @@ class GPUNetwork(GraphModule):
             "deformable": self._deformable,
         }
         super().__init__(fused, {**operators, **kinds})
+        self.to(memory_format=torch.channels_last)  # as the gradients of weights are
 
     def parameters_changed(self) -> None:
         """Pack the weights anew, in place: after parameters were assigned or trained."""
@@ -62,13 +64,9 @@ class GPUNetwork(GraphModule):
         return self._operators[attrs["name"]](inputs)
 
     def _chain(self, inputs: list[Tensor], attrs) -> Tensor:
-        x, *parameters = inputs
-        for i, layer in enumerate(attrs["piece"].layers):
-            name = f"{attrs['name']} {i}"
-            if name not in self._operators:
-                self._operators[name] = ConvolutionOperator(layer, self._arithmetic)
-            x = self._operators[name]([x, *parameters[2 * i : 2 * i + 2]])
-        return x
+        if attrs["name"] not in self._operators:
+            self._operators[attrs["name"]] = ChainOperator(attrs["piece"], self._arithmetic)
+        return self._operators[attrs["name"]](inputs)
 
     def _correlation(self, inputs: list[Tensor], attrs) -> Tensor:
         a, b = (x.to(self._arithmetic.dtype) for x in inputs)
@@ -78,6 +76,12 @@ class GPUNetwork(GraphModule):
         if attrs["name"] not in self._operators:
             self._operators[attrs["name"]] = DeformableOperator(attrs, self._arithmetic)
         return self._operators[attrs["name"]](inputs)
+
+
+def shuffled(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """`F.pixel_shuffle` to twice the size, (N, 4 C, H, W) -> (N, C, 2 H, 2 W), in channels-last memory."""
+    x = x.unflatten(1, (-1, 2, 2)).permute(0, 4, 2, 5, 3, 1).to(dtype, memory_format=torch.contiguous_format)
+    return x.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
 class PackedOperator(ABC):
@@ -117,40 +121,48 @@ class PackedOperator(ABC):
         """Write the derived tensors."""
 
 
-class ConvolutionOperator(PackedOperator):
-    """Inputs: x, weight, bias.
+class ChainOperator(PackedOperator):
+    """Inputs: parts of a batch, then weight and bias of each layer.
 
-    Of at most 4 channels with a stride of 2 it is computed as one of their four phases side by side with a stride of 1,
-    for channels are read in vectors. Height and width are even then.
+    A first one of at most 4 channels with a stride of 2 is computed as one of their four phases side by side with a
+    stride of 1, for channels are read in vectors. Height and width are even then.
     """
 
-    def __init__(self, layer: Layer, arithmetic: Arithmetic):
+    def __init__(self, piece: Piece, arithmetic: Arithmetic):
         super().__init__()
-        self.layer, self.arithmetic = layer, arithmetic
+        self.parts, self.layers, self.arithmetic = piece.parts, piece.layers, arithmetic
 
     def __call__(self, inputs):
-        x, weight, bias = inputs
-        (packed,), wanted = self.derived([weight])
-        stride, phased = self.layer.stride, self._phased(weight)
-        if phased:
-            x, stride = phases(x, self.arithmetic.dtype), 1
-        spec = ConvolutionSpec(stride, self.layer.dilation, self.layer.slope, self.arithmetic)
-        packed = packed[:, : weight.shape[0], : x.shape[1]]
+        parts, parameters = inputs[: self.parts], inputs[self.parts :]
+        packed, wanted = self.derived(parameters)
+        biases = parameters[1::2]
+        packed = [values[:, : len(bias)] for values, bias in zip(packed, biases)]
+        specs = [ConvolutionSpec(layer.stride, layer.dilation, layer.slope, self.arithmetic) for layer in self.layers]
+        if self._phased(parameters):
+            x, specs[0] = phases(parts, self.arithmetic.dtype), specs[0]._replace(stride=1)
+        else:
+            x = torch.cat(parts) if len(parts) > 1 else parts[0]
         if wanted or (torch.is_grad_enabled() and x.requires_grad):
-            return Convolution.apply(spec, packed, x, phase_weight(weight) if phased else weight, bias)
-        return convolve_map(spec, packed, x, bias)
+            return Chain.apply(specs, packed, x, *self._weights(parameters), *biases)
+        for spec, values, bias in zip(specs, packed, biases):
+            x = convolve_map(spec, values, x, bias)
+        return x
 
-    def _phased(self, weight: Tensor) -> bool:
-        return (self.layer.stride, self.layer.dilation) == (2, 1) and 4 * weight.shape[1] <= CHANNEL_UNIT
+    def _phased(self, parameters) -> bool:
+        first = self.layers[0]
+        return (first.stride, first.dilation) == (2, 1) and 4 * parameters[0].shape[1] <= CHANNEL_UNIT
+
+    def _weights(self, parameters) -> list[Tensor]:
+        first, *others = parameters[::2]
+        return [phase_weight(first) if self._phased(parameters) else first, *others]
 
     def _allocate(self, parameters):
-        k, c = map(padded, parameters[0].shape[:2])
-        return [parameters[0].new_zeros((9, k, c), dtype=self.arithmetic.dtype)]
+        shapes = [weight.shape[:2] for weight in self._weights(parameters)]
+        return [new_packed(parameters[0], k, padded(c), self.arithmetic.dtype) for k, c in shapes]
 
     def _derive(self, parameters, derived):
-        weight = phase_weight(parameters[0]) if self._phased(parameters[0]) else parameters[0]
-        k, c = weight.shape[:2]
-        pack(weight, derived[0][:, :k, :c])
+        for weight, values in zip(self._weights(parameters), derived):
+            pack(weight, values[:, : weight.shape[0], : weight.shape[1]])
 
 
 class DeformableOperator(PackedOperator):
@@ -186,7 +198,6 @@ class DenseBlockOperator(PackedOperator):
     def __init__(self, piece: Piece, arithmetic: Arithmetic):
         super().__init__()
         self.piece, self.arithmetic = piece, arithmetic
-        self._taps: Tensor | None = None
         heads = range(len(piece.heads))
         self.widths = [head.channels * (4 if head.doubles else 1) for head in piece.heads]
         self.linear = [i for i in heads if piece.heads[i].doubles or piece.heads[i].slope is None]
@@ -206,10 +217,8 @@ class DenseBlockOperator(PackedOperator):
     def _arrays(self, parameters) -> list[Tensor]:
         """Weights and biases in turn, of the convolutions as they are and of the joined heads."""
         count = 2 * len(self.piece.layers)
-        if self._taps is None:  # made once, not within a captured step
-            self._taps = torch.tensor(DOUBLING_TAPS, device=parameters[0].device)
         pairs = [
-            as_convolution(*pair, self._taps) if head.doubles else pair
+            as_convolution(*pair) if head.doubles else pair
             for head, pair in zip(self.piece.heads, zip(parameters[count::2], parameters[count + 1 :: 2]))
         ]
         arrays = list(parameters[:count])
@@ -236,7 +245,7 @@ class DenseBlockOperator(PackedOperator):
             for i, result in zip(self.linear, joined):
                 head = self.piece.heads[i]
                 if head.doubles:
-                    result = F.pixel_shuffle(result, 2)  # noqa: PLW2901
+                    result = shuffled(result, self.arithmetic.dtype)  # noqa: PLW2901
                     if head.slope is not None:
                         result = F.leaky_relu(result, head.slope)  # noqa: PLW2901
                 results[i] = result
@@ -245,7 +254,7 @@ class DenseBlockOperator(PackedOperator):
 
     def _allocate(self, parameters):
         spec, like = self.spec, parameters[0]
-        packed = like.new_zeros((9, spec.rows, spec.columns), dtype=self.arithmetic.dtype)
+        packed = new_packed(like, spec.rows, spec.columns, self.arithmetic.dtype)
         channels = (*spec.dense, *(head.channels for head in spec.heads))
         return [packed, *(like.new_empty(count) for count in channels)]
 

@@ -1,7 +1,7 @@
 """A network's graph in its large pieces, which are known by the names of its layers (`network.maskflownet`).
 
     dense block  x = concat(parts); x = concat(leaky(conv(x)), x) five times; heads take the whole x
-    chain        convolutions of which each but the last serves only the next
+    chain        convolutions of which each but the last serves only the next; the parts of its input are one batch
     correlation  with its LeakyReLU
     deformable   leaky(deformable(x, tile(offset)) * mask + residual), of which the ends may be missing
 
@@ -113,10 +113,15 @@ class _Plan:
 
     def _chain(self, names: list[str]) -> Fusion:
         x = output = self._node(names[0]).inputs[0]
-        layers, refs, replaced = [], [], set()
+        layers, refs, replaced, parts = [], [], set(), (x,)
+        joined = self.uses.producer(x, "Concat")
+        if joined is not None and joined.attrs["dim"] == 0 and self.uses.only_consumer(x, "Convolution"):
+            parts = joined.inputs
+            replaced.add(joined.name)
         for name in names:
             output = self._layer(name, output, layers, refs, replaced)
-        return self._fusion("chain", names[0], {"piece": Piece(1, tuple(layers))}, (x, *refs), replaced, [output])
+        attrs = {"piece": Piece(len(parts), tuple(layers))}
+        return self._fusion("chain", names[0], attrs, (*parts, *refs), replaced, [output])
 
     def _correlation(self, node: Node) -> Fusion:
         radius = node.attrs["max_displacement"]

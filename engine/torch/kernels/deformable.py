@@ -164,10 +164,8 @@ def _mask_strides(mask: Tensor | None):
 def _tile(pixels: int, channels: int) -> tuple[int, int]:
     """Pixels and output channels of a program: large, but so that there are enough programs."""
     wide = min(128, power_of_2(channels))
-    for bm, bn in ((64, wide), (32, wide), (32, 64), (16, 64), (16, 32)):
-        if ceil_div(pixels, bm) * ceil_div(channels, bn) >= ENOUGH_PROGRAMS:
-            break
-    return bm, min(bn, wide)
+    sizes = (64, wide, ENOUGH_PROGRAMS), (32, wide, ENOUGH_PROGRAMS), (16, wide, 100), (16, 32, 0)
+    return next((bm, bn) for bm, bn, least in sizes if ceil_div(pixels, bm) * ceil_div(channels, bn) >= least)
 
 
 def _deform(x, offset, weight, bias, mask, residual, slope, precision) -> Tensor:
@@ -178,6 +176,7 @@ def _deform(x, offset, weight, bias, mask, residual, slope, precision) -> Tensor
     lx, lo = layout_of(x), layout_of(out)
     lr = lo if residual is None else layout_of(residual)
     bm, bn = _tile(n * h * w, channels)
+    bk = min(2048 // bm, 8192 // bn, power_of_2(c))
     _forward[(ceil_div(n * h * w, bm), ceil_div(channels, bn))](
         x, offset, weight, bias, offset if mask is None else mask,
         x if residual is None else residual, out,
@@ -185,8 +184,8 @@ def _deform(x, offset, weight, bias, mask, residual, slope, precision) -> Tensor
         lr.row, lr.image, lo.row, lo.image, n * h * w, h, w,
         X=lx.pixel, RESIDUAL=lr.pixel, OUT=lo.pixel, C=c, K=channels, SLOPE=slope or 0.0,
         HAS_MASK=mask is not None, HAS_RESIDUAL=residual is not None, LEAKY=slope is not None,
-        BM=bm, BN=bn, BK=min(2048 // bm, power_of_2(c)), PRECISION=precision,
-        num_warps=4, num_stages=2,
+        BM=bm, BN=bn, BK=bk, PRECISION=precision, num_warps=4,
+        num_stages=3 if bm == 16 and x.dtype != torch.float32 else 2,
     )  # fmt: skip
     return out
 
@@ -398,7 +397,8 @@ class _Deformable(torch.autograd.Function):
             )
         if wants[2] or wants[3]:
             d_weight, d_bias = _gradients_of_parameters(grad, x, offset, mask, precision)
-            d_weight = d_weight.unflatten(0, (3, 3)).permute(3, 2, 0, 1).to(dtype)
+            d_weight = d_weight.unflatten(0, (3, 3)).permute(3, 2, 0, 1)
+            d_weight = d_weight.to(dtype, memory_format=torch.channels_last)
             d_bias = d_bias.to(bias.dtype)
         d_residual = grad if ctx.has_residual and wants[5] else None
         return dx, d_offset, d_weight, d_bias, d_mask, d_residual, None, None

@@ -8,9 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 OLDEST_CAPABILITY = (7, 0)  # of the GPUs for which Triton generates code
-# The taps of a 4x4 transposed convolution of stride 2 by which output row 2 i + a takes rows i - 1,
-# i, i + 1 of the input; the fifth one is zero.
-DOUBLING_TAPS = (3, 1, 4, 4, 2, 0)
 
 
 class Layout(NamedTuple):
@@ -75,12 +72,14 @@ def _triton_runs(device: int) -> bool:
     return torch.cuda.get_device_capability(device) >= OLDEST_CAPABILITY
 
 
-def as_convolution(weight: Tensor, bias: Tensor, taps: Tensor) -> tuple[Tensor, Tensor]:
+def as_convolution(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """A 4x4 transposed convolution of stride 2 and padding 1 as a 3x3 one before a pixel shuffle.
 
-    (C, K, 4, 4), (K,), DOUBLING_TAPS -> (4 K, C, 3, 3), (4 K,)
+    (C, K, 4, 4), (K,) -> (4 K, C, 3, 3), (4 K,)
     """
     inputs, outputs = weight.shape[:2]
-    weight = F.pad(weight, (0, 1, 0, 1)).index_select(2, taps).index_select(3, taps)
-    weight = weight.reshape(inputs, outputs, 2, 3, 2, 3).permute(1, 2, 4, 0, 3, 5)
-    return weight.reshape(4 * outputs, inputs, 3, 3), bias.repeat_interleave(4)
+    # Output row 2 i takes the rows i - 1, i of the input by taps 3 and 1, row 2 i + 1 the rows i, i + 1 by 2 and 0.
+    taps = weight.flip(2, 3).reshape(inputs, outputs, 2, 2, 2, 2).permute(1, 3, 5, 0, 2, 4)  # (K, a, b, C, 2, 2)
+    taps = F.pad(taps, (0, 2, 0, 2)).permute(0, 3, 1, 4, 2, 5).reshape(outputs, inputs, 8, 8)[:, :, :6, :6]
+    taps = taps.reshape(outputs, inputs, 2, 3, 2, 3).permute(0, 2, 4, 1, 3, 5)
+    return taps.reshape(4 * outputs, inputs, 3, 3), bias.repeat_interleave(4)

@@ -115,15 +115,15 @@ def _correlate(a: Tensor, b: Tensor, radius: int, slope: float | None, precision
     out = empty_channels_last(n, side * side, h, w, a)
     la, lb, lo = layout_of(a), layout_of(b), layout_of(out)
     blocks = ceil_div(w, BX)
-    # Where pixels are few, every dy becomes a program of its own.
-    dys = side if n * h * blocks >= MANY_PROGRAMS else 1
-    bk = min(64, power_of_2(channels))
+    # Where pixels are few, fewer values of dy are one program's; by timings on an H200 (2026-11-30).
+    places, bk = n * h * blocks, min(64, power_of_2(channels))
+    dys = side if places >= 800 else 3 if places >= 100 else 1
     _forward[(blocks, h * ceil_div(side, dys), n)](
         a, b, out, la.row, la.image, lb.row, lb.image, lo.row, lo.image, h, w,
         A=la.pixel, B=lb.pixel, OUT=lo.pixel, C=channels, R=radius,
         SLOPE=slope or 0.0, LEAKY=slope is not None,
         BX=BX, BJ=power_of_2(BX + 2 * radius), BK=bk, DYS=dys, PRECISION=precision,
-        num_warps=1 if bk <= 32 else 2,
+        num_warps=1 if bk <= 32 or places >= 400 else 2,
     )  # fmt: skip
     return out
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from maskflownet.engine.graphs import graph_of
-from maskflownet.engine.torch.fused.plan import Layer
-from maskflownet.engine.torch.kernels.layout import DOUBLING_TAPS, as_convolution
+from maskflownet.engine.torch.fused.plan import Layer, Piece
+from maskflownet.engine.torch.kernels.layout import as_convolution
 from maskflownet.engine.torch.module import GraphModule, computing, with_fast_upsampling
 from maskflownet.network.architecture import STRIDES
 
@@ -19,7 +19,7 @@ CASES = [  # N, C, H, W, K, stride, dilation, slope
     (2, 20, 6, 8, 18, 1, 1, SLOPE),
     (1, 3, 8, 6, 16, 2, 1, SLOPE),
     (2, 33, 6, 9, 40, 1, 2, None),
-    (1, 196, 1, 1, 150, 1, 1, SLOPE),  # few pixels: the sum is split; a second, narrower product
+    (1, 196, 1, 1, 150, 1, 1, SLOPE),  # few pixels; not whole vectors
 ]
 
 
@@ -54,16 +54,16 @@ def leaf(*shape, device, scale=1.0):
 
 @pytest.mark.parametrize(
     ("arithmetic", "case"),
-    # TF32 and float32 differ in their products alone: one case with a split sum, one without.
+    # TF32 and float32 differ in their products alone: two cases.
     [(p, case) for p in PRECISIONS for case in (CASES if p != TF32 else CASES[::3])],
 )
 def test_a_convolution(arithmetic, case, device, close):
-    from maskflownet.engine.torch.fused.gpu import ConvolutionOperator  # noqa: PLC0415
+    from maskflownet.engine.torch.fused.gpu import ChainOperator  # noqa: PLC0415
 
     n, c, h, w, k, stride, dilation, slope = case
     inputs = [leaf(n, c, h, w, device=device), leaf(k, c, 3, 3, device=device, scale=c**-0.5), leaf(k, device=device)]
     arithmetic, bound = arithmetic_and_bound(device, *arithmetic)
-    result = ConvolutionOperator(Layer(k, slope, stride, dilation, False), arithmetic)(inputs)
+    result = ChainOperator(Piece(1, (Layer(k, slope, stride, dilation, False),)), arithmetic)(inputs)
     assert result.dtype == arithmetic.dtype
     expected = F.conv2d(*inputs, stride, dilation, dilation)
     if slope is not None:
@@ -72,11 +72,36 @@ def test_a_convolution(arithmetic, case, device, close):
     compare(close, [result], [expected], inputs, bound)
 
 
+@pytest.mark.parametrize("arithmetic", PRECISIONS)
+def test_a_chain_of_convolutions_with_and_without_stride_and_activation(arithmetic, device, close):
+    from maskflownet.engine.torch.fused.gpu import ChainOperator  # noqa: PLC0415
+
+    arithmetic, bound = arithmetic_and_bound(device, *arithmetic)
+    slope = SLOPE if bound < 1e-4 else 1.0
+    layers = [
+        Layer(k, *more, False) for k, *more in ((8, slope, 2, 1), (20, slope, 1, 1), (16, slope, 2, 2), (9, None, 1, 1))
+    ]
+    inputs, channels = [leaf(2, 3, 12, 20, device=device)], 3
+    for layer in layers:
+        scale = (9 * channels) ** -0.5
+        inputs += [
+            leaf(layer.channels, channels, 3, 3, device=device, scale=scale),
+            leaf(layer.channels, device=device),
+        ]
+        channels = layer.channels
+    result = ChainOperator(Piece(1, tuple(layers)), arithmetic)(inputs)
+    x = inputs[0]
+    for layer, weight, bias in zip(layers, inputs[1::2], inputs[2::2]):
+        x = F.conv2d(x, weight, bias, layer.stride, layer.dilation, layer.dilation)
+        x = x if layer.slope is None else F.leaky_relu(x, layer.slope)
+    compare(close, [result], [x], inputs, bound)
+
+
 def test_packed_weights_follow_the_parameters(device, close):
-    from maskflownet.engine.torch.fused.gpu import ConvolutionOperator  # noqa: PLC0415
+    from maskflownet.engine.torch.fused.gpu import ChainOperator  # noqa: PLC0415
     from maskflownet.engine.torch.kernels.convolution import Arithmetic  # noqa: PLC0415
 
-    operator = ConvolutionOperator(Layer(16, None, 1, 1, False), Arithmetic(torch.float32, "ieee"))
+    operator = ChainOperator(Piece(1, (Layer(16, None, 1, 1, False),)), Arithmetic(torch.float32, "ieee"))
     inputs = [leaf(*s, device=device) for s in ((1, 16, 4, 4), (16, 16, 3, 3), (16,))]
     with torch.inference_mode():
         operator(inputs)
@@ -92,18 +117,19 @@ def test_packed_weights_follow_the_parameters(device, close):
     assert trained.requires_grad
 
 
-# A first head narrow enough for one product of all nine taps, 3, or not, 4. The sums of a convolution begun with those
-# of an earlier one, as for many pixels, or not.
+# For many pixels, a first head narrow enough for one product of all nine taps, 3, or not, 4, and the sums of a
+# convolution begun with those of an earlier one, or not. For few, all sums are.
+@pytest.mark.parametrize("few", [False, True])
 @pytest.mark.parametrize(
     ("dense", "first", "ahead"),
     [((16, 32, 16), 3, None), ((16, 24, 8), 4, (1, 2)), ((8, 8, 8), 3, (0, 1)), ((16, 160, 16), 3, None)],
 )
 @pytest.mark.parametrize("arithmetic", PRECISIONS)
-def test_a_dense_block(arithmetic, dense, first, ahead, device, close, monkeypatch):
+def test_a_dense_block(arithmetic, dense, first, ahead, few, device, close, monkeypatch):
     from maskflownet.engine.torch.kernels import convolution  # noqa: PLC0415
     from maskflownet.engine.torch.kernels.convolution import BlockSpec, DenseBlock, Head  # noqa: PLC0415
 
-    monkeypatch.setattr(convolution, "MANY_PIXELS", 0)
+    monkeypatch.setattr(convolution, "MANY_PIXELS", 1000 if few else 0)
     calls, plain = [], convolution.convolve_into
     monkeypatch.setattr(
         convolution, "convolve_into", lambda *args, **options: calls.append((args, options)) or plain(*args, **options)
@@ -120,12 +146,12 @@ def test_a_dense_block(arithmetic, dense, first, ahead, device, close, monkeypat
         channels += k if i < len(dense) else 0
     spec = BlockSpec((9, 4, 2), dense, heads, slope, arithmetic)
     assert spec.ahead == ahead
-    packed = torch.zeros((9, spec.rows, spec.columns), dtype=arithmetic.dtype, device=device)
+    packed = convolution.new_packed(arrays[0], spec.rows, spec.columns, arithmetic.dtype).detach()
     with torch.no_grad():
         spec.pack(packed, arrays[::2])
     results = DenseBlock.apply(spec, packed, *parts, *arrays)
-    assert sum(options.get("sums") is not None for _, options in calls) == (2 if ahead else 0)
-    assert sum(len(args[1]) == 1 for args, _ in calls) == (first == 3)
+    assert sum(options.get("sums") is not None for _, options in calls) == (5 if few else 2 if ahead else 0)
+    assert sum(len(args[1]) == 1 for args, _ in calls) == (first == 3 and not few)
 
     x = torch.cat(parts, 1)
     for i in range(len(dense)):
@@ -145,16 +171,10 @@ def test_sums_over_pixels_by_programs_of_several_blocks_and_a_last_one_of_fewer(
     close(sum_pixels(x), x.double().sum((0, 2, 3)), 1e-5)
 
 
-def test_a_sum_is_split_where_programs_are_few_and_steps_many(device):
-    from maskflownet.engine.torch.kernels.convolution import _parts  # noqa: PLC0415
-
-    assert [_parts(*case) for case in ((1, 63), (100, 63), (132, 63), (100, 20))] == [63, 2, 1, 1]
-
-
 def test_a_transposed_convolution_is_a_convolution_before_a_shuffle(close):
     x, weight, bias = torch.randn(2, 5, 3, 4), torch.randn(5, 7, 4, 4), torch.randn(7)
     expected = F.conv_transpose2d(x, weight, bias, stride=2, padding=1)
-    result = F.conv2d(x, *as_convolution(weight, bias, torch.tensor(DOUBLING_TAPS)), padding=1)
+    result = F.conv2d(x, *as_convolution(weight, bias), padding=1)
     close(F.pixel_shuffle(result, 2), expected, 1e-6)
 
 
