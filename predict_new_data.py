@@ -5,11 +5,13 @@ import sys
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from threading import Thread
 
 from maskflownet.errors import UserError
 from maskflownet.inference.new_data import Folder, Live, Output, Pair, Video, check_outputs, predict_files
 from maskflownet.inference.predictor import load
 from maskflownet.processes import Interruption, interrupt
+from maskflownet.reader.colour import colour_table
 from maskflownet.reader.video import camera, pixel_format
 from maskflownet.settings import cli
 
@@ -85,7 +87,8 @@ def main(arguments):
             raise UserError("--codec is for an .mp4 or .avi")
         pixel_format(args.codec)  # that there is this encoder
     check_outputs(source, outputs)
-    if args.max_flow and not any(output.role == "flow" and output.is_drawn for output in outputs):
+    drawn = any(output.role == "flow" and output.is_drawn for output in outputs)
+    if args.max_flow and not drawn:
         raise UserError("--max_flow is for a flow that is drawn")
     if args.fps and not source.is_sequence:
         raise UserError("--fps is for folders and videos; a pair gives one picture")
@@ -93,6 +96,8 @@ def main(arguments):
 
     options = {name: getattr(args, name) for name in ("resize", "pad", "engine", "precision", "colour")}
     batch = args.batch or (1 if live else None)
+    if drawn:
+        Thread(target=colour_table, daemon=True).start()  # while PyTorch is imported
     predictor = load(args.config, args.checkpoint, args.gpus, batch=batch, **options)
     with Interruption(None if live else interrupt) as end:  # what is live ends by Ctrl-C, and is complete
         done = predict_files(predictor, source, outputs, args.max_flow, rate)

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -43,13 +44,14 @@ def check_precision(precision: str | None, devices: Sequence[torch.device]) -> s
 
 @contextmanager
 def triton_hashed(gpus: str) -> Iterator[None]:
-    """With GPUs a thread hashes Triton's library meanwhile, which otherwise delays the first kernel by 0.4 s."""
+    """With GPUs a thread does meanwhile what otherwise delays Triton's first kernel by 0.45 s: a hash, an import."""
     with ThreadPoolExecutor(1) as pool:
         if gpus:
             with suppress(ImportError):  # there is no Triton, or one that keeps the hash elsewhere
                 from triton.runtime.cache import triton_key  # noqa: PLC0415 - not for the CPU
 
                 pool.submit(triton_key)
+            pool.submit(import_module, "triton.experimental.gluon")  # which older ones lack
         yield
 
 
