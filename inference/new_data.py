@@ -21,7 +21,7 @@ from maskflownet.inference.predictor import Predictor
 from maskflownet.processes import ahead, in_threads
 from maskflownet.reader import formats
 from maskflownet.reader.colour import colour_scale, flow_to_colour, usual_motion
-from maskflownet.reader.files import atomic_path, natural
+from maskflownet.reader.files import natural
 from maskflownet.reader.video import LiveReader, VideoReader, VideoWriter
 from tqdm import tqdm
 
@@ -347,11 +347,7 @@ def _write_file(output: Output, path: Path, result: Drawn) -> Drawn:
     elif output.suffix == ".pfm":
         formats.write_float_map(path, values)
     else:
-        with atomic_path(path) as temporary:
-            if output.suffix == ".npz":
-                np.savez_compressed(temporary, **{output.role: values})
-            else:
-                np.save(temporary, values)
+        formats.write_numpy(path, values, output.role)
     return result
 
 

@@ -296,7 +296,9 @@ def write_flow(path: PathLike, flow: np.ndarray) -> None:
     ValueError: The array has another shape, or a value does not fit the format.
     """
     _, write = _format("write", path)
-    write(path, flow)
+    if flow.ndim != 3 or flow.shape[2] != 2 or flow.size == 0:
+        raise ValueError(f"a flow is (H, W, 2), not {flow.shape}")
+    write(path, np.ascontiguousarray(flow, dtype=np.float32))
 
 
 def _format(verb: str, path: PathLike) -> tuple[Callable, Callable]:
@@ -322,12 +324,11 @@ def read_flo(path: PathLike) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_flo(path: PathLike, flow: np.ndarray) -> None:
-    """Write a Middlebury ``.flo`` file; as `write_flow`."""
-    flow = _checked(flow)
+    """Write (H, W, 2) float32 as a Middlebury ``.flo`` file."""
     height, width = flow.shape[:2]
     with atomic_path(path) as temporary, open(temporary, "wb") as file:  # a sum would copy it
         file.write(_FLO_MAGIC + struct.pack("<ii", width, height))
-        file.write(flow.astype("<f4", copy=False))
+        file.write(np.ascontiguousarray(flow, "<f4"))
 
 
 def read_pfm(path: PathLike) -> tuple[np.ndarray, np.ndarray]:
@@ -354,7 +355,6 @@ def read_pfm(path: PathLike) -> tuple[np.ndarray, np.ndarray]:
 
 def write_pfm(path: PathLike, flow: np.ndarray) -> None:
     """Write a flow as a ``.pfm`` whose third channel is 0, as FlyingThings3D has it; as `write_flow`."""
-    flow = _checked(flow)
     write_float_map(path, np.dstack([flow, np.zeros(flow.shape[:2], np.float32)]))
 
 
@@ -381,7 +381,6 @@ def read_flo5(path: PathLike) -> tuple[np.ndarray, np.ndarray]:
 def write_flo5(path: PathLike, flow: np.ndarray) -> None:
     """Write a flow as Spring's servers want it; as `write_flow`."""
     h5py = imported("h5py", f"cannot write {path}: .flo5 needs h5py", "pip install h5py")
-    flow = _checked(flow)
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
         file.create_dataset("flow", data=flow, compression="gzip", compression_opts=5)
@@ -410,7 +409,6 @@ def read_kitti_png(path: PathLike) -> tuple[np.ndarray, np.ndarray]:
 
 def write_kitti_png(path: PathLike, flow: np.ndarray) -> None:
     """Write a KITTI flow PNG: finite values, rounded to 1/64 px and clipped to -512 .. 511.98 px; as `write_flow`."""
-    flow = _checked(flow)
     if not np.isfinite(flow).all():
         raise ValueError(f"{path}: a KITTI flow holds finite values only")
     pixels = np.ones((*flow.shape[:2], 3), np.uint16)
@@ -456,13 +454,13 @@ def _read_array(path: PathLike, file: BinaryIO, size: int) -> np.ndarray:
     return array
 
 
-def _write_numpy(path: PathLike, flow: np.ndarray) -> None:
-    flow, buffer = _checked(flow), io.BytesIO()
-    if Path(path).suffix.lower() == ".npy":
-        np.save(buffer, flow)
-    else:
-        np.savez_compressed(buffer, flow=flow)
-    write_bytes(path, buffer.getvalue())
+def write_numpy(path: PathLike, values: np.ndarray, name: str = "flow") -> None:
+    """Write any array as a ``.npy``, or by its name into a ``.npz``."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        if temporary.suffix.lower() == ".npy":
+            np.save(file, values)
+        else:
+            np.savez_compressed(file, **{name: values})
 
 
 def _check_size(path: PathLike, height: int, width: int, pixel_bytes: int, held: int) -> None:
@@ -489,18 +487,12 @@ def _known(flow: np.ndarray, valid: np.ndarray | None = None) -> tuple[np.ndarra
     return flow, known[:, :, None] * np.uint8(255)
 
 
-def _checked(flow: np.ndarray) -> np.ndarray:
-    if flow.ndim != 3 or flow.shape[2] != 2 or flow.size == 0:
-        raise ValueError(f"a flow is (H, W, 2), not {flow.shape}")
-    return np.ascontiguousarray(flow, dtype=np.float32)
-
-
 _FORMATS = {
     ".flo": (read_flo, write_flo),
     ".pfm": (read_pfm, write_pfm),
     ".png": (read_kitti_png, write_kitti_png),
     ".flo5": (read_flo5, write_flo5),
-    ".npy": (_read_numpy, _write_numpy),
-    ".npz": (_read_numpy, _write_numpy),
+    ".npy": (_read_numpy, write_numpy),
+    ".npz": (_read_numpy, write_numpy),
 }
 FLOW_SUFFIXES = tuple(_FORMATS)
