@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 from maskflownet.engine.contract import BORDER, SHARE, SLACK, ConfidentPrediction, Drawing, Drawn, Engine, Sizing, draw
-from maskflownet.inference.metrics import COUNTED, Measures, end_point_error, plane, sum_and_count, valid_pixels
+from maskflownet.inference.metrics import COUNTED, Measures, end_point_error, plane, sum_and_count
 
 HUGE = np.float32(1e30)  # px, whose square is infinite
 CONSISTENT_ABOVE = 0.5  # the confidence of an error at the tolerance
@@ -124,7 +124,7 @@ def _group_starts(ordered: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.flatnonzero(np.diff(ordered)) + 1, [len(ordered)]])
 
 
-def measure_confidence(prediction: ConfidentPrediction, label, valid=None, occlusion=None, noc=None) -> Measures:
+def measure_confidence(prediction: ConfidentPrediction, label, valid, occlusion=None, noc=None) -> Measures:
     """Measure the confidence of one image, and the learned mask as if it were one.
 
     Label and masks are those of `metrics.measure`. Occluded is what `occlusion` says or, without it, what is valid
@@ -135,7 +135,7 @@ def measure_confidence(prediction: ConfidentPrediction, label, valid=None, occlu
     the share of occluded pixels; `ap_confidence` and `ap_mask` are the average precision with which 1 - confidence and
     1 - mask find them.
     """
-    valid = valid_pixels(label, valid)
+    valid = plane(valid)
     error = end_point_error(prediction.flow, label)
     consistent = prediction.confidence[..., 0] > CONSISTENT_ABOVE
     result = {

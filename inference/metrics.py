@@ -66,22 +66,17 @@ def plane(mask: np.ndarray) -> np.ndarray:
     return mask[..., 0] > 0
 
 
-def valid_pixels(label: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
-    """Where a label (H, W, 2) counts: (H, W) bool. Without a mask `valid` (H, W, 1) that is everywhere."""
-    return np.ones(label.shape[:2], bool) if valid is None else plane(valid)
-
-
-def measure(flow, label, valid=None, occlusion=None, noc=None) -> Measures:
+def measure(flow, label, valid, occlusion=None, noc=None) -> Measures:
     """All measures of one image: flow and label (H, W, 2), px; the others (H, W, 1).
 
-    The label counts where `valid` is above 0, by default everywhere: readers leave out what is not finite or too large.
+    The label counts where `valid` is above 0: readers leave out what is not finite or too large.
     `occlusion` is above 0 where the second image does not show the pixel, `noc` where both do (KITTI).
 
     `epe` (px); `fl` (share of outliers: error above 3 px and above 5 % of the label); `1px`, `3px`, `5px` (share of
     errors below); `s0-10`, `s10-40`, `s40+` (EPE by the label's length); with `occlusion` `matched` and `unmatched`
     (EPE); with `noc` `epe_noc` and `fl_noc`. Only valid pixels count in any of them.
     """
-    valid = valid_pixels(label, valid)
+    valid = plane(valid)
     error = end_point_error(flow, label)
     speed = end_point_error(label, 0)
     # So written that a prediction that is not a number is an outlier.

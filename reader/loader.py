@@ -155,7 +155,7 @@ class _Reader:
                 continue
             ready = self._prepare(sample, self.order.generator(d, position))
             for array, values in zip(self.slots.arrays(slot), ready[:4]):
-                array[row] = 255 if values is None else values  # no mask: valid everywhere
+                array[row] = values
             return sample.name, errors
         return None, errors
 

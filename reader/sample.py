@@ -17,7 +17,7 @@ class Sample(NamedTuple):
     img1: np.ndarray  # (H, W, 3) uint8, RGB
     img2: np.ndarray
     flow: np.ndarray | None  # (H, W, 2) float32, px, (u, v) from img1 to img2; None = no label
-    mask: np.ndarray | None  # (H, W, 1) uint8, 255 = the flow is valid; None = valid everywhere
+    mask: np.ndarray | None  # (H, W, 1) uint8, 255 = the flow is valid; None = no label
     name: str  # for instance clean/alley_1/frame_0001
     # A label with k x k values in each pixel (Spring), (kH, kW, 2) px of img1, and its mask (kH, kW, 1); flow has the
     # upper left of them. It does not outlast a crop, a flip or a change of size.
@@ -25,7 +25,7 @@ class Sample(NamedTuple):
 
 
 def random_crop(sample: Sample, height: int, width: int, rng: np.random.Generator) -> Sample:
-    """Cut a window out of a sample, every position being equally likely: two draws, first the row.
+    """Cut a window out of a labelled sample, every position being equally likely: two draws, first the row.
 
     Returns views into the sample's arrays; a UserError where the sample is smaller than the window.
     """
@@ -38,36 +38,29 @@ def random_crop(sample: Sample, height: int, width: int, rng: np.random.Generato
 
 
 def random_flip(sample: Sample, rng: np.random.Generator) -> Sample:
-    """Mirror a sample left to right with probability 1/2 (one draw), which negates u."""
+    """Mirror a labelled sample left to right with probability 1/2 (one draw), which negates u."""
     if rng.random() >= 0.5:
         return sample
     mirrored = _apply(sample, lambda array: cv2.flip(array, 1).reshape(array.shape))  # cv2 drops a last axis of 1
-    if mirrored.flow is not None:
-        mirrored.flow[..., 0] *= -1  # cv2.flip made it a copy
+    mirrored.flow[..., 0] *= -1  # cv2.flip made it a copy
     return mirrored
 
 
 def _apply(sample: Sample, change) -> Sample:
-    arrays = (None if array is None else change(array) for array in sample[:4])
-    return Sample(*arrays, sample.name)
+    return Sample(*map(change, sample[:4]), sample.name)
 
 
-def resize_flow(
-    flow: np.ndarray, valid: np.ndarray | None, height: int, width: int
-) -> tuple[np.ndarray, np.ndarray | None]:
+def resize_flow(flow: np.ndarray, valid: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Resize a flow field to (height, width, 2), reading its valid pixels only.
 
     The label is sum(valid x flow) / sum(valid) over the four pixels that bilinear interpolation
     joins (pixel centres at half-integers); u is scaled with the width's ratio, v with the height's.
-    `valid` is (H, W, 1), above 0 = valid; None = valid everywhere, and then returned as None. Where
-    it is 0 the flow may be anything, even NaN.
+    `valid` is (H, W, 1), above 0 = valid. Where it is 0 the flow may be anything, even NaN.
 
     In the result a pixel is valid (255, else 0) where valid pixels have at least a quarter of the
     weight; elsewhere its flow is 0.
     """
     ratio = np.array([width / flow.shape[1], height / flow.shape[0]], np.float32)  # (u, v)
-    if valid is None:
-        return _linear(flow, height, width) * ratio, None
     valid = valid > 0  # (H, W, 1)
     total = _linear(np.where(valid, flow, np.float32(0)), height, width)  # (height, width, 2)
     weight = _linear(valid.astype(np.float32), height, width)[..., None]  # (height, width, 1)
@@ -85,14 +78,11 @@ def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def resize_sample(sample: Sample, height: int, width: int) -> Sample:
-    """Resize pictures, label and mask; returns the sample itself where it has the size already."""
+    """Resize pictures, label and mask of a labelled sample; itself where it has the size already."""
     if sample.img1.shape[:2] == (height, width):
         return sample
     img1, img2 = (resize_image(image, height, width) for image in (sample.img1, sample.img2))
-    flow, mask = sample.flow, sample.mask
-    if flow is not None:
-        flow, mask = resize_flow(flow, mask, height, width)
-    return Sample(img1, img2, flow, mask, sample.name)
+    return Sample(img1, img2, *resize_flow(sample.flow, sample.mask, height, width), sample.name)
 
 
 def _linear(array: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from maskflownet.inference.metrics import Labelled, Measured, end_point_error, means, plane, valid_pixels
+from maskflownet.inference.metrics import Labelled, Measured, end_point_error, means, plane
 from maskflownet.reader.colour import colour_scale, flow_to_colour, usual_motion
 from maskflownet.reader.files import if_possible, write_bytes
 from PIL import Image, ImageDraw, ImageFont
@@ -49,7 +49,7 @@ def draw_views(pair: Labelled, measured: Measured, width: int) -> Views:
     sample, prediction = pair.sample, measured.prediction
     height, full = sample.img1.shape[:2]
     size = min(width, full), max(1, round(height * min(width / full, 1)))  # (w, h), as OpenCV does
-    valid = valid_pixels(sample.flow, sample.mask)
+    valid = plane(sample.mask)
     small_label, known = shrink(sample.flow, size, valid)
     flow, _ = shrink(prediction.flow, size)
     error, _ = shrink(end_point_error(prediction.flow, sample.flow), size, valid)
@@ -192,7 +192,7 @@ def draw_strip(pair: Labelled, measured: Measured, caption: str) -> np.ndarray:
 
 def _figures(pair: Labelled, measured: Measured) -> str:
     """The EPE, and that of a flow of zero."""
-    valid = valid_pixels(pair.sample.flow, pair.sample.mask)
+    valid = plane(pair.sample.mask)
     if not valid.any():
         return "no pixel has a label"
     zero = np.hypot(*pair.sample.flow[valid].T.astype(np.float64)).mean()

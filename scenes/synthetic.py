@@ -80,7 +80,8 @@ class Synthetic:
         """Render a pair; its label is valid everywhere, occluded pixels included."""
         scene = self.scene(index)
         self._latest = index, scene.occlusion
-        return Sample(scene.img1, scene.img2, scene.flow, None, f"synthetic_{self.seed}/{index % self.length:05d}")
+        valid = np.full((*self.size, 1), 255, np.uint8)
+        return Sample(scene.img1, scene.img2, scene.flow, valid, f"synthetic_{self.seed}/{index % self.length:05d}")
 
     def scene(self, index: int) -> Scene:
         """Render a pair with its occlusion mask; IndexError if there is no such pair.

@@ -25,7 +25,8 @@ class MemorySet:
         # The engine reads its error from here, in hundredths of a px.
         image[0, 0] = divmod(round(self.errors[index] * 100), 256) + (index % 20,)
         flow = np.full((*self.size, 2), label(index), np.float32)
-        return Sample(image, picture(index + 1, self.size), flow, None, self.names[index])
+        valid = np.full((*self.size, 1), 255, np.uint8)
+        return Sample(image, picture(index + 1, self.size), flow, valid, self.names[index])
 
     def occlusion(self, index):
         return None if self._noc else self._half()

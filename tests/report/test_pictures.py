@@ -20,7 +20,8 @@ SIZE = (48, 96)
 
 
 def pair_of(label, mask=None, occlusion=None, noc=None):
-    sample = Sample(picture(1, SIZE), picture(2, SIZE), label.astype(np.float32), mask, "a")
+    valid = np.full((*SIZE, 1), 255, np.uint8) if mask is None else mask
+    sample = Sample(picture(1, SIZE), picture(2, SIZE), label.astype(np.float32), valid, "a")
     return Labelled(sample, occlusion, noc)
 
 
@@ -109,7 +110,8 @@ def test_occlusion_comes_from_either_label():
 def grey_pair(size):
     """A picture of one grey, whose label is 8 px to the right everywhere."""
     image = np.full((*size, 3), 90, np.uint8)
-    return Labelled(Sample(image, image, np.full((*size, 2), (8, 0), np.float32), None, "scene/frame_0001"))
+    flow, valid = np.full((*size, 2), (8, 0), np.float32), np.full((*size, 1), 255, np.uint8)
+    return Labelled(Sample(image, image, flow, valid, "scene/frame_0001"))
 
 
 @pytest.mark.parametrize(
