@@ -21,7 +21,6 @@ from maskflownet.settings.schema import read_yaml
 PATHS_FILE = ROOT / "paths.yaml"
 DEBUG_SAMPLES = 32
 NO_ROOT = "no root, give --data_root NAME=DIR"
-SPLIT_KEYS = ("training_split", "validation_split")
 
 
 class SyntheticScenes(FlowDataset):
@@ -61,31 +60,25 @@ def load_data_config(name, schedule: Path | None = None) -> DataConfig:
 
 
 def _mistakes(config: DataConfig) -> Iterator[str]:
-    for key in ("dataset", "training_split", "validation", "validation_split", "passes"):
+    for key in ("dataset", "validation", "passes"):
         for name in getattr(config, key):
             if name not in SETS:
                 yield f"{key} has no data set {name!r}{nearest(name, SETS)}, only {', '.join(SETS)}"
-    chosen = [(key, name, [split]) for key in SPLIT_KEYS for name, split in getattr(config, key).items()]
-    chosen += [("passes", name, passes) for name, passes in config.passes.items()]
-    for key, name, values in chosen:
-        known = SETS[name].versions if key == "passes" else [split for split in SETS[name].splits if split != "test"]
-        if known == (None,):
-            yield f"passes cannot name passes of {name}, which has none"
-        for value in values:
-            if value not in known:
-                yield f"{key} of {name} must be one of {', '.join(map(str, known))}, not {value!r}"
+    for key in ("training_split", "validation_split", "passes"):
+        for name, chosen in getattr(config, key).items():
+            known = SETS[name].versions if key == "passes" else [s for s in SETS[name].splits if s != "test"]
+            if known == (None,):
+                yield f"passes cannot name passes of {name}, which has none"
+            for value in chosen if key == "passes" else (chosen,):
+                if value not in known:
+                    yield f"{key} of {name} must be one of {', '.join(map(str, known))}, not {value!r}"
     for name in config.validation:
         if SETS[name].validation is None:
             yield f"validation cannot have {name}, all of which is training data"
 
 
-def root_names() -> list[str]:
-    """Return the names that roots are given under."""
-    return list(dict.fromkeys(cls.root_name for cls in SETS.values()))
-
-
 def _check_root_name(name: object, source) -> None:
-    if name not in root_names():
+    if name not in [cls.root_name for cls in SETS.values()]:
         sets = dict.fromkeys(cls.root_name for cls in SETS.values() if cls.needs_root)
         raise UserError(
             f"{shown(name)} from {source} is no data set, only {', '.join(sets)} are; "

@@ -9,15 +9,7 @@ from maskflownet.reader.dataset import FlowDataset, list_numbers
 from maskflownet.reader.dataset import Pair as DiskPair
 from maskflownet.reader.formats import write_image
 from maskflownet.reader.loader import TrainLoader
-from maskflownet.settings.datasets import (
-    SETS,
-    Roots,
-    load_data_config,
-    parse_roots,
-    root_names,
-    training_parts,
-    validation_sets,
-)
+from maskflownet.settings.datasets import SETS, Roots, load_data_config, parse_roots, training_parts, validation_sets
 from maskflownet.tools.check import check
 
 from tests import trees
@@ -48,7 +40,7 @@ def roots(folders, monkeypatch, tmp_path):
 
 
 def only(folders, monkeypatch, tmp_path, *names):
-    for name in root_names():
+    for name in {cls.root_name for cls in SETS.values()}:
         monkeypatch.delenv(f"MASKFLOWNET_{name.upper()}", raising=False)
     empty = tmp_path / "paths.yaml"  # so that one beside the programs plays no part
     empty.write_text("")
