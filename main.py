@@ -1,6 +1,7 @@
 """Train, validate, submit or export MaskFlownet; `--help` explains the arguments."""
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from maskflownet.checkpoints.checkpoint import read_checkpoint
@@ -10,7 +11,7 @@ from maskflownet.errors import UserError
 from maskflownet.inference.confidence import describe_confidence
 from maskflownet.inference.predictor import Predictor
 from maskflownet.inference.validation import ValidationOptions, validate, write_submissions
-from maskflownet.report.report import add_report, report_of
+from maskflownet.report.report import Report, add_report
 from maskflownet.settings import cli
 from maskflownet.settings.configs import load_network_config
 from maskflownet.settings.datasets import Roots, load_data_config, parse_roots, validation_sets
@@ -147,7 +148,8 @@ def run_validation(args, config):
         "Checkpoint": checkpoint.path.name,
         "Engine": str(engine),
     }
-    with report_of(args, page, len(found.sets)) as report:
+    wanted = args.report and Report(page, len(found.sets), args.report_images, args.report_width)
+    with wanted or nullcontext() as report:
         results = validate(engine, found, options, report)
         results.about["network"] = config.network.class_
         for name, total in results.totals.items():
@@ -158,8 +160,7 @@ def run_validation(args, config):
         results.write(folder, run, record.step)
         if report is not None:
             report.write(results, facts)
-    if args.report:
-        print(f"wrote {page}")
+            print(f"wrote {page}")
 
 
 def run_submission(args, config):

@@ -16,7 +16,6 @@ import tempfile
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from html import escape
 from pathlib import Path
 from string import Template
@@ -45,13 +44,6 @@ def add_report(parser: argparse.ArgumentParser) -> None:
     add("--report_images", type=count, metavar="N", help=images)
     width = f"with --report: width of its pictures in px, 64 to 4096 (default {WIDTH}, some 0.1 MB an image)"
     add("--report_width", type=number(int, "a width from 64 to 4096 px", 64, 4096), metavar="PX", help=width)
-
-
-def report_of(args: argparse.Namespace, path: Path, sets: int):
-    """A context: the Report that the arguments ask for, or None."""
-    if not args.report:
-        return nullcontext()
-    return Report(path, sets, args.report_images or IMAGES, args.report_width or WIDTH)
 
 
 class Measure(NamedTuple):
@@ -122,11 +114,12 @@ class Report:
 
     At most `images` pairs have pictures: the worst of each of the `sets`, which share them evenly. The table holds all.
     A picture is `width` px wide; smaller images keep their size. They wait on the file system of the page's folder.
+    None: `IMAGES` and `WIDTH`.
     """
 
-    def __init__(self, path: Path, sets: int, images: int = IMAGES, width: int = WIDTH):
-        self.path, self.width = path, width
-        self._quota = max(1, images // max(1, sets))
+    def __init__(self, path: Path, sets: int, images: int | None = None, width: int | None = None):
+        self.path, self.width = path, width or WIDTH
+        self._quota = max(1, (images or IMAGES) // max(1, sets))
         self._worst: dict[str, list[tuple[float, int]]] = {}  # heaps of (badness, -index)
         self._pictured: dict[tuple[str, int], _Pictured] = {}
         self._waiting = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115 - until __exit__
