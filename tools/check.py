@@ -46,26 +46,21 @@ def check(roots: Mapping[str, str | os.PathLike], decode: bool = False, workers:
             except UserError as error:
                 yield Report(title, "none", [str(error)])
             else:
-                damaged = _undecodable(dataset, title, workers) if decode else []
-                yield Report(title, _counted(dataset), _miscounted(dataset, wanted) + damaged)
+                text, problems = _counted(dataset, wanted)
+                yield Report(title, text, problems + (_undecodable(dataset, title, workers) if decode else []))
 
 
-def _counted(dataset: FlowDataset) -> str:
-    text = f"{len(dataset)} pairs"
+def _counted(dataset: FlowDataset, expected) -> tuple[str, list[str]]:
+    text, count = f"{len(dataset)} pairs", dataset.count()
     if dataset.unit != "pairs":
-        text += f" in {dataset.count()} {dataset.unit}"
+        text += f" in {count} {dataset.unit}"
     if dataset.left_out:
         text += f", {dataset.left_out} labels at a sequence's end left out"
-    return text
-
-
-def _miscounted(dataset: FlowDataset, expected) -> list[str]:
     least, most = expected if isinstance(expected, tuple) else (expected, expected)
-    count = dataset.count()
     if expected is None or least <= count <= most:
-        return []
+        return text, []
     wanted = least if least == most else f"{least} to {most}"
-    return [f"{dataset.root} has {count} {dataset.unit} where {wanted} are expected"]
+    return text, [f"{dataset.root} has {count} {dataset.unit} where {wanted} are expected"]
 
 
 def _undecodable(dataset: FlowDataset, title: str, workers: int) -> list[str]:
