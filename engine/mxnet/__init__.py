@@ -203,11 +203,8 @@ class MXNetTraining(Training):
     def _update(self, samples: int) -> None:
         """Divide the summed gradients by the samples and update."""
         clip = self.settings.optimizer.clip
-        if clip is None:
-            self.trainer.step(samples)
-            return
         self.trainer.allreduce_grads()
-        for context in self.contexts:
+        for context in self.contexts if clip else ():
             gradients = [parameter.grad(context) for parameter in self.trained.values()]
             mx.gluon.utils.clip_global_norm(gradients, clip * samples)
         self.trainer.update(samples)
