@@ -450,31 +450,18 @@ class VideoWriter:
         split = graph.add("split")
         generate = graph.add("palettegen", "stats_mode=single")
         use = graph.add("paletteuse", "new=1")
-        sink = graph.add("buffersink")
-        source.link_to(split)
-        split.link_to(generate, 0, 0)
-        split.link_to(use, 1, 0)
+        graph.link_nodes(source, split, use, graph.add("buffersink"))
+        split.link_to(generate, 1, 0)
         generate.link_to(use, 0, 1)
-        use.link_to(sink)
         graph.configure()
         return graph
 
     def _encode(self, frame: av.VideoFrame | None) -> None:
-        """Encode one frame; None ends the stream."""
-        for prepared in self._prepared(frame):
-            self._container.mux(self._stream.encode(prepared))
-        if frame is None:
-            self._container.mux(self._stream.encode(None))
-
-    def _prepared(self, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
-        """Yield what the encoder takes; the filters hold a frame back until it has a palette."""
-        if self._graph is None:
-            if frame is not None:
-                yield frame
-            return
-        self._graph.push(frame)
-        while True:
-            try:
-                yield self._graph.pull()
-            except (av.error.BlockingIOError, av.error.EOFError):  # needs more, or is at the end
-                return
+        """Encode one frame; None ends the stream. A GIF's filters hold a frame back until it has a palette."""
+        if self._graph is not None:
+            self._graph.push(frame)
+            with suppress(av.error.BlockingIOError, av.error.EOFError):  # it needs more, or is at the end
+                while True:
+                    self._container.mux(self._stream.encode(self._graph.pull()))
+        if self._graph is None or frame is None:
+            self._container.mux(self._stream.encode(frame))
