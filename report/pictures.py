@@ -58,13 +58,17 @@ def draw_views(pair: Labelled, measured: Measured, width: int) -> Views:
         "frame": cv2.resize(sample.img1, size, interpolation=cv2.INTER_AREA),
         "flow": flow_to_colour(flow, scale),
         "truth": flow_to_colour(small_label, scale, known),
-        "error": error_to_colour(error, known),
+        "error": np.where(known[..., None], error_colours(error_level(error)), np.uint8(UNKNOWN)),
     }
     if prediction.mask is not None:
         pictures["mask"] = _grey(prediction.mask, size)
-    visible = _visible(pair, valid)
+    visible, where = None, None
+    if pair.occlusion is not None:
+        visible = ~plane(pair.occlusion)
+    elif pair.noc is not None:
+        visible, where = plane(pair.noc), valid
     if visible is not None:
-        share, told = shrink(visible[0], size, visible[1])
+        share, told = shrink(visible, size, where)
         pictures["occlusion"] = np.where(told, np.where(share >= 0.5, 255, 0), UNKNOWN).astype(np.uint8)
     confidence = getattr(prediction, "confidence", None)
     if confidence is not None:
@@ -91,22 +95,14 @@ def shrink(values: np.ndarray, size: tuple[int, int], where: np.ndarray | None =
 
 
 def error_level(error):
-    """Place of an error on the scale from 0 to 1: logarithmic, so that 0.3 and 30 px both show."""
-    return np.log1p(np.minimum(error, ERROR_TICKS[-1])) / np.log1p(ERROR_TICKS[-1])
+    """Place of an error on the scale from 0 to 1: logarithmic, so that 0.3 and 30 px both show. No number has 1."""
+    return np.log1p(np.fmin(error, ERROR_TICKS[-1])) / np.log1p(ERROR_TICKS[-1])
 
 
 def error_colours(levels: np.ndarray) -> np.ndarray:
     """Colours of `error_level`s (h, w): (h, w, 3) uint8 RGB, from black over red to yellow."""
     steps = np.rint(np.asarray(levels) * 255).astype(np.uint8)
     return cv2.applyColorMap(steps, cv2.COLORMAP_INFERNO)[..., ::-1]
-
-
-def error_to_colour(error: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Colours of the end-point error (h, w) px, grey where it is not known; no number is as the largest error."""
-    error = np.where(np.isfinite(error), error, ERROR_TICKS[-1])
-    picture = np.array(error_colours(error_level(error)))
-    picture[~known] = UNKNOWN
-    return picture
 
 
 def encode(name: str, picture: np.ndarray) -> bytes:
@@ -118,15 +114,6 @@ def _bytes(picture: np.ndarray, form: str, **settings) -> bytes:
     file = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(picture)).save(file, form, **settings)
     return file.getvalue()
-
-
-def _visible(pair: Labelled, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Where pixels are visible in image 2, and where that is known: (H, W) bool twice."""
-    if pair.occlusion is not None:
-        return ~plane(pair.occlusion), np.ones_like(valid)
-    if pair.noc is not None:
-        return plane(pair.noc), valid
-    return None
 
 
 def _grey(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
