@@ -22,6 +22,8 @@ from maskflownet.inference.predictor import load
 from maskflownet.reader.pairs import Pairs
 from maskflownet.settings.cli import Parser, add_devices, add_sizing, run
 
+MEASURES = ("epe", "fl", "occluded", "ap_mask", "ap_confidence")  # px; shares; of the mask and of the check
+
 
 def dis(image_1: np.ndarray, image_2: np.ndarray) -> ConfidentPrediction:
     """OpenCV's DIS flow (Kroeger et al., ECCV 2016), preset medium, with its confidence."""
@@ -31,15 +33,8 @@ def dis(image_1: np.ndarray, image_2: np.ndarray) -> ConfidentPrediction:
     return ConfidentPrediction(flows[0], None, None, consistency(*flows)[..., None])
 
 
-def measured(prediction, sample, occlusion) -> np.ndarray:
-    """EPE (px), Fl, share of occluded pixels, AP of the mask and of the check: (5,), NaN where there is none."""
-    truth = sample.flow, sample.mask, occlusion
-    found = means(measure(prediction.flow, *truth) | measure_confidence(prediction, *truth))
-    return np.array([found.get(name, np.nan) for name in ("epe", "fl", "occluded", "ap_mask", "ap_confidence")])
-
-
 def table(rows: dict[tuple[str, str], np.ndarray]) -> str:
-    """The values of `measured` by pair and method, and their means for each method."""
+    """The `MEASURES` by pair and method, and their means for each method; NaN is an empty cell."""
     heads, columns = ["pair", "method", "EPE, px", "Fl, %"], 2
     if any(values[2] >= 0 for values in rows.values()):
         heads, columns = [*heads, "occluded, %", "AP of the mask", "AP of forward-backward"], 5
@@ -87,10 +82,12 @@ def main(arguments):
     rows = {}
     for title, pairs in sets.items():
         for i in range(len(pairs)):
-            sample, occlusion = pairs[i], pairs.occlusion(i)
+            sample = pairs[i]
+            truth = sample.flow, sample.mask, pairs.occlusion(i)
             for key, method in methods.items():
-                found = measured(method(sample.img1, sample.img2), sample, occlusion)
-                rows[f"{title}/{sample.name}", key] = found
+                prediction = method(sample.img1, sample.img2)
+                found = means(measure(prediction.flow, *truth) | measure_confidence(prediction, *truth))
+                rows[f"{title}/{sample.name}", key] = np.array([found.get(name, np.nan) for name in MEASURES])
     print(table(rows))
 
 
