@@ -3,7 +3,7 @@
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -76,7 +76,8 @@ def validate(engine: Engine, sets, options: ValidationOptions, watcher=None) -> 
             unions[name] = parts
         elif missing[0] in skipped:
             skipped[name] = skipped[missing[0]]
-    reasons = _by_reason(skipped)
+    names_of = {why: ", ".join(name for name in skipped if skipped[name] == why) for why in skipped.values()}
+    reasons = [f"{names}: {why}" for why, names in names_of.items()]
     if not sets.sets:
         raise UserError(f"there is nothing to validate on: {'; '.join(reasons) or 'no set is given'}")
     for line in reasons:
@@ -88,12 +89,6 @@ def validate(engine: Engine, sets, options: ValidationOptions, watcher=None) -> 
         warn_once(f"{name}: no label has a pixel with a true value, so that the errors are no numbers")
     sizing, now = options.sizing, time.strftime("%Y-%m-%d %H:%M:%S")
     return Results(images, totals, {"time": now, "resize": sizing.resize, "pad": sizing.pad, "skipped": skipped})
-
-
-def _by_reason(skipped: Mapping[str, str]) -> list[str]:
-    """Format `NAME, NAME: REASON` for each reason."""
-    reasons = dict.fromkeys(skipped.values())
-    return [f"{', '.join(name for name in skipped if skipped[name] == reason)}: {reason}" for reason in reasons]
 
 
 def _measure_sets(engine: Engine, sets: Mapping, options: ValidationOptions, watcher) -> dict[str, list[ImageResult]]:
@@ -245,14 +240,9 @@ def _submission(predictor, part: Part, checkpoint: str, flows: Path, workers: in
             write_flow(file, prediction.flow)
             bar.update()
     archive = flows / f"{checkpoint}_{part.name.replace('.', '_')}.zip"
-    _zip(archive, zip(files, map(part.member, names)))
-    return Submission(part.name, top / year, archive, len(files))
-
-
-def _zip(path: Path, members: Iterable[tuple[Path, str]]) -> None:
-    """Write files under the given names into a zip that appears when it is complete."""
     # Flow hardly compresses; more than level 1 costs minutes for Sintel's 4 GB.
     how = {"compression": zipfile.ZIP_DEFLATED, "compresslevel": 1}
-    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", **how) as archive:
-        for file, name in members:
-            archive.write(file, name)
+    with atomic_path(archive) as temporary, zipfile.ZipFile(temporary, "w", **how) as members:
+        for file, name in zip(files, names):
+            members.write(file, part.member(name))
+    return Submission(part.name, top / year, archive, len(files))
