@@ -170,8 +170,6 @@ def training_parts(config: DataConfig, roots: Roots, shard: int = 1, debug: bool
     Of each data set every `shard`-th sample is taken, and of these with `debug` only the first 32.
     A UserError where a root is missing, or a data set is incomplete or empty.
     """
-    if shard < 1:
-        raise UserError(f"a shard of every {shard}-th sample is not possible: it starts at 1")
     parts = []
     for name, samples in config.dataset.items():
         cls = SETS[name]
