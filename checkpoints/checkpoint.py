@@ -72,18 +72,6 @@ RELEASED = {  # names: the authors' and ptlflow's, or mmflow's -> trained on, co
 }  # fmt: skip
 
 
-def released_record(checkpoint, network: str) -> Record | None:
-    """What is known of a released file without record, by its name or by that which a symbolic link points to."""
-    stems = {Path(checkpoint).stem, Path(os.path.realpath(checkpoint)).stem}
-    for names, (trained_on, colour, errors) in RELEASED.items():
-        if stems & set(names):
-            run, _, step = names[0].rpartition("_")
-            data = {"trained on": trained_on, "published": errors}
-            known = {"run": run, "step": int(step)} if step.isdigit() else {"run": names[0]}
-            return Record(network, "released", colour, data=data, found=False, **known)
-    return None
-
-
 def beside(path, suffix: str) -> Path:
     """The file of another suffix beside a file, or else beside the one that a symbolic link points to."""
     here, there = (Path(file).with_suffix(suffix) for file in (path, os.path.realpath(path)))
@@ -249,13 +237,21 @@ def load_checkpoint(path, colour: str | None = None) -> Checkpoint:
 
 
 def _without_record(path: Path, network: str, found: Parameters, colour: str | None) -> tuple[Record, str]:
-    """What a file without record is taken for, and what the user should know of that."""
-    record, facts = released_record(path, network), [found.note] if found.note else []
-    if record is not None:
-        facts.append("by its name trained on {trained on}, published end-point error {published}".format(**record.data))
-    elif network == "MaskFlownet":
+    """What a file without record is taken for, and what the user should know of that.
+
+    A released file is known by its name, or by that which a symbolic link points to.
+    """
+    record, facts = Record(network, "released", found.colour, found=False), [found.note] if found.note else []
+    stems = {path.stem, Path(os.path.realpath(path)).stem}
+    for (name, *others), (trained_on, order, errors) in RELEASED.items():
+        if stems & {name, *others}:
+            run, step = split_name(Path(name))
+            data = {"trained on": trained_on, "published": errors}
+            record = replace(record, colour=order, run=run, step=step or None, data=data)
+            facts.append(f"by its name trained on {trained_on}, published end-point error {errors}")
+            break
+    if network == "MaskFlownet" and record.run is None:
         facts.append("it is taken for one of the authors' (pyramid: released)")
-    record = record or Record(network, "released", found.colour, found=False)
     facts.append(f"its colours are {colour or record.colour} (--rgb or --bgr says otherwise)")
     return record, f"there is no record beside {path}; {'; '.join(facts)}" if len(facts) > 1 else ""
 
