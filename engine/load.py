@@ -94,13 +94,7 @@ def import_torch():
     return torch
 
 
-def load_engine(
-    config: NetworkConfig,
-    checkpoint: Checkpoint,
-    gpus: str = "",
-    engine: str = ENGINES[0],
-    precision: str | None = None,
-) -> Engine:
+def load_engine(config: NetworkConfig, checkpoint: Checkpoint, gpus: str, engine: str, precision: str | None) -> Engine:
     """An engine for prediction with the parameters of a checkpoint, or of its head; stderr says which engine."""
     made = make_engine(config, gpus, None, engine=engine, precision=precision)
     load_into(made, checkpoint)

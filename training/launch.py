@@ -79,12 +79,7 @@ class Reached:
 
 
 def run_stages(
-    name: str,
-    choice: EngineChoice,
-    options: Options,
-    checkpoint: str | None = None,
-    begin: int = 1,
-    fresh: bool = False,
+    name: str, choice: EngineChoice, options: Options, checkpoint: str | None, begin: int, fresh: bool
 ) -> list[Path]:
     """Run a schedule from where it was left; the last checkpoint of every stage that is run.
 

@@ -29,11 +29,7 @@ EVERY_STEP_UNTIL, THEN_EVERY = 20, 50  # steps with a line in the log: the first
 
 
 def train(
-    engine: Engine,
-    config: NetworkConfig,
-    data: DataConfig,
-    checkpoint: Checkpoint | None = None,
-    options: Options | None = None,
+    engine: Engine, config: NetworkConfig, data: DataConfig, checkpoint: Checkpoint | None, options: Options
 ) -> Path | None:
     """Train until the schedule ends; the path of the last checkpoint, None in all processes but the first.
 
@@ -45,7 +41,6 @@ def train(
     KeyboardInterrupt: Ctrl-C, or a signal like it, in any of the processes: all is saved, and the message says how to
     go on. A second Ctrl-C ends at once.
     """
-    options = options or Options()
     with ExitStack() as stack:
         run = _Run(engine, config, data, checkpoint, options, stack)
         step, end, processes, log = run.start.step, run.end, engine.processes, run.log

@@ -79,7 +79,7 @@ def run_model(path, image_1, image_2):
 
 
 def engine_of(network, checkpoint):
-    return load_engine(load_network_config(network), read_checkpoint(checkpoint), engine="torch")
+    return load_engine(load_network_config(network), read_checkpoint(checkpoint), "", "torch", None)
 
 
 def share_outside(flow) -> float:
