@@ -121,24 +121,19 @@ def _run_stages(path: Path, stages, state: Reached, state_file: Path, choice: En
         if number == len(state.runs):
             state = replace(state, runs=(*state.runs, reserve_run(options.weights, options.logs)))
             write_bytes(state_file, yaml_text(asdict(state)).encode(), durable=True)
+        snapshots = Snapshots(options.weights, state.runs[number])
         try:
-            configs = load_network_config(stage.network, path), load_data_config(stage.dataset, path)
-            parent = [state.checkpoint, *finished][-1]
-            finished.append(_run_stage(*configs, state.runs[number], parent, choice, options))
+            config, data = load_network_config(stage.network, path), load_data_config(stage.dataset, path)
+            reached, end = max(snapshots.steps(), default=0), end_of(config, options)
+            if reached < end:  # it starts or goes on
+                source = snapshots.path(reached) if reached else [state.checkpoint, *finished][-1]
+                checkpoint = None if source is None else read_checkpoint(source, options.weights)
+                chosen = replace(options, run=snapshots.run, clear_steps=not reached)
+                train_on(choice, config, data, checkpoint, chosen)
         except KeyboardInterrupt as error:
             told = f" ({error})" if str(error) else ""
             why = f"stage {state.begin + number} was interrupted: the same command goes on with it{told}"
             raise KeyboardInterrupt(why) from None
+        finished.append(snapshots.path(max(reached, end)))
         print(f"stage {state.begin + number} of {len(stages)} has ended: {finished[-1]}", flush=True)
     return finished
-
-
-def _run_stage(config, data, run: str, parent, choice: EngineChoice, options: Options) -> Path:
-    """Start, go on with, or skip a stage; its last checkpoint."""
-    snapshots = Snapshots(options.weights, run)
-    reached, end = max(snapshots.steps(), default=0), end_of(config, options)
-    if reached < end:
-        source = snapshots.path(reached) if reached else parent
-        checkpoint = None if source is None else read_checkpoint(source, options.weights)
-        train_on(choice, config, data, checkpoint, replace(options, run=run, clear_steps=not reached))
-    return snapshots.path(max(reached, end))
