@@ -11,7 +11,7 @@ from maskflownet.errors import UserError
 from maskflownet.inference.confidence import describe_confidence
 from maskflownet.inference.predictor import Predictor
 from maskflownet.inference.validation import ValidationOptions, validate, write_submissions
-from maskflownet.report.report import Report, add_report
+from maskflownet.report.report import IMAGES, WIDTH, Report
 from maskflownet.settings import cli
 from maskflownet.settings.configs import load_network_config
 from maskflownet.settings.datasets import Roots, load_data_config, parse_roots, validation_sets
@@ -47,7 +47,13 @@ def parse(arguments):
         "mask tell the true error and the occlusion; twice the time"
     )
     add("--confidence", action="store_true", help=confidence)
-    add_report(parser)
+    page = "with --valid: also write logs/val/RUN_STEPS.html: the totals, a table of images, the pictures of the worst"
+    add("--report", action="store_true", help=page)
+    images = f"with --report: images with pictures, at most, the worst of each set in equal parts (default {IMAGES})"
+    add("--report_images", type=cli.count, metavar="N", help=images)
+    width = f"with --report: width of its pictures in px, 64 to 4096 (default {WIDTH}, some 0.1 MB an image)"
+    wide = cli.number(int, "a width from 64 to 4096 px", 64, 4096)
+    add("--report_width", type=wide, metavar="PX", help=width)
     add("--predict", action="store_true", help="write Sintel's, KITTI's and Spring's test predictions")
     model = (
         "write the checkpoint as an ONNX model (.onnx) or a program of torch.export (.pt2), of the size --resize "

@@ -4,7 +4,6 @@ The pictures of a pair are drawn and encoded when it was measured, and wait in a
 name until all totals are known; memory holds those of a few pairs, however many there are.
 """
 
-import argparse
 import base64
 import hashlib
 import heapq
@@ -27,23 +26,12 @@ from maskflownet.inference.validation import Results
 from maskflownet.reader.colour import colour_wheel
 from maskflownet.reader.files import atomic_path
 from maskflownet.report.pictures import ERROR_TICKS, TITLES, draw_views, encode, error_colours, error_level
-from maskflownet.settings.cli import count, number
 
 PAGE = Path(__file__).resolve().parent / "page"
 IMAGES, WIDTH = 400, 768  # a picture's bytes grow with the square of the width
 THREADS = 4  # that draw, at most; one draws some 6 pairs of 436x1024 a second
 WHEEL = 320  # px; shown at half of it, so that it is sharp on dense screens
 STOPS = 17  # of the error scale's gradient
-
-
-def add_report(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    page = "with --valid: also write logs/val/RUN_STEPS.html: the totals, a table of images, the pictures of the worst"
-    add("--report", action="store_true", help=page)
-    images = f"with --report: images with pictures, at most, the worst of each set in equal parts (default {IMAGES})"
-    add("--report_images", type=count, metavar="N", help=images)
-    width = f"with --report: width of its pictures in px, 64 to 4096 (default {WIDTH}, some 0.1 MB an image)"
-    add("--report_width", type=number(int, "a width from 64 to 4096 px", 64, 4096), metavar="PX", help=width)
 
 
 class Measure(NamedTuple):
