@@ -92,6 +92,15 @@ def test_pfm_of_one_channel(tmp_path):
         read_flow(path)
 
 
+@pytest.mark.parametrize("name", ["x.npy", "x.NPY", "x.npz", "x.NPZ"])
+def test_numpy_writes_under_the_very_name(tmp_path, name):
+    values = np.arange(6, dtype=np.float32).reshape(2, 3, 1)
+    formats.write_numpy(tmp_path / name, values, "mask")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    found = np.load(tmp_path / name)
+    np.testing.assert_array_equal(found if name[-1] in "yY" else found["mask"], values)
+
+
 def test_kitti_by_hand(tmp_path):
     pixels = np.array([[[1, 32768 + 64, 32768 - 128], [0, 5, 6]]], np.uint16)  # valid, v, u
     put(tmp_path / "x.png", cv2.imencode(".png", pixels)[1].tobytes())
