@@ -212,9 +212,9 @@ def _add_part(
     return sums, planar
 
 
-@triton.jit(do_not_specialize=list(range(1, 6 + 6 * PARTS)))
+@triton.jit(do_not_specialize=list(range(2, 6 + 6 * PARTS)))
 def _join(
-    y, height, width, pitch, across, deep,
+    y, pitch, height, width, across, deep,
     a, a_n, a_c, a_y, a_x, a_end, b, b_n, b_c, b_y, b_x, b_end, c, c_n, c_c, c_y, c_x, c_end,
     d, d_n, d_c, d_y, d_x, d_end, e, e_n, e_c, e_y, e_x, e_end, f, f_n, f_c, f_y, f_x, f_end,
     PLANAR: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
@@ -248,10 +248,10 @@ def join(parts: Sequence[Tensor], y: Tensor) -> Tensor:
         end += part.shape[1]
         arguments += [part, *part.stride(), end]
         planar += (part.shape[1] > 0 and part.stride(1) != 1) << i
-    m = min(128, power_of_2(w))
+    m = min(64, power_of_2(w))
     across, deep = ceil_div(w, m), c // CHANNEL_UNIT
     _join[(n * h * across * deep,)](
-        y, h, w, dense_layout(y).pixel, across, deep, *arguments, PLANAR=planar, BLOCK_M=m, BLOCK_N=CHANNEL_UNIT
+        y, dense_layout(y).pixel, h, w, across, deep, *arguments, PLANAR=planar, BLOCK_M=m, BLOCK_N=CHANNEL_UNIT
     )
     return y
 
@@ -286,7 +286,7 @@ def _forward_blocks(pixels: int, inputs: int, outputs: int, half: bool) -> tuple
     if pixels >= MANY_PIXELS and outputs <= 32 and (inputs <= 32 or (outputs > 16 and pixels >= 65536)):
         m = 256
     warps = 8 if m == 256 and inputs > 16 else 4
-    stages = 3 if m * n >= 128 * 64 else 4
+    stages = 3 if m == 256 or m * n >= 128 * 64 else 4
     if not half:
         k = max(16, k // 2)
     return m, n, k, warps, stages
