@@ -33,12 +33,12 @@ def make_engine(
     # The engines are imported only here: bad arguments are told without waiting for MXNet's import.
     if choose_engine(engine) == "torch":
         torch = import_torch()
-        from maskflownet.engine.torch.devices import check_precision, devices, triton_hashed  # noqa: PLC0415
+        from maskflownet.engine.torch.devices import check_precision, devices, triton_prepared  # noqa: PLC0415
         from maskflownet.engine.torch.distributed import join_torchrun  # noqa: PLC0415
         from maskflownet.engine.torch.engine import TorchEngine  # noqa: PLC0415
 
         threads, found = torch.get_num_threads(), devices(gpus)
-        with triton_hashed(gpus):
+        with triton_prepared(gpus):
             precision, processes = check_precision(precision, found), ALONE
             if distributed:
                 processes = join_torchrun(found)

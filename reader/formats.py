@@ -354,7 +354,7 @@ def read_pfm(path: PathLike) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_pfm(path: PathLike, flow: np.ndarray) -> None:
-    """Write a flow as a ``.pfm`` whose third channel is 0, as FlyingThings3D has it; as `write_flow`."""
+    """Write (H, W, 2) float32 as a ``.pfm`` whose third channel is 0, as FlyingThings3D has it."""
     write_float_map(path, np.dstack([flow, np.zeros(flow.shape[:2], np.float32)]))
 
 
@@ -379,7 +379,7 @@ def read_flo5(path: PathLike) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_flo5(path: PathLike, flow: np.ndarray) -> None:
-    """Write a flow as Spring's servers want it; as `write_flow`."""
+    """Write (H, W, 2) float32 as Spring's servers want it."""
     h5py = imported("h5py", f"cannot write {path}: .flo5 needs h5py", "pip install h5py")
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
@@ -408,7 +408,7 @@ def read_kitti_png(path: PathLike) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_kitti_png(path: PathLike, flow: np.ndarray) -> None:
-    """Write a KITTI flow PNG: finite values, rounded to 1/64 px and clipped to -512 .. 511.98 px; as `write_flow`."""
+    """Write (H, W, 2) as a KITTI flow PNG: finite values, rounded to 1/64 px and clipped to -512 .. 511.98 px."""
     if not np.isfinite(flow).all():
         raise ValueError(f"{path}: a KITTI flow holds finite values only")
     pixels = np.ones((*flow.shape[:2], 3), np.uint16)

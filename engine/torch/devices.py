@@ -43,7 +43,7 @@ def check_precision(precision: str | None, devices: Sequence[torch.device]) -> s
 
 
 @contextmanager
-def triton_hashed(gpus: str) -> Iterator[None]:
+def triton_prepared(gpus: str) -> Iterator[None]:
     """With GPUs a thread does meanwhile what otherwise delays Triton's first kernel by 0.45 s: a hash, an import."""
     with ThreadPoolExecutor(1) as pool:
         if gpus:

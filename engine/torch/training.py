@@ -69,7 +69,7 @@ class FlatAdam:
         """Take the gradients, in the order of `parameters`."""
         views = [self._view(self.gradients, name) for name in self.parameters]
         same = [g if g.stride() == v.stride() else torch.empty_like(v).copy_(g) for g, v in zip(gradients, views)]
-        torch._foreach_copy_(views, same)  # one kernel, if all lie in memory alike
+        torch._foreach_copy_(views, same)  # one kernel, as all lie in memory alike
 
     @torch.no_grad()
     def update(self, rate: torch.Tensor, wanted: torch.Tensor) -> None:

@@ -17,13 +17,15 @@ def executor(graph: Graph, device: torch.device, precision: str) -> torch.nn.Mod
     Whatever else depends on them is made anew in ``parameters_changed()``, if there is such a method, in place where a
     captured CUDA graph reads it.
     """
+    # Weights lie as their gradients do, in all processes of a run alike.
+    memory = torch.preserve_format if precision == "float32" else torch.channels_last
     try:
         if precision != "float32" and triton_runs(device):
             from maskflownet.engine.torch.fused.gpu import GPUNetwork  # noqa: PLC0415 - needs Triton
 
-            return GPUNetwork(graph, precision).to(device)
+            return GPUNetwork(graph, precision).to(device, memory_format=memory)
         if device.type == "cpu":
             return CPUNetwork(graph)
     except ValueError as error:
         warnings.warn(f"the network runs node by node, which takes longer: {error}", stacklevel=2)
-    return GraphModule(graph).to(device)
+    return GraphModule(graph).to(device, memory_format=memory)

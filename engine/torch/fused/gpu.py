@@ -51,7 +51,6 @@ class GPUNetwork(GraphModule):
             "deformable": self._deformable,
         }
         super().__init__(fused, {**operators, **kinds})
-        self.to(memory_format=torch.channels_last)  # as the gradients of weights are
 
     def parameters_changed(self) -> None:
         """Pack the weights anew, in place: after parameters were assigned or trained."""
@@ -136,7 +135,6 @@ class ChainOperator(PackedOperator):
         parts, parameters = inputs[: self.parts], inputs[self.parts :]
         packed, wanted = self.derived(parameters)
         biases = parameters[1::2]
-        packed = [values[:, : len(bias)] for values, bias in zip(packed, biases)]
         specs = [ConvolutionSpec(layer.stride, layer.dilation, layer.slope, self.arithmetic) for layer in self.layers]
         if self._phased(parameters):
             x, specs[0] = phases(parts, self.arithmetic.dtype), specs[0]._replace(stride=1)
@@ -162,7 +160,7 @@ class ChainOperator(PackedOperator):
 
     def _derive(self, parameters, derived):
         for weight, values in zip(self._weights(parameters), derived):
-            pack(weight, values[:, : weight.shape[0], : weight.shape[1]])
+            pack(weight, values[:, :, : weight.shape[1]])
 
 
 class DeformableOperator(PackedOperator):

@@ -115,7 +115,7 @@ class _Plan:
         x = output = self._node(names[0]).inputs[0]
         layers, refs, replaced, parts = [], [], set(), (x,)
         joined = self.uses.producer(x, "Concat")
-        if joined is not None and joined.attrs["dim"] == 0 and self.uses.only_consumer(x, "Convolution"):
+        if joined is not None and joined.attrs.get("dim") == 0 and self.uses.only_consumer(x, "Convolution"):
             parts = joined.inputs
             replaced.add(joined.name)
         for name in names:

@@ -221,8 +221,9 @@ def _join(
 ):  # fmt: skip
     """One program: BLOCK_N channels of BLOCK_M pixels of a row; those behind the last part are 0.
 
-    Of `deep` programs for the same pixels, and `across` such for a row, neighbours run at the same time.
+    The `deep` programs for the same pixels follow one another, and the `across` groups of them for a row.
     """
+    # From channel `at` on, pixels k of row j of image i: s as it is written, p turned.
     place = tl.program_id(0)
     line = place // (deep * across)
     i, j, at = line // height, line % height, place % deep * BLOCK_N
@@ -243,6 +244,8 @@ def _join(
 def join(parts: Sequence[Tensor], y: Tensor) -> Tensor:
     """Write maps (N, C, H, W) of any strides, side by side, into a map of a multiple of CHANNEL_UNIT; then zeros."""
     n, c, h, w = y.shape
+    if len(parts) > PARTS or {(len(part), *part.shape[2:]) for part in parts} != {(n, h, w)}:
+        raise ValueError(f"at most {PARTS} parts of {n} maps of {h}x{w} are joined, not {[*map(Tensor.size, parts)]}")
     arguments, end, planar = [], 0, 0
     for i, part in enumerate((*parts, *[parts[0][:, :0]] * (PARTS - len(parts)))):
         end += part.shape[1]
@@ -315,8 +318,9 @@ def convolve_into(
     LeakyReLU whose output the gate is, and the result is multiplied by its derivative. `flip` takes the taps in the
     opposite order: the gradient of a convolution is one with flipped taps and transposed weights. `ahead` is another
     weight (9, K', C) of the same memory and strides: its products with the same inputs are left in `sums` (pixels, K'),
-    float32, without bias and activation. If `begun`, all products start from `sums` (pixels, K + K'). A weight of one
-    tap (1, K, C) makes a product of each pixel. `precision`, "tf32" or "ieee", is that of float32 products.
+    float32, without bias and activation. If `begun`, `sums` is (pixels, K + K'): all products start from it, and those
+    of `ahead` are left in their place. A weight of one tap (1, K, C) makes a product of each pixel. `precision`, "tf32"
+    or "ieee", is that of float32 products.
     """
     wide = WIDEST < y.shape[1] <= WIDEST + WIDEST // 2
     if wide and sums is None:  # a second block as wide as the first would be half empty

@@ -78,7 +78,8 @@ def as_convolution(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     (C, K, 4, 4), (K,) -> (4 K, C, 3, 3), (4 K,)
     """
     inputs, outputs = weight.shape[:2]
-    # Output row 2 i takes the rows i - 1, i of the input by taps 3 and 1, row 2 i + 1 the rows i, i + 1 by 2 and 0.
+    # Output row 2 i takes the rows i - 1, i of the input by taps 3 and 1, row 2 i + 1 the rows i, i + 1 by 2 and 0. So
+    # three taps of each: 3, 1, none, and none, 2, 0. With two zeros behind each pair these are the first six numbers.
     taps = weight.flip(2, 3).reshape(inputs, outputs, 2, 2, 2, 2).permute(1, 3, 5, 0, 2, 4)  # (K, a, b, C, 2, 2)
     taps = F.pad(taps, (0, 2, 0, 2)).permute(0, 3, 1, 4, 2, 5).reshape(outputs, inputs, 8, 8)[:, :, :6, :6]
     taps = taps.reshape(outputs, inputs, 2, 3, 2, 3).permute(0, 2, 4, 1, 3, 5)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 BX = 16  # pixels of a row whose products with their neighbours are one matrix
-MANY_PROGRAMS = 4096  # about what fills a large GPU with programs of one warp
+ENOUGH_PROGRAMS = 1024  # of the gradient; with fewer each takes fewer channels
 BLOCK = 256  # pixels of a program of the upsampling
 SUMMANDS = 2048  # of a program of its gradient
 
@@ -136,7 +136,7 @@ def _gradient(grad: Tensor, out, other: Tensor, radius: int, slope, mirror: bool
     lg, lo, lb = layout_of(grad), layout_of(out), layout_of(other)
     blocks = ceil_div(w, BX)
     bc = power_of_2(channels)
-    while bc > 32 and (bc > 64 or n * h * blocks * ceil_div(channels, bc) < MANY_PROGRAMS // 4):
+    while bc > 32 and (bc > 64 or n * h * blocks * ceil_div(channels, bc) < ENOUGH_PROGRAMS):
         bc //= 2
     _backward[(blocks, h, n * ceil_div(channels, bc))](
         grad, out, other, result, lg.row, lg.image, lo.row, lo.image, lb.row, lb.image, h, w,

@@ -12,6 +12,7 @@ from maskflownet.engine.torch.module import GraphModule, computing, with_fast_up
 from maskflownet.network.architecture import STRIDES
 
 SLOPE = 0.1
+LAST = torch.channels_last
 # dtype of the maps, precision of float32 products, bound relative to the largest value
 PRECISIONS = [("float32", "ieee", 1e-5), ("float32", "tf32", 3e-3), ("bfloat16", "tf32", 2e-2)]
 TF32 = PRECISIONS[1]
@@ -117,12 +118,53 @@ def test_packed_weights_follow_the_parameters(device, close):
     assert trained.requires_grad
 
 
+def test_parts_are_joined_whatever_their_strides_and_zeros_follow(device):
+    from maskflownet.engine.torch.kernels.convolution import join, new_map  # noqa: PLC0415
+
+    parts = [torch.randn(2, c, 3, 130) for c in (3, 20, 1, 7, 16, 5)]
+    parts = [
+        part.to(device, memory_format=(torch.preserve_format, LAST)[i in {1, 2, 4}]) for i, part in enumerate(parts)
+    ]
+    y = new_map(2, 64, 3, 130, torch.float32, device).fill_(float("nan"))
+    assert torch.equal(join(parts, y), F.pad(torch.cat(parts, 1), (0, 0, 0, 0, 0, 12)))
+    for wrong in ([*parts, parts[0]], [parts[0][:1], parts[1]], [parts[0][:, :, :2], parts[1]]):
+        with pytest.raises(ValueError, match="at most 6 parts of 2 maps of 3x130 are joined"):
+            join(wrong, y)
+
+
+def test_phases_of_two_batches_with_and_without_gradients(device):
+    from maskflownet.engine.torch.kernels.convolution import phases  # noqa: PLC0415
+
+    images = [torch.randn(2, 3, 4, 6, device=device) for _ in range(2)]
+    plain = phases(images, torch.float32)
+    differentiable = phases([image.requires_grad_() for image in images], torch.float32)
+    assert torch.equal(plain, differentiable)
+    assert differentiable.requires_grad
+
+
+def test_a_shuffle_in_channels_last_memory(device):
+    from maskflownet.engine.torch.fused.gpu import shuffled  # noqa: PLC0415
+
+    x = torch.randn(2, 20, 3, 5, device=device)
+    assert torch.equal(shuffled(x, torch.float32), F.pixel_shuffle(x, 2))
+
+
+def test_a_chain_of_a_batch_in_parts(device, close):
+    from maskflownet.engine.torch.fused.gpu import ChainOperator  # noqa: PLC0415
+    from maskflownet.engine.torch.kernels.convolution import Arithmetic  # noqa: PLC0415
+
+    parts, weight, bias = [torch.randn(1, 20, 3, 4) for _ in range(2)], torch.randn(8, 20, 3, 3), torch.randn(8)
+    operator = ChainOperator(Piece(2, (Layer(8, None, 1, 1, False),)), Arithmetic(torch.float32, "ieee"))
+    found = operator([x.to(device) for x in (*parts, weight, bias)])
+    close(found, F.conv2d(torch.cat(parts), weight, bias, padding=1), 1e-5)
+
+
 # For many pixels, a first head narrow enough for one product of all nine taps, 3, or not, 4, and the sums of a
 # convolution begun with those of an earlier one, or not. For few, all sums are.
 @pytest.mark.parametrize("few", [False, True])
 @pytest.mark.parametrize(
     ("dense", "first", "ahead"),
-    [((16, 32, 16), 3, None), ((16, 24, 8), 4, (1, 2)), ((8, 8, 8), 3, (0, 1)), ((16, 160, 16), 3, None)],
+    [((16, 32, 16), 3, None), ((16, 24, 8), 4, (1, 2)), ((24, 16, 8), 3, (0, 2)), ((16, 160, 16), 3, None)],
 )
 @pytest.mark.parametrize("arithmetic", PRECISIONS)
 def test_a_dense_block(arithmetic, dense, first, ahead, few, device, close, monkeypatch):
@@ -130,6 +172,8 @@ def test_a_dense_block(arithmetic, dense, first, ahead, few, device, close, monk
     from maskflownet.engine.torch.kernels.convolution import BlockSpec, DenseBlock, Head  # noqa: PLC0415
 
     monkeypatch.setattr(convolution, "MANY_PIXELS", 1000 if few else 0)
+    # What is not written is no number.
+    monkeypatch.setattr(torch, "empty", lambda *size, **more: torch.zeros(*size, **more).fill_(float("nan")))
     calls, plain = [], convolution.convolve_into
     monkeypatch.setattr(
         convolution, "convolve_into", lambda *args, **options: calls.append((args, options)) or plain(*args, **options)
@@ -235,12 +279,14 @@ def draw_parameters(module):
 # several draws: outputs .013 and .017, gradients .004 and .011. Samples a pixel off: gradients .02.
 # Triton's TF32 cuts off the last bits of operands: a bias of about 7e-4 for each layer.
 @pytest.mark.parametrize(("precision", "bound", "gradient_bound"), [("tf32", 4e-2, 1.2e-2), ("bf16", 6e-2, 3e-2)])
-@pytest.mark.parametrize("network", ["MaskFlownet_S", "MaskFlownet"])
-def test_a_whole_network(network, precision, bound, gradient_bound, device, close):
+@pytest.mark.parametrize(("network", "many"), [("MaskFlownet_S", 0), ("MaskFlownet", 1500), ("MaskFlownet", 10**6)])
+def test_a_whole_network(network, many, precision, bound, gradient_bound, device, close, monkeypatch):
     if device.type == "cpu":
         pytest.skip("too slow to interpret")
     from maskflownet.engine.torch.fused.gpu import GPUNetwork  # noqa: PLC0415 - needs Triton
+    from maskflownet.engine.torch.kernels import convolution  # noqa: PLC0415
 
+    monkeypatch.setattr(convolution, "MANY_PIXELS", many)
     graph = graph_of("network", network=network, flow_multiplier=1.0, pyramid="paper")
     plain, fused = GraphModule(graph), GPUNetwork(graph, precision)
     draw_parameters(plain)
