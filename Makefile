@@ -15,7 +15,7 @@ VENV ?= .venv
 ENGINE ?= mxnet
 TORCH ?= torch>=2.6,<2.14
 REQUIREMENTS ?=
-CHECKPOINT ?= 97f
+CHECKPOINT ?=
 CONFIG ?= MaskFlownet
 TESTS ?= tests
 JOBS ?= 2
@@ -26,7 +26,7 @@ INSTALLED := $(VENV)/.installed-$(ENGINE)
 .PHONY: demo test lint pythons clean
 
 demo: $(INSTALLED)
-	@$(BIN)/python -m maskflownet.examples.demo $(CONFIG) -c "$(CHECKPOINT)" --engine $(ENGINE)
+	@$(BIN)/python -m maskflownet.examples.demo $(CONFIG) $(if $(CHECKPOINT),-c "$(CHECKPOINT)") --engine $(ENGINE)
 
 test: $(VENV)/.tested
 	@echo "Running the tests; they take four to twelve minutes on two cores and end with a line of counts."

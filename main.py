@@ -15,6 +15,7 @@ from maskflownet.report.report import IMAGES, WIDTH, Report
 from maskflownet.settings import cli
 from maskflownet.settings.configs import load_network_config
 from maskflownet.settings.datasets import Roots, load_data_config, parse_roots, validation_sets
+from maskflownet.settings.folders import SHIPPED
 from maskflownet.tools.export import SUFFIXES, export
 from maskflownet.training.launch import EngineChoice, train_on
 from maskflownet.training.plan import Options
@@ -37,7 +38,7 @@ def parse(arguments):
     data = "dataset config: a name in config_folder/ or a path (default chairs; with --valid: all sets with a root)"
     add("--dataset_cfg", metavar="DATASET_CONFIG", help=data)
     cli.add_devices(parser)
-    cli.add_checkpoint(parser, "; training goes on where it stopped")
+    cli.add_checkpoint(parser, f"training from scratch; {SHIPPED.stem[:3]} are the shipped weights")
     cli.add_colour(parser)
     clear = "count from step 0 in a new run that starts from the checkpoint's parameters"
     add("--clear_steps", action="store_true", help=clear)

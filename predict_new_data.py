@@ -31,7 +31,7 @@ def parse(arguments):
     add("--video_filepath", metavar="V", help="video or GIF; each frame is paired with the next; or a live URL://")
     add("--camera", metavar="N", help="number or path of a camera; live: frames that come too fast are dropped")
     add("--folder", metavar="D", help="folder of frames, paired in natural order of their names")
-    cli.add_checkpoint(parser, required=True)
+    cli.add_checkpoint(parser)
     cli.add_colour(parser)
     cli.add_devices(parser)
     cli.add_sizing(parser)

@@ -13,7 +13,7 @@ def main(arguments):
     stages = "YAML file of the stages: a name in config_folder/ such as six_stages.yaml, or a path"
     add("schedule", metavar="SCHEDULE", help=stages)
     add_devices(parser)
-    add_checkpoint(parser, ": what the first stage starts from (default: from scratch)")
+    add_checkpoint(parser, "the first stage begins from scratch")
     begin = "the first stage to run; the checkpoint stands for all before it (default 1)"
     add("--begin", type=count, default=1, metavar="N", help=begin)
     add("--fresh", action="store_true", help="forget what an earlier call reached, begin again")

@@ -23,7 +23,7 @@ from maskflownet.engine.contract import Drawing
 from maskflownet.errors import UserError
 from maskflownet.inference.new_data import Folder, Output, Pair, Video, writing
 from maskflownet.inference.predictor import load
-from maskflownet.settings.cli import Parser, add_batch, add_config, add_devices, count, pixels, run
+from maskflownet.settings.cli import Parser, add_batch, add_checkpoint, add_config, add_devices, count, pixels, run
 
 PROGRAM = "from maskflownet.predict_new_data import command; raise SystemExit(command())"
 IN_PROGRAM = re.compile(r"in ([\d.]+) s;")
@@ -82,7 +82,7 @@ def main(arguments):
     add_config(parser)
     add("input", nargs="+", type=Path, metavar="INPUT", help="a video, a folder of frames, or two pictures")
     add("--to", default=".mp4", metavar="SUFFIX", help="of the output, such as .mp4, .png, .flo (default .mp4)")
-    add("-c", "--checkpoint", default="97f")
+    add_checkpoint(parser)
     add_devices(parser)
     add_batch(parser)
     add("--max_flow", type=pixels, metavar="PX", help="one pass over a folder or video")

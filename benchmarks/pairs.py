@@ -1,6 +1,6 @@
 """Errors on labelled pairs of one or several checkpoints and of OpenCV's DIS, as a markdown table.
 
-    python -m maskflownet.benchmarks.pairs CONFIG -c CHECKPOINT [-c CHECKPOINT] ROOT [ROOT ...]
+    python -m maskflownet.benchmarks.pairs CONFIG [-c CHECKPOINT [-c CHECKPOINT ...]] ROOT [ROOT ...]
 
 A ROOT is a folder as `--data_root pairs=` takes it. EPE is the mean over valid pixels, Fl the share of those with an
 error above 3 px and above 5 %. Where a pair has an occlusion file: the average precision (AP) with which 1 - learned
@@ -21,6 +21,7 @@ from maskflownet.inference.metrics import means, measure
 from maskflownet.inference.predictor import load
 from maskflownet.reader.pairs import Pairs
 from maskflownet.settings.cli import Parser, add_devices, add_sizing, run
+from maskflownet.settings.folders import SHIPPED
 
 MEASURES = ("epe", "fl", "occluded", "ap_mask", "ap_confidence")  # px; shares; of the mask and of the check
 
@@ -59,7 +60,7 @@ def cells(values) -> list[str]:
 def methods_of(args) -> dict[str, Callable[[np.ndarray, np.ndarray], ConfidentPrediction]]:
     """The methods to compare by name, each from two images to a prediction."""
     methods, options = {}, {name: getattr(args, name) for name in ("resize", "pad", "engine", "precision")}
-    for checkpoint in args.checkpoint:
+    for checkpoint in args.checkpoint or [SHIPPED]:
         stem = Path(checkpoint).stem
         predictor = load(args.config, checkpoint, args.gpus, **options)
         methods[checkpoint if stem in methods else stem] = lambda *images, of=predictor: of(*images, confidence=True)
@@ -71,7 +72,7 @@ def main(arguments):
     add = parser.add_argument
     add("config", metavar="CONFIG", help="network config, such as MaskFlownet_S")
     add("roots", nargs="+", metavar="ROOT", help="folder of pairs with their flow")
-    add("-c", "--checkpoint", action="append", required=True, help="may be given several times")
+    add("-c", "--checkpoint", action="append", help="may be given several times (default: the shipped weights)")
     add_sizing(parser)
     add_devices(parser)
     args = parser.parse_args(arguments)

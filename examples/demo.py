@@ -1,6 +1,6 @@
 """The demo of `make demo`: flow of the example pair, drawn beside the true one, and its EPE.
 
-python -m maskflownet.examples.demo CONFIG -c CHECKPOINT [-o PICTURE]
+python -m maskflownet.examples.demo CONFIG [-c CHECKPOINT] [-o PICTURE]
 """
 
 import sys
@@ -21,13 +21,13 @@ HERE = Path(__file__).resolve().parent
 def main(arguments):
     parser = Parser(description=__doc__.splitlines()[0])
     add_config(parser)
-    add_checkpoint(parser, required=True)
+    add_checkpoint(parser)
     add_devices(parser)
     parser.add_argument("-o", "--output", default=FLOWS / "demo.png", type=Path, help="(default: flows/demo.png)")
     args = parser.parse_args(arguments)
     image_1, image_2 = (read_image(HERE / f"example_{i}.png") for i in (1, 2))
     label, _ = read_flow(HERE / "example_flow.png")
-    print(f"Loading {args.checkpoint}; a pair then takes one to five seconds on two CPU cores.")
+    print("Loading the weights; a pair then takes one to five seconds on two CPU cores.")
     predictor = load(args.config, args.checkpoint, args.gpus, engine=args.engine, precision=args.precision)
     started = time.perf_counter()
     flow, mask, _ = predictor(image_1, image_2)

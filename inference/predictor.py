@@ -110,7 +110,7 @@ class Predictor:
 def load(
     config: str = "MaskFlownet",
     checkpoint: str | None = None,
-    gpus: str = "",
+    gpus: str | int = "",
     *,
     resize: tuple[int, int] | None = None,
     pad: bool = False,
@@ -129,7 +129,7 @@ def load(
     checkpoint : str, optional
         File (docs/models.md says of which programs), run id, unique prefix of one, or `prefix:steps`. Without it the
         weights that come with the package; for MaskFlownet_S the first stage inside them.
-    gpus : str
+    gpus : str or int
         Comma-separated device ids; the CPU without any.
     resize : (int, int), optional
         Height and width of the network's input, multiples of 64.
@@ -152,7 +152,7 @@ def load(
     sizing = Sizing(resize, pad)
     settings = load_network_config(config)
     found = read_checkpoint(checkpoint, folder, colour)
-    return Predictor(load_engine(settings, found, gpus, engine, precision), sizing, batch)
+    return Predictor(load_engine(settings, found, str(gpus), engine, precision), sizing, batch)
 
 
 def _read_pairs(pairs):

@@ -15,7 +15,7 @@ from typing import NoReturn
 from maskflownet.errors import UserError, shortened, show_warning, shown
 from maskflownet.processes import Interruption, interrupt
 from maskflownet.settings.configs import ENGINES, PRECISIONS
-from maskflownet.settings.folders import ROOT, SHIPPED
+from maskflownet.settings.folders import ROOT
 
 UNEXPECTED, FAILED, INTERRUPTED = 1, 2, 130
 READERS = 6  # processes per GPU: more slowed four GPUs of one host down (docs/speed.md)
@@ -151,9 +151,9 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", metavar="CONFIG", help="network config: a name in config_folder/ or a path")
 
 
-def add_checkpoint(parser: argparse.ArgumentParser, more: str = "", required: bool = False) -> None:
-    name = f"file, run id, unique prefix of one, or prefix:steps; {SHIPPED.stem[:3]} are the shipped weights{more}"
-    parser.add_argument("-c", "--checkpoint", required=required, metavar="CHECKPOINT", help=name)
+def add_checkpoint(parser: argparse.ArgumentParser, default: str = "the shipped weights") -> None:
+    name = f"file, run id, unique prefix of one, or prefix:steps (default: {default})"
+    parser.add_argument("-c", "--checkpoint", metavar="CHECKPOINT", help=name)
 
 
 def add_colour(parser: argparse.ArgumentParser) -> None:

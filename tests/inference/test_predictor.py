@@ -128,6 +128,11 @@ def test_pairs_and_streams_take_every_kind_of_picture(tmp_path, kind):
         assert_allclose(found.flow, expected, rtol=0, atol=2 if kind == "16 bit" else 0)
 
 
+def test_a_gpu_may_be_a_number():
+    with pytest.raises(UserError, match="-g 99 needs CUDA|no GPU 99"):
+        load("MaskFlownet_S", gpus=99)
+
+
 def test_a_file_without_record_is_taken_for_one_of_the_authors_aloud(random_checkpoints, capsys):
     """As shipped weights copied without theirs would give a worse flow and no error."""
     path = random_checkpoints["MaskFlownet"]
