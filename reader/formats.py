@@ -264,18 +264,15 @@ def check_jpeg(path: PathLike, data: bytes) -> None:
 
 @contextmanager
 def _quiet_opencv() -> Iterator[None]:
-    """Keep OpenCV's own messages off stderr; older versions have no such switch."""
-    logging = getattr(getattr(cv2, "utils", None), "logging", None)
-    if logging is None:
-        yield
-        return
+    """Keep OpenCV's own messages off stderr; its versions 4 and 5 have this switch in different places."""
+    set_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel
     # The level is one per process: where two threads decode at once, the worst outcome is that
     # one of OpenCV's messages appears or that it stays quiet.
-    level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+    level = set_level(0)  # silent
     try:
         yield
     finally:
-        logging.setLogLevel(level)
+        set_level(level)
 
 
 def read_flow(path: PathLike) -> tuple[np.ndarray, np.ndarray]:
