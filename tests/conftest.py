@@ -65,20 +65,12 @@ def chromium():
         browser.close()
 
 
-GOLDEN = pytest.StashKey[Golden]()
-
-
 @pytest.fixture(scope="session")
-def golden(request) -> Golden:
-    request.config.stash[GOLDEN] = Golden(ROOT / "tests" / "golden")
-    return request.config.stash[GOLDEN]
-
-
-ERRORS = pytest.StashKey[dict]()  # of all processes that run tests
+def golden() -> Golden:
+    return Golden(ROOT / "tests" / "golden")
 
 
 def pytest_configure(config):
-    config.stash[ERRORS] = {}
     config.option.loadscopereorder = False  # pytest-xdist's order, the file with the most tests first
 
 
@@ -95,28 +87,6 @@ def memory_is_given_back():
     if trim and statm.exists() and int(statm.read_text().split()[1]) * os.sysconf("SC_PAGESIZE") > KEPT:
         gc.collect()
         trim(0)
-
-
-def pytest_sessionfinish(session):
-    golden = session.config.stash.get(GOLDEN, None)
-    errors = golden.errors if golden is not None else {}
-    session.config.stash[ERRORS].update(errors)
-    if hasattr(session.config, "workeroutput"):  # one of several processes (pytest-xdist)
-        session.config.workeroutput["golden"] = errors
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node, error):  # noqa: ARG001
-    node.config.stash[ERRORS].update(getattr(node, "workeroutput", {}).get("golden", {}))
-
-
-def pytest_terminal_summary(terminalreporter, config):
-    """After the tests, the table of golden entries that were compared."""
-    errors = config.stash[ERRORS]
-    if errors:
-        terminalreporter.section("golden entry: largest difference relative to its largest value")
-        for entry, error in sorted(errors.items()):
-            terminalreporter.write_line(f"{error:8.1e}  {entry}")
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from maskflownet.network.compat import mx
 from maskflownet.settings.configs import NetworkConfig
 from maskflownet.settings.schema import parse
 
-BY = "torch, GraphModule: "
 NETWORKS = ("MaskFlownet_S", "MaskFlownet")
 NETWORK, S = {"network": "MaskFlownet_S"}, {"class": "MaskFlownet_S"}
 
@@ -42,7 +41,7 @@ def images(golden):
 
 @torch.no_grad()
 def test_golden_torch_paper_pyramid(golden, images):
-    golden.check("MaskFlownet", "prediction4_paper", module_of(golden, "MaskFlownet", "paper")(*images)[4], BY)
+    golden.check("MaskFlownet", "prediction4_paper", module_of(golden, "MaskFlownet", "paper")(*images)[4])
 
 
 @pytest.mark.parametrize("q", [None, 0.4])
@@ -53,12 +52,12 @@ def test_golden_torch_loss_and_gradients(golden, images, network, q):
     label, mask = (tensor(values[name]) for name in ("label_yx", "label_mask"))
     (loss,) = GraphModule(graph_of("loss", q=q))(label, mask, *module(*images)[:5])
     loss.sum().backward()
-    golden.check(network, f"loss_q{q}", loss.detach(), BY)
+    golden.check(network, f"loss_q{q}", loss.detach())
     gradients = {n: p.grad for n, p in module.named_parameters() if p.requires_grad}
     names = values["gradient_names"].tolist()
     assert set(names) == set(gradients)
     norms = torch.stack([gradients[name].double().norm() for name in names])
-    golden.check(network, f"gradient_norms_q{q}", norms, BY)
+    golden.check(network, f"gradient_norms_q{q}", norms)
 
 
 @pytest.mark.parametrize("initial", INITIAL)
