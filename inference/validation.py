@@ -23,6 +23,7 @@ from maskflownet.reader.films import Sintel, Spring
 from maskflownet.reader.formats import write_flow
 from maskflownet.reader.kitti import IMAGES, Kitti, held_years
 from maskflownet.reader.loader import ordered
+from maskflownet.settings.datasets import NO_ROOT
 from tqdm import tqdm
 
 SINTEL_SIZE = (448, 1024)  # (H, W) of the network's input for 436x1024
@@ -207,18 +208,13 @@ def write_submissions(predictor, roots, checkpoint: str, flows: Path, workers: i
 
     UserError: There is no root, test images are missing or cannot be read, or the network predicts what is no number.
     """
-    parts, skipped = [], []
-    for benchmark, parts_of in BENCHMARKS.items():
-        try:
-            root = roots.find(benchmark)
-        except UserError as error:
-            skipped.append(str(error))
-        else:
-            parts += parts_of(root)
+    found = {benchmark: roots.look_up(benchmark) for benchmark in BENCHMARKS}
+    parts = [part for benchmark, root in found.items() if root for part in BENCHMARKS[benchmark](root)]
+    skipped = f"{', '.join(benchmark for benchmark, root in found.items() if root is None)}: {NO_ROOT}"
     if not parts:
-        raise UserError(f"there is nothing to predict: {'; '.join(skipped)}")
-    for reason in skipped:
-        print(f"skipped: {reason}", file=sys.stderr)
+        raise UserError(f"there is nothing to predict: {skipped}")
+    if None in found.values():
+        print(f"skipped: {skipped}", file=sys.stderr)
     return [_submission(predictor, part, checkpoint, Path(flows), workers) for part in parts]
 
 
@@ -229,7 +225,7 @@ def _submission(predictor, part: Part, checkpoint: str, flows: Path, workers: in
     files = [top / name for name in names]
     if not (predictor.sizing.resize or predictor.sizing.pad):
         predictor = replace(predictor, sizing=Sizing(part.size))
-    samples = ordered(part.dataset, workers, predictor.batch + 2 * workers)
+    samples = ordered(part.dataset, workers, (predictor.batch or 1) + 2 * workers)
     pairs = ((sample.img1, sample.img2) for sample in samples)
     bar = tqdm(total=len(files), desc=f"{part.name} test", unit="pair", disable=None)  # None: none without a terminal
     with bar, closing(samples):  # closing them ends the workers

@@ -342,6 +342,8 @@ def test_what_is_missing_is_named(kitti_root, tmp_path, capsys):
     for name in ("sintel", "kitti"):
         with pytest.raises(UserError, match=str(tmp_path)):
             submitted(KnownEngine(corner), tmp_path, **{name: tmp_path})
+    with pytest.raises(UserError, match="no/where, the root of sintel"):
+        submitted(KnownEngine(corner), tmp_path, sintel="no/where", kitti=kitti_root)
 
 
 def test_values_that_are_no_numbers_are_an_error(sintel_root, tmp_path):
