@@ -194,7 +194,7 @@ def _sequences(top: str, inside: Iterable[str]) -> dict[str, set[str]]:
     """Return the folders below `top` with a sub-folder of one of the names `inside`, and which they have."""
     list_folder(top)  # it must exist
     found = {}
-    for folder, names, _ in os.walk(top):
+    for folder, names, _ in os.walk(top, followlinks=True):
         held = set(names).intersection(inside)
         if held:
             found[os.path.relpath(folder, top)] = held

@@ -84,6 +84,9 @@ def test_chairs2_has_both_directions(tmp_path):
 @pytest.mark.parametrize(("cls", "make"), LAYOUTS)
 def test_partner_and_label_follow_view_direction_and_pass(tmp_path, cls, make):
     make(tmp_path, sequences=2, frames=3, final=True)
+    for i, folder in enumerate({path.parent for path in tmp_path.rglob("into_future")}):
+        folder.rename(tmp_path / f"elsewhere{i}")
+        folder.symlink_to(tmp_path / f"elsewhere{i}")
     dataset = cls(tmp_path, "all", ("clean", "final"))
     assert len(dataset) == 2 * 2 * 2 * 2 * 2  # passes, sequences, views, directions, pairs
     assert len({pair.name for pair in dataset.pairs}) == len(dataset)
