@@ -147,7 +147,7 @@ def download(suffix: str, result: Result | None, view: str) -> Path:
     """Write the flow (.flo) or the picture that is shown (.png)."""
     picture = result and result.drawn(view)
     with on_page():
-        if picture is None:
+        if (result if suffix == ".flo" else picture) is None:
             raise UserError("there is nothing to download yet: show a flow first")
     path = new_file(f"{'flow' if suffix == '.flo' else view.lower()}{suffix}")
     write_flow(path, result.prediction.flow) if suffix == ".flo" else write_image(path, picture)

@@ -159,7 +159,7 @@ def find_run(prefix: str, runs: Collection[str], what: str, folder: Path) -> str
 
 def split_name(path: Path) -> tuple[str, int]:
     """Run and step of a file RUN_STEPS; a name without steps counts as step 0."""
-    match = re.fullmatch(r"(.+)_([0-9]{1,15})", path.stem)
+    match = re.fullmatch(r"(.+)_([0-9]{1,9})", path.stem)
     return (match.group(1), int(match.group(2))) if match else (path.stem, 0)
 
 

@@ -147,7 +147,7 @@ class Textures:
         if not root.is_dir():
             raise UserError(f"{root}: no such folder of textures")
         files = (Path(folder, name) for folder, _, names in walk(root) for name in names)
-        paths = [p for p in files if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file()]
+        paths = [p for p in files if p.suffix.lower() in PICTURE_SUFFIXES and p.name[0] != "." and p.is_file()]
         if folder is None:
             paths = [root / name for name in BUNDLED]
         for path in sorted(paths, key=lambda p: p.relative_to(root).as_posix()):

@@ -181,7 +181,7 @@ def training_parts(config: DataConfig, roots: Roots, shard: int = 1, debug: bool
 
 def endless_scenes(config: DataConfig, roots: Roots) -> tuple[Synthetic, int] | None:
     """Return the scenes of a config that trains on nothing else, as large as its crop, and the first to train on."""
-    if list(config.dataset) != ["synthetic"]:
+    if list(config.dataset) != ["synthetic"] or config.training_split.get("synthetic", "train") != "train":
         return None
     config = replace(config, synthetic=replace(config.synthetic, size=config.orig_shape))
     view = SyntheticScenes.of_config(config, roots.find("synthetic"), "train", ())

@@ -51,8 +51,8 @@ def train_on(
         role, *address = (os.environ.get(f"DMLC_{name}") for name in ("ROLE", "PS_ROOT_URI", "PS_ROOT_PORT"))
         distributed = role is not None
         if distributed:
-            if not all(address):
-                raise UserError("DMLC_ROLE is set, but DMLC_PS_ROOT_URI or DMLC_PS_ROOT_PORT is not: see docs/train.md")
+            if not (address[0] and (address[1] or "").isdecimal()):
+                raise UserError("DMLC_ROLE needs a DMLC_PS_ROOT_URI and a port as DMLC_PS_ROOT_PORT: docs/train.md")
             say_goodbye = end_together(address[0], int(address[1]) + 1, serve=role == "scheduler")
     engine = make_engine(config, choice.gpus, options.seed or 0, distributed, choice.engine, choice.precision)
     try:

@@ -70,9 +70,10 @@ def test_what_cannot_be_found_is_one_sentence(folder, name, message):
 
 @pytest.mark.parametrize("network", SMALL)
 def test_a_file_without_record_is_one_of_the_authors(tmp_path, network):
-    (tmp_path / "x.params").write_bytes(params_bytes(SMALL[network], ""))
-    record = load_checkpoint(tmp_path / "x.params").record
-    assert (record.network, record.pyramid, record.colour) == (network, "released", "RGB")
+    path = tmp_path / "x_20261130224500.params"  # a time, not steps
+    path.write_bytes(params_bytes(SMALL[network], ""))
+    record = load_checkpoint(path).record
+    assert (record.network, record.pyramid, record.colour, record.step) == (network, "released", "RGB", 0)
     assert not record.found
 
 

@@ -53,4 +53,5 @@ def test_pictures_beyond_the_bank_are_left_out_with_a_warning(tmp_path, monkeypa
 def test_grey_and_deep_pictures_are_textures(tmp_path):
     cv2.imwrite(str(tmp_path / "deep.png"), np.full((64, 64), 257 * 200, np.uint16))
     cv2.imwrite(str(tmp_path / "grey.png"), np.full((64, 64), 50, np.uint8))
+    (tmp_path / "._grey.png").write_bytes(b"what macOS leaves beside files")
     np.testing.assert_allclose(Textures(tmp_path).bank().mean, [[200] * 3, [50] * 3])

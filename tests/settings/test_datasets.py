@@ -9,7 +9,15 @@ from maskflownet.reader.dataset import FlowDataset, list_numbers
 from maskflownet.reader.dataset import Pair as DiskPair
 from maskflownet.reader.formats import write_image
 from maskflownet.reader.loader import TrainLoader
-from maskflownet.settings.datasets import SETS, Roots, load_data_config, parse_roots, training_parts, validation_sets
+from maskflownet.settings.datasets import (
+    SETS,
+    Roots,
+    endless_scenes,
+    load_data_config,
+    parse_roots,
+    training_parts,
+    validation_sets,
+)  # fmt: skip
 from maskflownet.tools.check import check
 
 from tests import trees
@@ -182,6 +190,8 @@ def test_synthetic_needs_no_root_and_holds_its_validation_out(synthetic, monkeyp
     again = validation_sets(longer, roots, "MaskFlownet").sets["synthetic.val"]
     np.testing.assert_array_equal(val[1].img1, again[1].img1)
     assert train[0].img1.shape == (64, 64, 3)
+    assert endless_scenes(config, roots)[1] == 3
+    assert endless_scenes(replace(config, training_split={"synthetic": "val"}), roots) is None  # the other way round
 
 
 def test_the_pictures_of_synthetic_scenes_have_a_root_of_their_own(synthetic, monkeypatch, tmp_path):

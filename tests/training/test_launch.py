@@ -6,13 +6,22 @@ import pytest
 pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from maskflownet.checkpoints.checkpoint import load_checkpoint, read_checkpoint  # noqa: E402
+from maskflownet.errors import UserError  # noqa: E402
 from maskflownet.network.architecture import HEAD  # noqa: E402
 from maskflownet.settings.cli import run  # noqa: E402
 from maskflownet.settings.schema import read_yaml, yaml_text  # noqa: E402
+from maskflownet.training.launch import EngineChoice, train_on  # noqa: E402
 from maskflownet.training.snapshots import Lock  # noqa: E402
 
 import run_stages  # noqa: E402
 from tests.training_runs import NETWORK, write_configs  # noqa: E402
+
+
+def test_a_port_that_is_no_number_is_refused(monkeypatch):
+    for name, value in {"ROLE": "worker", "PS_ROOT_URI": "host", "PS_ROOT_PORT": "http"}.items():
+        monkeypatch.setenv(f"DMLC_{name}", value)
+    with pytest.raises(UserError, match="DMLC_PS_ROOT_PORT"):
+        train_on(EngineChoice(engine="mxnet"), None, None, None, None)
 
 
 def line_of(folder, networks) -> list[str]:
