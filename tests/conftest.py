@@ -65,6 +65,33 @@ def chromium():
         browser.close()
 
 
+@pytest.fixture
+def visit(chromium, address):
+    """Open the page at the module's `address`; at the end there was no error, and no request to elsewhere."""
+    contexts, troubles = [], []
+
+    def open_page(width=1280, **options):
+        phone = width < 500
+        size = {"width": width, "height": 844}
+        context = chromium.new_context(viewport=size, is_mobile=phone, has_touch=phone, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+        page.on("console", lambda message: message.type == "error" and troubles.append(message.text))
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on("dialog", lambda dialog: troubles.append(dialog.message))
+        page.on("response", lambda answer: answer.status >= 400 and troubles.append(answer.url))
+        local = (address, "data:", "blob:")
+        page.on("request", lambda request: request.url.startswith(local) or troubles.append(request.url))
+        page.goto(address)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not troubles
+
+
 @pytest.fixture(scope="session")
 def golden() -> Golden:
     return Golden(ROOT / "tests" / "golden")

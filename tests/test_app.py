@@ -78,31 +78,6 @@ def address(tmp_path_factory):
     assert not [path for path in folder.rglob("*") if path.is_file()]
 
 
-@pytest.fixture
-def visit(chromium, address):
-    """Open the page; at the end there must have been no error, and no request to elsewhere."""
-    contexts, troubles = [], []
-
-    def open_page(width):
-        phone = width < 500
-        context = chromium.new_context(viewport={"width": width, "height": 844}, is_mobile=phone, has_touch=phone)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(60_000)
-        page.on("console", lambda message: message.type == "error" and troubles.append(message.text))
-        page.on("pageerror", lambda error: troubles.append(str(error)))
-        page.on("response", lambda answer: answer.status >= 400 and troubles.append(answer.url))
-        local = (address, "data:", "blob:")
-        page.on("request", lambda request: request.url.startswith(local) or troubles.append(request.url))
-        page.goto(address)
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert not troubles
-
-
 def start(page):
     page.get_by_role("button", name="Show the flow").locator("visible=true").click()
 

@@ -15,7 +15,6 @@ from maskflownet.reader.formats import read_flow, write_image
 from maskflownet.reader.kitti import HD1K, Kitti
 from maskflownet.reader.loader import MOST_DAMAGED, Order, TrainLoader, ordered
 from maskflownet.reader.pairs import Pairs
-from maskflownet.scenes.synthetic import Synthetic
 
 from tests.trees import SINTEL_FRAMES, flow, make_chairs, make_hd1k, make_kitti, make_sintel, picture
 
@@ -62,13 +61,6 @@ def assert_same(first, second):
         for a, b in zip(one[:4], other[:4]):
             assert a.dtype == b.dtype
             np.testing.assert_array_equal(a, b)
-
-
-def test_the_label_of_a_scene_is_valid_everywhere():
-    pytest.importorskip("torch")  # makes the scenes
-    dataset = Synthetic(2, 48, 64)
-    (batch,) = take([(dataset, 2)], 1, crop=(48, 64))
-    assert batch.mask.shape == (2, 48, 64, 1) and batch.mask.min() == 255
 
 
 def test_pictures_and_label_belong_together(chairs):
