@@ -261,7 +261,7 @@ def main(arguments):
     parser.add_argument("--port", type=port, help="port to listen on (default: the first free one from 7860)")
     args = parser.parse_args(arguments)
     if gr is None:
-        raise UserError("the page needs Gradio: pip install 'maskflownet[app]'")
+        raise UserError("the page needs Gradio: pip install gradio")
     try:
         socket.create_server((args.host, args.port or 0)).close()
     except OSError as error:  # Gradio would wait for ever for a host that there is not

@@ -53,7 +53,7 @@ def parse(arguments):
     add("--max_flow", type=cli.pixels, metavar="PX", help=scale)
     codec = "encoder of a written .mp4 or .avi, of PyAV's FFmpeg, such as h264_nvenc (default: libx264, mjpeg)"
     add("--codec", metavar="NAME", help=codec)
-    rate = "frames per second of written videos (default: the video's own, 25 for a folder)"
+    rate = "frames per second of written videos (default: the video's own, 25 for a folder); a .gif has at most 50"
     add("--fps", type=cli.frame_rate, metavar="N", help=rate)
     return parser.parse_args(arguments)
 
@@ -86,12 +86,12 @@ def main(arguments):
         if not any(output.codec for output in outputs):
             raise UserError("--codec is for an .mp4 or .avi")
         pixel_format(args.codec)  # that there is this encoder
-    check_outputs(source, outputs)
+    check_outputs(source, outputs, args.checkpoint or "")
     drawn = any(output.role == "flow" and output.is_drawn for output in outputs)
     if args.max_flow and not drawn:
         raise UserError("--max_flow is for a flow that is drawn")
-    if args.fps and not source.is_sequence:
-        raise UserError("--fps is for folders and videos; a pair gives one picture")
+    if args.fps and not any(output.is_video for output in outputs):
+        raise UserError("--fps is for an .mp4, .avi or .gif")
     rate = args.fps or source.rate or Fraction(25)
 
     options = {name: getattr(args, name) for name in ("resize", "pad", "engine", "precision", "colour")}

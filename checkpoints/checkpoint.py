@@ -209,6 +209,8 @@ def load_checkpoint(path, colour: str | None = None) -> Checkpoint:
 
     UserError: The file is missing, damaged, foreign, or disagrees with its record.
     """
+    if colour not in {None, "RGB", "BGR"}:
+        raise UserError(f"the order of the colours is RGB or BGR, not {colour}")
     path = Path(path)
     found, note = read_parameters(path), ""
     arrays = found.arrays

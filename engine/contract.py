@@ -146,7 +146,7 @@ def device_ids(gpus: str, library: str, count: Callable[[], int | None]) -> list
     except ValueError:
         ids = [-1]
     if min(ids) < 0 or len(set(ids)) != len(ids):
-        raise UserError(f"-g {gpus} is no list of device ids: write them as in -g 0,1")
+        raise UserError(f"-g {gpus} is no list of different device ids: write them as in -g 0,1")
     found = count()
     if found is None:
         raise UserError(

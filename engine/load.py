@@ -11,7 +11,7 @@ from maskflownet.engine.contract import ALONE, Engine, under_torchrun
 from maskflownet.errors import UserError, imported, nearest
 from maskflownet.network import import_mxnet
 from maskflownet.network.architecture import HEAD, copies_of_head
-from maskflownet.settings.configs import ENGINES, NetworkConfig
+from maskflownet.settings.configs import ENGINES, PRECISIONS, NetworkConfig
 
 
 def make_engine(
@@ -30,6 +30,8 @@ def make_engine(
     networks, by default float32 on the CPU and tf32 on GPUs. It is a UserError if the engine is not
     installed, or cannot have these devices or this precision.
     """
+    if precision not in {None, *PRECISIONS}:
+        raise UserError(f"no precision {precision}: there are {', '.join(PRECISIONS)}")
     # The engines are imported only here: bad arguments are told without waiting for MXNet's import.
     if choose_engine(engine) == "torch":
         torch = import_torch()

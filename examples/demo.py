@@ -42,8 +42,8 @@ def main(arguments):
         f"Flow of {label.shape[0]}x{label.shape[1]} px in {seconds:.1f} s: end-point error {error:.2f} px (a flow of "
         f"zero has {at_rest:.2f}).\nSee {args.output}: left the first image and the mask (white = visible in the "
         "second), right the true flow and the predicted one. Hue is the direction, saturation the speed: the "
-        "red-orange astronaut moves to the right, the violet rocket up and to the right, the green-blue cup down. By "
-        "the shipped weights the middle of the rocket is too slow, and the ring is one with the cup."
+        "red-orange astronaut moves to the right, the violet rocket up and to the right, the green-blue cup to the "
+        "left. By the shipped weights the middle of the rocket is too slow, and the ring is one with the cup."
     )
 
 

@@ -209,9 +209,12 @@ class Output:
                 raise UserError(f"cannot write {path}: {why}")
 
 
-def check_outputs(source: Frames, outputs: list[Output]) -> None:
-    """Check all names before anything is computed: no file is written twice or is an input, now or in the next call."""
-    taken = {path.resolve() for path in source.paths}
+def check_outputs(source: Frames, outputs: list[Output], *others) -> None:
+    """Check all names before anything is computed: no file is written twice or is an input, now or in the next call.
+
+    `others` are files that must stay, too.
+    """
+    taken = {Path(path).resolve() for path in (*source.paths, *others)}
     for output in outputs:
         output.check(source.is_sequence)
         if source.folder and output.suffix in formats.PICTURE_SUFFIXES and source.folder.samefile(output.path.parent):

@@ -178,7 +178,7 @@ def _decode(path: PathLike, data: bytes, flags: int, trusted: bool = True) -> np
     except cv2.error as error:
         raise UserError(f"cannot read {path}: OpenCV refuses its size or format") from error
     if picture is None:
-        raise UserError(f"cannot read {path}: it is damaged, incomplete or not a picture")
+        raise UserError(f"cannot read {path}: it is damaged, incomplete or no picture of 8 or 16 bit")
     return picture
 
 

@@ -389,7 +389,8 @@ class VideoWriter:
         expected = (self.height, self.width, 3)
         if frame.shape != expected or frame.dtype != np.uint8:
             raise ValueError(f"a frame of this video is {expected} uint8, not {frame.shape} {frame.dtype}")
-        picture = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(frame), format="rgb24")
+        # Without odd strides, which PyAV refuses: a column of one pixel may have any.
+        picture = av.VideoFrame.from_numpy_buffer(frame.ravel().reshape(frame.shape), format="rgb24")
         return picture if self._graph else picture.reformat(format=self._stream.pix_fmt)
 
     def write(self, frame: np.ndarray | av.VideoFrame, time: float | None = None) -> None:
@@ -431,6 +432,8 @@ class VideoWriter:
         stream.codec_context.time_base = 1 / self.rate
         stream.codec_context.sample_aspect_ratio = self.pixel_aspect
         stream.codec_context.thread_count = _THREADS
+        if self._suffix == ".avi":
+            stream.codec_context.max_b_frames = 0  # an AVI does not say when a frame is shown
         stream.options = options
         if pixels.startswith("yuv4"):
             # Stated, because players take an unmarked large video for BT.709 and shift its reds.

@@ -129,7 +129,7 @@ def number(kind: Callable, what: str, low, high=10**9) -> Callable:
 
 whole_number = number(int, "a whole number", 0)
 count = number(int, "a whole number above 0", 1)
-pixels = number(float, "a number above 0", sys.float_info.min)
+pixels = number(float, "a number above 0 and at most 10^9", sys.float_info.min)
 factor = number(float, "a number above 0 and at most 1000", sys.float_info.min, 1000)
 seed = number(int, "a whole number below 2^63", 0, 2**63 - 1)
 frame_rate = number(

@@ -34,7 +34,7 @@ def describe(path: Path, network: str, size: tuple[int, int], batch: int | None)
     """Three lines: the file, what it takes and gives, and how to run it."""
     height, width = size
     pairs, count = (f"{batch} pair(s)", batch) if batch else ("any number of pairs", "N")
-    kind, example = f"opset {OPSET}", f"python examples/run_onnx.py {path} IMAGE_1 IMAGE_2 flow.png"
+    kind, example = f"opset {OPSET}", f"python -m maskflownet.examples.run_onnx {path} IMAGE_1 IMAGE_2 flow.png"
     needed = "onnxruntime opencv-python-headless"
     if batch and batch > 1:  # the example has one pair
         example = f"onnxruntime.InferenceSession('{path}').run(None, {{'img1': img1, 'img2': img2}})"

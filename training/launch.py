@@ -108,10 +108,12 @@ def run_stages(
         sweep(state_file.parent, state_file.stem)
         state = wanted if fresh or not state_file.exists() else parse(Reached, read_yaml(state_file), state_file)
         if replace(state, runs=()) != wanted:
-            raise UserError(
-                f"{state_file} belongs to a call with other stages, options or checkpoint: "
-                "repeat that call, or begin again with --fresh"
-            )
+            if any(Snapshots(options.weights, run).steps() for run in state.runs):
+                raise UserError(
+                    f"{state_file} belongs to a call with other stages, options or checkpoint: "
+                    "repeat that call, or begin again with --fresh"
+                )
+            state = wanted  # the other call ended before it had saved anything
         return _run_stages(path, stages, state, state_file, choice, options)
 
 

@@ -101,7 +101,7 @@ def start_of(
         keys = _differing(record.config.get(part), now)
         if keys:
             raise UserError(
-                f"{path} was trained with another {part}, by {', '.join(keys)}: give the one it had, or {new_run}"
+                f"{path} was trained with other values of {', '.join(keys)} ({part}): give those, or {new_run}"
             )
     later = [step for step in Snapshots(options.weights, record.run).steps() if step > record.step]
     if later:

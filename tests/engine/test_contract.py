@@ -280,7 +280,7 @@ def test_padding_is_symmetric_and_comes_back_to_image_pixels():
 @pytest.mark.parametrize(
     ("gpus", "said"),
     [
-        *((gpus, "no list of device ids") for gpus in ("a", "0,", "-1", "0,0", "0;1")),
+        *((gpus, "no list of different device ids") for gpus in ("a", "0,", "-1", "0,0", "0;1")),
         ("99", "there is no GPU 99: .* finds|needs CUDA, for which this .* was not built: install one that was"),
     ],
 )

@@ -128,9 +128,17 @@ def test_pairs_and_streams_take_every_kind_of_picture(tmp_path, kind):
         assert_allclose(found.flow, expected, rtol=0, atol=2 if kind == "16 bit" else 0)
 
 
-def test_a_gpu_may_be_a_number():
-    with pytest.raises(UserError, match="-g 99 needs CUDA|no GPU 99"):
-        load("MaskFlownet_S", gpus=99)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"gpus": 99}, "-g 99 needs CUDA|no GPU 99"),  # a number, too
+        ({"precision": "fp8"}, "no precision fp8: there are float32, tf32, bf16"),
+        ({"colour": "rgb"}, "is RGB or BGR, not rgb"),
+    ],
+)
+def test_wrong_options_are_one_sentence(options, message):
+    with pytest.raises(UserError, match=message):
+        load("MaskFlownet_S", **options)
 
 
 def test_a_file_without_record_is_taken_for_one_of_the_authors_aloud(random_checkpoints, capsys):

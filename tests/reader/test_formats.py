@@ -153,7 +153,7 @@ def test_float64_beyond_float32_is_unknown(tmp_path):
         ("a.pfm", b"PF\n2 2\n-1\n" + bytes(47), "cut short"),
         ("a.pfm", b"PF\n60000 60000\n-1\n" + bytes(8), "cut short"),
         ("a.pfm", b"PF\n2 2\n-1\n" + bytes(49), "followed by something else"),
-        ("a.png", b"some words of text", "not a picture"),
+        ("a.png", b"some words of text", "no picture of 8 or 16 bit"),
         ("a.png", cv2.imencode(".png", np.zeros((2, 2, 3), np.uint8))[1].tobytes(), "16-bit"),
         ("a.png", cv2.imencode(".png", np.zeros((2, 2), np.uint16))[1].tobytes(), "16-bit"),
         ("a.png", cv2.imencode(".png", np.zeros((9, 9, 3), np.uint16))[1].tobytes()[:-9], "early"),

@@ -291,13 +291,23 @@ def test_a_wrong_frame(tmp_path, shape):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("codec", "suffix"), [("mpeg4", ".avi"), ("libx265", ".mp4"), ("mjpeg", ".mp4")])
+@pytest.mark.parametrize(
+    ("codec", "suffix"), [("mpeg4", ".avi"), ("libx264", ".avi"), ("libx265", ".mp4"), ("mjpeg", ".mp4")]
+)
 def test_an_encoder_by_name(tmp_path, codec, suffix):
     path = make(tmp_path / f"x{suffix}", 5, Fraction(25), codec=codec)
     with av.open(str(path)) as container:
-        assert container.streams.video[0].codec_context.codec.canonical_name in {codec, "hevc"}
+        assert container.streams.video[0].codec_context.codec.canonical_name in {codec, "h264", "hevc"}
+        times = [frame.time for frame in container.decode(video=0)]
+    np.testing.assert_allclose(np.diff(times), 0.04, atol=1e-4)
     for read, picture in zip(VideoReader(path), frames(5, 48, 64), strict=True):
         assert np.abs(read.astype(int) - picture).mean() < 8
+
+
+def test_a_frame_of_one_pixel(tmp_path):
+    frame = np.full((3, 1, 1), 200, np.uint8).transpose(1, 2, 0)  # whose strides may be any
+    (read,) = VideoReader(save(tmp_path / "x.avi", [frame], Fraction(25)))
+    assert read.shape == (1, 1, 3) and abs(int(read[0, 0, 0]) - 200) < 5
 
 
 def test_what_cannot_be_written(tmp_path):

@@ -46,6 +46,7 @@ def test_a_schedule_begins_with_a_later_stage(tmp_path, capsys):
     common = line_of(tmp_path, ["MaskFlownet_S", "MaskFlownet", "MaskFlownet"])
     path = read_checkpoint("97f").path
     line = [*common, "--begin", "2", "-c", str(path)]
+    assert run(run_stages.main, [*common, "--begin", "2", "-c", "fff"]) == 2  # saves nothing, and so binds to nothing
     assert run(run_stages.main, line) == 0
     out = capsys.readouterr().out
     assert "stage 2 of 3 has ended" in out and "stage 1" not in out
