@@ -3,7 +3,6 @@
 import threading
 import time
 import tracemalloc
-from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from maskflownet.inference.new_data import Folder, Live, Output, Pair, Video, ch
 from maskflownet.inference.predictor import Predictor, load
 from maskflownet.reader.colour import flow_to_colour
 from maskflownet.reader.formats import read_flow, read_image, write_image
-from maskflownet.reader.video import VideoReader, VideoWriter
+from maskflownet.reader.video import VideoReader
 
 from tests.known_engine import KnownEngine
 from tests.videos import encode, make
@@ -368,10 +367,3 @@ def test_outputs_have_the_numbers_of_their_first_frames(tmp_path, names, numbers
     source = Folder(tmp_path)
     assert [path.stem for path in source.paths] == list(names)
     assert list(source.numbers) == numbers
-
-
-def test_a_video_of_one_frame_is_refused(tmp_path):
-    with VideoWriter(tmp_path / "one.gif", Fraction(10), 32, 48) as writer:
-        writer.write(frame(1))
-    with pytest.raises(UserError, match="a single frame"):
-        Video(tmp_path / "one.gif")

@@ -66,12 +66,3 @@ def test_a_sample_without_a_valid_pixel_contributes_zero(q):
         assert np.isfinite(gradient).all()
         assert not gradient[1].any()
         assert gradient[0].any()
-
-
-def test_only_valid_pixels_count():
-    label, predictions = constant_inputs((0, 0))
-    label[:, :, :32] = 1000
-    mask = nd.ones((2, 1, 64, 64))
-    mask[:, :, :32] = 0
-    epe = EndPointError(4)(predictions[-1], label, mask).asnumpy()
-    assert epe == pytest.approx([1e-4, 1e-4], rel=1e-3)  # sqrt(1e-8)

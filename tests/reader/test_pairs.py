@@ -92,13 +92,6 @@ def test_other_and_hidden_files_do_not_matter(tmp_path):
     assert [pair.name for pair in Pairs(tmp_path, "test").pairs] == NAMES
 
 
-def test_an_empty_and_a_missing_root_are_errors(tmp_path):
-    with pytest.raises(UserError, match="no image pair"):
-        Pairs(tmp_path, "test")
-    with pytest.raises(UserError, match="nowhere"):
-        Pairs(tmp_path / "nowhere")
-
-
 def test_the_real_pairs(shared):
     dataset = Pairs(shared / "data" / "pairs")
     samples = {sample.name: sample for sample in dataset}

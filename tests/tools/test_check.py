@@ -80,13 +80,13 @@ def test_every_missing_partner_is_named(tmp_path):
 
 def test_damaged_files_are_found_by_decoding_only(tmp_path):
     trees.make_pairs(tmp_path)
-    damaged = [tmp_path / "flat" / "b_flow.flo", tmp_path / "kitti" / "flow_noc.png"]
+    damaged = [tmp_path / name for name in ("flat/b_flow.flo", "kitti/flow_noc.png", "own/shot10.png")]
     for path in damaged:
         path.write_bytes(path.read_bytes()[:-9])
     (report,) = check({"pairs": tmp_path})
     assert report.problems == []
     (report,) = check({"pairs": tmp_path}, decode=True, workers=3)
-    assert len(report.problems) == 2
+    assert len(report.problems) == 3
     assert all(str(path) in text for path, text in zip(damaged, report.problems))
 
 
