@@ -101,52 +101,35 @@ def test_the_full_network(command, random_checkpoints, tmp_path):
     assert (read_flow(tmp_path / "x.flo")[0] != read_flow(tmp_path / "head.flo")[0]).any()
 
 
-BAD = {
-    "missing image": (["--image_2", "{in}/none.png"], "none.png"),
-    "text file as image": (["--image_2", "{in}/text.png"], "text.png"),
-    "zero-byte image": (["--image_2", "{in}/empty.png"], "empty.png"),
-    "two sizes": (["--image_2", "{in}/small.png"], "differ in size"),
-    "truncated video": (["--video_filepath", "{in}/cut.mp4"], "cut.mp4"),
-    "no camera": (["--camera", "99"], "/dev/video99 as a video: No such file"),
-    "no server": (["--video_filepath", "http://127.0.0.1:9/"], "http://127.0.0.1:9/ as a video: Connection refused"),
-    "no such checkpoint": (["-c", "{in}/none.params"], "no such file"),
-    "unknown run": (["-c", "fff"], "no checkpoint fff"),
-    "truncated checkpoint": (["-c", "{in}/cut.params"], "truncated or damaged"),
-    "foreign checkpoint": (["-c", "{in}/foreign.params"], "is no checkpoint of MaskFlownet"),
-    "input as output": (["--mask", "{in}/frames/0.png"], "one of the inputs"),
-    "resize": (["--resize", "100,100"], "multiples of 64"),
-    "resize words": (["--resize", "100x100"], "H,W"),
-    "resize and pad": (["--resize", "64,64", "--pad"], "exclude each other"),
-    "batch": (["--batch", "0"], "whole number above 0"),
-    "max_flow": (["--max_flow", "-3"], "number above 0"),
-    "huge resize": (["--resize", "6400000,6400000"], "at most 16384"),
-    "frame rate of pictures": (["--fps", "5"], "--fps is for an .mp4, .avi or .gif"),
-    "checkpoint as output": (["-c", "{in}/x.flo", "--flow", "{in}/x.flo"], "one of the inputs"),
-    "scale of what is not drawn": (["--kitti", "--max_flow", "3"], "--max_flow is for a flow that is drawn"),
-    "codec of a pair": (["--codec", "libx264"], "--codec is for an .mp4 or .avi"),
-    "unknown codec": (["--video_filepath", "{in}/clip.mp4", "--codec", "x264"], "no encoder of videos of this name"),
-    "frame rate": (["--fps", "0.0001"], "from 0.01 to 1000"),
-    "unknown option": (["--wrapped", "x"], "--wrapped"),
-    "two inputs": (["--folder", "{in}/frames"], "give one input"),
-    "checkpoint of S with the full config": ([], "use it with MaskFlownet_S.yaml", "MaskFlownet"),
-    "unknown config": ([], "MaskFlownet_S.yaml", "MaskFlownet_X"),
-    "unknown key": ([], "unknown key network.colour", "{in}/mine.yaml"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_one_sentence(command, inputs, random_checkpoints, tmp_path, case):
-    (inputs / "text.png").write_text("this is no picture")
-    (inputs / "empty.png").write_bytes(b"")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--image_2", "{}/small.png"], "differ in size"),
+        (["--video_filepath", "{}/cut.mp4"], "cut.mp4"),
+        (["--camera", "99"], "/dev/video99 as a video: No such file"),
+        (["--video_filepath", "http://127.0.0.1:9/"], "http://127.0.0.1:9/ as a video: Connection refused"),
+        (["-c", "{}/foreign.params"], "is no checkpoint of MaskFlownet"),
+        (["--mask", "{}/frames/0.png"], "one of the inputs"),
+        (["--resize", "100x100"], "H,W"),
+        (["--batch", "0"], "whole number above 0"),
+        (["--max_flow", "-3"], "number above 0"),
+        (["--resize", "6400000,6400000"], "at most 16384"),
+        (["--fps", "5"], "--fps is for an .mp4, .avi or .gif"),
+        (["-c", "{}/x.flo", "--flow", "{}/x.flo"], "one of the inputs"),
+        (["--kitti", "--max_flow", "3"], "--max_flow is for a flow that is drawn"),
+        (["--codec", "libx264"], "--codec is for an .mp4 or .avi"),
+        (["--video_filepath", "{}/clip.mp4", "--codec", "x264"], "no encoder of videos of this name"),
+        (["--fps", "0.0001"], "from 0.01 to 1000"),
+        (["--wrapped", "x"], "--wrapped"),
+        (["--folder", "{}/frames"], "give one input"),
+    ],
+)
+def test_bad_input_is_one_sentence(command, inputs, tmp_path, arguments, message):
     write_image(inputs / "small.png", np.zeros((20, 20, 3), np.uint8))
     (inputs / "cut.mp4").write_bytes((inputs / "clip.mp4").read_bytes()[:-600])
-    (inputs / "cut.params").write_bytes(random_checkpoints["MaskFlownet_S"].read_bytes()[:9999])
     (inputs / "foreign.params").write_bytes(params_bytes({"fc.weight": np.ones((2, 2), "f4")}, ""))
-    (inputs / "mine.yaml").write_text("network: {class: MaskFlownet_S, colour: red}\n")
-    arguments, message, config = (*BAD[case], "MaskFlownet_S")[:3]
-    *arguments, config = (a.replace("{in}", str(inputs)).replace("{out}", str(tmp_path)) for a in (*arguments, config))
     pair = not {"--video_filepath", "--camera"} & {*arguments}
-    code, out, err = command("x.png" if pair else "x.mp4", *arguments, config=config, pair=pair)
+    code, out, err = command("x.png" if pair else "x.mp4", *(a.format(inputs) for a in arguments), pair=pair)
     assert code == 2 and message in err
     assert (out, err.count("\n")) == ("", 1)
     assert not list(tmp_path.iterdir())
