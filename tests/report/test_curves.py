@@ -93,10 +93,7 @@ def test_logs_are_found_as_checkpoints_are(tmp_path):
     assert find_log(tmp_path / f"{B}.log") == tmp_path / f"{B}.log"
     for name, folder, message in (
         ("8", tmp_path, f"^log of run 8 is ambiguous: it fits {A}, {B}$"),
-        ("zzz", tmp_path, f"^no log of run zzz in .*: there are {A}, {B}$"),
         ("zzz", tmp_path / "nowhere", "there are none$"),
-        ("nowhere/x.log", tmp_path, "there is no such file"),
-        ("", tmp_path, "name is empty"),
     ):
         with pytest.raises(UserError, match=message):
             find_log(name, folder)
