@@ -7,8 +7,10 @@ import pytest
 from maskflownet.engine.contract import OutOfMemory
 from maskflownet.errors import UserError
 from maskflownet.inference.confidence import consistency
+from maskflownet.inference.metrics import means, measure
 from maskflownet.inference.predictor import Predictor, load
-from maskflownet.reader.formats import write_image
+from maskflownet.reader.formats import read_flow, write_image
+from maskflownet.settings.folders import ROOT
 from numpy.testing import assert_allclose
 from PIL import Image
 
@@ -148,3 +150,15 @@ def test_a_file_without_record_is_taken_for_one_of_the_authors_aloud(random_chec
     said = capsys.readouterr().err
     assert f"no record beside {path}" in said and said.count("\n") == 2
     assert "on the CPU (no -g), float32\n" in said
+
+
+@pytest.mark.parametrize(
+    ("engine", "network", "epe"),
+    [("mxnet", "MaskFlownet", 1.354), ("torch", "MaskFlownet", 1.354), ("torch", "MaskFlownet_S", 1.410)],
+)
+def test_the_shipped_weights_are_as_good_as_they_were(engine, network, epe):
+    """On the example pair, whose motion is 8.56 px on average, by the whole network and its first stage alone."""
+    pytest.importorskip("maskflownet.network.compat" if engine == "mxnet" else "torch")
+    found = load(network, engine=engine)(*(ROOT / f"examples/example_{i}.png" for i in (1, 2)))
+    measures = means(measure(found.flow, *read_flow(ROOT / "examples/example_flow.png")))
+    assert measures["epe"] == pytest.approx(epe, abs=0.01)

@@ -1,4 +1,6 @@
-"""The table of labelled pairs."""
+"""The benchmarks: speeds on the CPU, at a tiny size, with the code that times GPUs; the table of labelled pairs."""
+
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -9,6 +11,24 @@ from maskflownet.reader.pairs import Pairs
 from maskflownet.settings.cli import run
 
 from tests.trees import make_pairs
+
+
+@pytest.mark.parametrize(
+    ("program", "line", "said"),
+    [
+        ("inference", "--engines torch --size 64,64 --repeats 1", "MaskFlownet torch float32, 1 x 1.5 GMAC"),
+        ("inference", "--nodes --size 64,64 --repeats 1", "| correlation6_correlation0 correlation |"),
+        ("training", "--cases MaskFlownet_S:1 --repeats 1", "MaskFlownet_S float32, 1 x 64x64: whole"),
+        ("end_to_end", "MaskFlownet_S {0} --to .flo --repeats 1 --peer true", "writing: "),
+    ],
+)
+def test_a_command_prints_its_table(program, line, said, capsys, monkeypatch, tmp_path):
+    pytest.importorskip("torch")
+    monkeypatch.setattr("maskflownet.benchmarks.inference.REPEATED", 1)
+    for number in range(3):
+        write_image(tmp_path / f"{number}.png", np.zeros((40, 60, 3), np.uint8))
+    assert run(import_module(f"maskflownet.benchmarks.{program}").main, line.format(tmp_path).split()) == 0
+    assert said in capsys.readouterr().out
 
 
 def cells(line):
