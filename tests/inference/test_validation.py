@@ -226,12 +226,6 @@ def submitted(engine, flows, sizing=None, batch=1, name="8ca", **roots):
     return write_submissions(Predictor(engine, sizing or Sizing(), batch), Roots(roots), name, flows)
 
 
-@pytest.fixture(autouse=True)
-def no_other_roots(monkeypatch):
-    for name in ("SINTEL", "KITTI", "SPRING"):
-        monkeypatch.delenv(f"MASKFLOWNET_{name}", raising=False)
-
-
 def files_of(folder):
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 

@@ -43,13 +43,11 @@ def folders(tmp_path_factory):
 
 
 @pytest.fixture
-def roots(folders, monkeypatch, tmp_path):
-    return only(folders, monkeypatch, tmp_path, *NAMES)
+def roots(folders, tmp_path):
+    return only(folders, tmp_path, *NAMES)
 
 
-def only(folders, monkeypatch, tmp_path, *names):
-    for name in {cls.root_name for cls in SETS.values()}:
-        monkeypatch.delenv(f"MASKFLOWNET_{name.upper()}", raising=False)
+def only(folders, tmp_path, *names):
     empty = tmp_path / "paths.yaml"  # so that one beside the programs plays no part
     empty.write_text("")
     return Roots({name: folders[name] for name in names}, empty)
@@ -151,7 +149,7 @@ def test_every_labelled_set(roots):
 
 
 def test_a_missing_root_is_an_error_of_training_and_skipped_in_validation(folders, monkeypatch, tmp_path):
-    roots = only(folders, monkeypatch, tmp_path, "sintel")
+    roots = only(folders, tmp_path, "sintel")
     config = load_data_config("sintel_kitti2015_hd1k")
     with pytest.raises(UserError, match=r"kitti=DIR.* MASKFLOWNET_KITTI .*kitti: DIR .*paths.yaml"):
         training_parts(config, roots)
@@ -164,9 +162,9 @@ def test_a_missing_root_is_an_error_of_training_and_skipped_in_validation(folder
 
 
 @pytest.mark.parametrize(("year", "other"), [(2012, 2015), (2015, 2012)])
-def test_one_year_of_kitti(tmp_path, folders, monkeypatch, year, other):
+def test_one_year_of_kitti(tmp_path, folders, year, other):
     one_year = {**folders, "kitti": f"{folders['kitti']}/{year}"}
-    roots = only(one_year, monkeypatch, tmp_path, "kitti")
+    roots = only(one_year, tmp_path, "kitti")
     found = validation_sets(load_data_config("kitti"), roots, "MaskFlownet")
     assert list(found.sets) == [f"kitti.{year}.val"]
     assert f"does not hold KITTI {other}" in found.skipped[f"kitti.{other}.val"]
@@ -180,8 +178,8 @@ def synthetic():
     return replace(config, synthetic=replace(config.synthetic, length=5, validation_length=3, size=(64, 64)))
 
 
-def test_synthetic_needs_no_root_and_holds_its_validation_out(synthetic, monkeypatch, tmp_path):
-    roots, config = only({}, monkeypatch, tmp_path), synthetic
+def test_synthetic_needs_no_root_and_holds_its_validation_out(synthetic, tmp_path):
+    roots, config = only({}, tmp_path), synthetic
     ((train, samples),) = training_parts(config, roots)
     val = validation_sets(config, roots, "MaskFlownet").sets["synthetic.val"]
     assert (len(train), len(val), samples) == (5, 3, 8)
@@ -194,8 +192,8 @@ def test_synthetic_needs_no_root_and_holds_its_validation_out(synthetic, monkeyp
     assert endless_scenes(replace(config, training_split={"synthetic": "val"}), roots) is None  # the other way round
 
 
-def test_the_pictures_of_synthetic_scenes_have_a_root_of_their_own(synthetic, monkeypatch, tmp_path):
-    roots = only({}, monkeypatch, tmp_path)
+def test_the_pictures_of_synthetic_scenes_have_a_root_of_their_own(synthetic, tmp_path):
+    roots = only({}, tmp_path)
     write_image(tmp_path / "grey.png", np.full((80, 80, 3), 128, np.uint8))
     (shipped,) = validation_sets(synthetic, roots, "MaskFlownet").sets.values()
     (own,) = validation_sets(synthetic, Roots({"textures": tmp_path}), "MaskFlownet").sets.values()
@@ -220,7 +218,7 @@ class Numbered(FlowDataset):
                 yield DiskPair(f"{version}/{number}", f"{stem}_1.png", f"{stem}_2.png", f"{stem}.flo")
 
 
-def test_a_new_data_set_is_one_class_and_one_entry(folders, monkeypatch, tmp_path):
+def test_a_new_data_set_is_one_class_and_one_entry(monkeypatch, tmp_path):
     """It trains, is validated by a config and without one, is checked, and has a root of its own."""
     writer = trees.Writer()
     for version in Numbered.versions:
@@ -230,8 +228,7 @@ def test_a_new_data_set_is_one_class_and_one_entry(folders, monkeypatch, tmp_pat
             writer.picture(folder / f"{k}_2.png", 2 * k + 1)
             writer.label(folder / f"{k}.flo", k)
     monkeypatch.setitem(SETS, Numbered.name, Numbered)
-    only(folders, monkeypatch, tmp_path)
-    roots = Roots(parse_roots([f"numbered={tmp_path / 'own'}"]), tmp_path / "paths.yaml")
+    roots = only({"numbered": tmp_path / "own"}, tmp_path, "numbered")
 
     path = tmp_path / "own.yaml"
     path.write_text(
@@ -258,9 +255,7 @@ def test_a_new_data_set_is_one_class_and_one_entry(folders, monkeypatch, tmp_pat
 
 
 @pytest.fixture
-def three(tmp_path, monkeypatch):
-    """Three folders, and an environment that knows of no data set."""
-    only({}, monkeypatch, tmp_path)
+def three(tmp_path):
     for name in ("one", "two", "three"):
         (tmp_path / name).mkdir()
     return tmp_path
