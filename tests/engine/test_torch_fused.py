@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 import torch
-from maskflownet.engine.graphs import GRAPHS
-from maskflownet.engine.symbol import Graph, parse_graph
+from maskflownet.engine.graphs import graph_of, graph_path
+from maskflownet.engine.symbol import parse_graph
 from maskflownet.engine.torch.fused import cpu, executor
 from maskflownet.engine.torch.fused.cpu import CPUNetwork
 from maskflownet.engine.torch.fused.plan import fused_graph
@@ -15,18 +15,14 @@ from maskflownet.engine.torch.module import GraphModule
 
 from tests.golden_values import relative_error
 
-FILES = {"MaskFlownet_S": "MaskFlownet_S-x1", "MaskFlownet": "MaskFlownet-x1-released"}
+NETWORKS = ({"network": "MaskFlownet_S"}, {"network": "MaskFlownet", "pyramid": "released"})
 CPU = torch.device("cpu")
 
 
-def graph_of(network) -> Graph:
-    return parse_graph((GRAPHS / f"{FILES[network]}.json").read_text(encoding="utf-8"))
-
-
-@pytest.fixture(scope="module", params=list(FILES))
+@pytest.fixture(scope="module", params=NETWORKS, ids=lambda settings: settings["network"])
 def networks(request):
     """A network node by node and fused, with the same random parameters, biases too."""
-    graph = graph_of(request.param)
+    graph = graph_of("network", **request.param)
     plain, fused = GraphModule(graph), CPUNetwork(graph)
     plain.initialise(0)
     with torch.no_grad():
@@ -94,7 +90,8 @@ def test_same_parameters_state_and_gradients(networks):
 
 
 def test_changed_parameters_are_used():
-    fused, plain = CPUNetwork(graph_of("MaskFlownet_S")), GraphModule(graph_of("MaskFlownet_S"))
+    graph = graph_of("network", **NETWORKS[0])
+    fused, plain = CPUNetwork(graph), GraphModule(graph)
     pair = images(1, 64, 64)
 
     def check():
@@ -126,21 +123,15 @@ def test_float64_is_computed_node_by_node(networks):
         plain.float(), fused.float()
 
 
-@pytest.mark.parametrize("network", FILES)
-def test_everything_that_computes_is_fused(network):
-    graph = graph_of(network)
+@pytest.mark.parametrize("settings", NETWORKS)
+def test_everything_that_computes_is_fused(settings):
+    graph = graph_of("network", **settings)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert isinstance(executor(graph, CPU, "float32"), CPUNetwork)
     before, after = (Counter(node.op for node in g.nodes) for g in (graph, fused_graph(graph)))
     assert not {"Convolution", "LeakyReLU", "Correlation", "_contrib_DeformableConvolution"} & set(after)
     assert after["Deconvolution"] == before["Pad"]  # the upsamplings; all others are heads of blocks
-
-
-def _edited(network, change) -> Graph:
-    content = json.loads((GRAPHS / f"{FILES[network]}.json").read_text(encoding="utf-8"))
-    change({node["name"]: i for i, node in enumerate(content["nodes"])}, content)
-    return parse_graph(json.dumps(content))
 
 
 def also_return(name):
@@ -160,7 +151,9 @@ def rename(index, content):
     "change", [*map(also_return, ("conv3_2_leakyrelu0_fwd", "concat18", "concat23")), dilate, rename]
 )
 def test_a_network_that_is_wired_otherwise_runs_node_by_node_and_says_so(change):
-    graph = _edited("MaskFlownet_S", change)
+    content = json.loads(graph_path("network", **NETWORKS[0]).read_text(encoding="utf-8"))
+    change({node["name"]: i for i, node in enumerate(content["nodes"])}, content)
+    graph = parse_graph(json.dumps(content))
     plain = GraphModule(graph)
     plain.initialise(0)
     with pytest.warns(UserWarning, match="node by node, which takes longer"):

@@ -91,9 +91,6 @@ CASES = {
 SHARED = {**CONVOLUTION, "pad": (1, 1), "no_bias": True}  # attributes of the deformable layers
 STEPS = {"_equal_scalar", "_greater_scalar", "zeros_like"}  # without gradient
 POSITIVE = {"sqrt", "_power_scalar", "broadcast_power", "broadcast_div", "elemwise_div"}
-each_case = pytest.mark.parametrize(
-    ("name", "attrs", "shapes"), [(name, attrs, shapes) for name, cases in CASES.items() for attrs, shapes in cases]
-)
 
 
 def symbol(name, attrs, count):
@@ -132,7 +129,9 @@ def difference(got, want) -> float:
     return relative_error(got, want) if np.abs(want).max() else float(got.abs().max())
 
 
-@each_case
+@pytest.mark.parametrize(
+    ("name", "attrs", "shapes"), [(name, *case) for name, cases in CASES.items() for case in cases]
+)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_operator(name, attrs, shapes, seed):
     rng = np.random.default_rng(seed)
@@ -145,12 +144,8 @@ def test_operator(name, attrs, shapes, seed):
 
 
 def test_every_operator_is_tested_and_used():
-    used = {node["op"] for path in GRAPHS.glob("*.json") for node in nodes_of(path)}
+    used = {node["op"] for path in GRAPHS.glob("*.json") for node in json.loads(path.read_text())["nodes"]}
     assert set(CASES) == set(OPERATORS) == used - {"null"}
-
-
-def nodes_of(path):
-    return json.loads(path.read_text())["nodes"]
 
 
 @pytest.mark.parametrize("step", [0, 1, 0.5])

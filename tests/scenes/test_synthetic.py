@@ -8,36 +8,28 @@ from maskflownet.scenes import synthetic
 from maskflownet.scenes.synthetic import Textures
 
 
-def cut_off(folder):
-    _, data = cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
-    (folder / "cut_off.png").write_bytes(data.tobytes()[: len(data) // 2])
-
-
-def tiny(folder):
-    cv2.imwrite(str(folder / "tiny.png"), np.zeros((8, 64, 3), np.uint8))
-
-
-def clear(folder):
-    cv2.imwrite(str(folder / "a.png"), np.zeros((64, 64, 3), np.uint8))
-    cv2.imwrite(str(folder / "clear.png"), np.zeros((64, 64, 4), np.uint8))
-
-
-def cutouts_only(folder):
-    cv2.imwrite(str(folder / "cut.png"), np.full((64, 64, 4), 255, np.uint8))
-
-
 @pytest.mark.parametrize(
-    ("make", "said"),
-    [(lambda folder: None, "no photograph"), (cut_off, "cut_off.png"),
-     (tiny, "smaller than 16"), (clear, "opaque"), (cutouts_only, "no photograph"),
-     (lambda folder: folder.rmdir(), "no such folder")],
-)  # fmt: skip
-def test_faults_are_named(tmp_path, make, said):
-    folder = tmp_path / "textures"
-    folder.mkdir()
-    make(folder)
+    ("shapes", "value", "said"),
+    [
+        ({}, 0, "no photograph"),
+        ({"cut.png": (64, 64, 4)}, 255, "no photograph"),
+        ({"tiny.png": (8, 64, 3)}, 0, "smaller than 16"),
+        ({"a.png": (64, 64, 3), "clear.png": (64, 64, 4)}, 0, "opaque"),
+    ],
+)
+def test_faults_are_named(tmp_path, shapes, value, said):
+    for name, shape in shapes.items():
+        cv2.imwrite(str(tmp_path / name), np.full(shape, value, np.uint8))
     with pytest.raises(UserError, match=said):
-        Textures(folder).bank()
+        Textures(tmp_path).bank()
+
+
+def test_a_cut_picture_and_a_folder_that_is_not_there_are_named(tmp_path):
+    _, data = cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+    (tmp_path / "cut_off.png").write_bytes(data.tobytes()[: len(data) // 2])
+    for folder, said in ((tmp_path, "cut_off.png"), (tmp_path / "textures", "no such folder")):
+        with pytest.raises(UserError, match=said):
+            Textures(folder).bank()
 
 
 def test_pictures_beyond_the_bank_are_left_out_with_a_warning(tmp_path, monkeypatch):

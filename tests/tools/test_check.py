@@ -27,12 +27,8 @@ def whole(tmp_path_factory):
     return {name: root / name for name in ("sintel", "kitti", "hd1k", "pairs")}
 
 
-def arguments(roots):
-    return [f"{name}={root}" for name, root in roots.items()]
-
-
 def test_whole_sets_are_fine(whole, capsys):
-    assert main([*arguments(whole), "--decode", "--workers", "2"]) == 0
+    assert main([*(f"{name}={root}" for name, root in whole.items()), "--decode", "--workers", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "kitti/2012/all: 194 pairs, ok" in lines
     assert "kitti/2015/test: 200 pairs, ok" in lines
