@@ -5,7 +5,6 @@ import types
 from pathlib import Path
 
 import numpy as np
-import pytest
 from maskflownet.network import compat
 from maskflownet.settings.folders import ROOT
 
@@ -19,25 +18,20 @@ def test_mxnet_is_imported_in_one_place():
     assert importing == [Path("network/compat.py")]
 
 
-@pytest.fixture
-def bare_numpy(monkeypatch):
-    """A stand-in for NumPy's newest namespace: all that it has but the names that MXNet misses."""
+def test_restore_adds_what_is_missing_and_leaves_the_rest(monkeypatch):
+    """In a stand-in for NumPy's newest namespace: all that it has but the names that MXNet misses."""
     gone = {*compat.SCALARS, *compat.CONSTANTS, *compat.RENAMED, *compat.FINANCIAL}
     bare = types.SimpleNamespace(**{k: v for k, v in vars(np).items() if k not in gone})
     bare.trapezoid = getattr(np, "trapezoid", np.sum)  # absent before NumPy 2
+    bare.pmt = "kept"
     monkeypatch.setattr(compat, "np", bare)
-    return bare
-
-
-def test_restore_adds_what_is_missing_and_leaves_the_rest(bare_numpy):
-    bare_numpy.pmt = "kept"
     compat.restore()
-    assert bare_numpy.bool is bool
-    assert np.inf == bare_numpy.PINF == -bare_numpy.NINF
-    assert np.isnan(bare_numpy.NaN)
-    assert bare_numpy.product([2, 3]) == 6
-    assert bare_numpy.in1d([1, 5], [5]).tolist() == [False, True]
-    assert bare_numpy.pmt == "kept"
+    assert bare.bool is bool
+    assert np.inf == bare.PINF == -bare.NINF
+    assert np.isnan(bare.NaN)
+    assert bare.product([2, 3]) == 6
+    assert bare.in1d([1, 5], [5]).tolist() == [False, True]
+    assert bare.pmt == "kept"
 
 
 def test_mxnet_computes_beside_the_numpy_that_is_installed():

@@ -94,11 +94,6 @@ def test_every_sample_once_a_pass_and_the_last_batch_filled_from_the_next(chairs
     assert len({tuple(one) for one in passes}) == 4
 
 
-def test_a_batch_larger_than_the_data_set(chairs):
-    (batch,) = take([(View(chairs, [0, 2]), 5)], 1)
-    assert sorted(batch.names[:2]) == sorted(batch.names[2:4]) == ["00001", "00003"]
-
-
 def test_mix_has_a_fixed_composition(mix):
     for batch in take(mix, 6, crop=(64, 128), resize=(64, 128)):
         kinds = [name.split("/")[0] for name in batch.names]
