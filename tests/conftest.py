@@ -129,6 +129,16 @@ def torch_threads():
 
 
 @pytest.fixture(scope="session")
+def chairs(tmp_path_factory):
+    """A FlyingChairs of seven pairs."""
+    from maskflownet.reader.flying import Chairs  # noqa: PLC0415
+
+    from tests.trees import make_chairs  # noqa: PLC0415
+
+    return Chairs(make_chairs(tmp_path_factory.mktemp("chairs"), train=7, val=0))
+
+
+@pytest.fixture(scope="session")
 def random_checkpoints(golden, tmp_path_factory) -> dict[str, Path]:
     """A checkpoint without record, filled with small random numbers, of each network by name."""
     from maskflownet.checkpoints.params import params_bytes  # noqa: PLC0415

@@ -18,11 +18,8 @@ import pytest
 from maskflownet import processes
 from maskflownet.errors import UserError
 from maskflownet.processes import Context, Interruption, Pool
-from maskflownet.reader.flying import Chairs
 from maskflownet.reader.loader import TrainLoader
 from maskflownet.settings.folders import ROOT
-
-from tests.trees import make_chairs
 
 LONG = 60  # s, more than anything here needs on a loaded machine
 proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks /proc who is alive")
@@ -67,11 +64,6 @@ class Pickled:
     def __reduce__(self):
         self.action()
         return (str, ())
-
-
-@pytest.fixture(scope="module")
-def chairs(tmp_path_factory):
-    return Chairs(make_chairs(tmp_path_factory.mktemp("chairs"), train=7, val=0))
 
 
 @pytest.fixture

@@ -19,11 +19,7 @@ from maskflownet.reader.pairs import Pairs
 from tests.trees import SINTEL_FRAMES, flow, make_chairs, make_hd1k, make_kitti, make_sintel, picture
 
 CROP = (48, 96)  # of 64x128
-
-
-@pytest.fixture(scope="module")
-def chairs(tmp_path_factory):
-    return Chairs(make_chairs(tmp_path_factory.mktemp("chairs"), train=7, val=0))
+RESIZED = {"crop": (60, 100), "resize": (64, 128)}
 
 
 @pytest.fixture(scope="module")
@@ -117,8 +113,7 @@ def test_resize_scales_the_label_and_keeps_holes(mix):
 
 @pytest.mark.parametrize("readers", [1, 2])
 def test_readers_change_nothing(mix, readers):
-    options = {"crop": (60, 100), "resize": (64, 128)}
-    assert_same(take(mix, 5, **options), take(mix, 5, readers=readers, **options))
+    assert_same(take(mix, 5, **RESIZED), take(mix, 5, readers=readers, **RESIZED))
 
 
 def test_seeds(chairs):
@@ -138,14 +133,12 @@ def test_crops_of_a_sample_differ_between_passes(chairs):
 
 @pytest.mark.parametrize("readers", [0, 1])
 def test_resume_equals_the_tail(mix, readers):
-    options = {"crop": (60, 100), "resize": (64, 128)}
-    assert_same(take(mix, 9, **options)[6:], take(mix, 3, start=6, readers=readers, **options))
+    assert_same(take(mix, 9, **RESIZED)[6:], take(mix, 3, start=6, readers=readers, **RESIZED))
 
 
 def test_machines_together_are_one_larger_batch(mix):
-    options = {"crop": (60, 100), "resize": (64, 128)}
-    machines = [take(mix, 4, machine=(i, 2), **options) for i in range(2)]
-    whole = take([(dataset, 2 * samples) for dataset, samples in mix], 4, **options)
+    machines = [take(mix, 4, machine=(i, 2), **RESIZED) for i in range(2)]
+    whole = take([(dataset, 2 * samples) for dataset, samples in mix], 4, **RESIZED)
     for step, batch in enumerate(whole):
         parts = [machines[i][step] for i in range(2)]
         assert sorted(names(parts)) == sorted(batch.names)
@@ -154,9 +147,8 @@ def test_machines_together_are_one_larger_batch(mix):
 
 
 def test_processes_take_slices_of_one_batch(mix):
-    options = {"crop": (60, 100), "resize": (64, 128)}
-    slices = [take(mix, 3, process=(i, 4), **options) for i in range(4)]
-    for step, batch in enumerate(take(mix, 3, **options)):
+    slices = [take(mix, 3, process=(i, 4), **RESIZED) for i in range(4)]
+    for step, batch in enumerate(take(mix, 3, **RESIZED)):
         assert tuple(names(part[step] for part in slices)) == batch.names
         joined = np.concatenate([part[step].img2 for part in slices])
         np.testing.assert_array_equal(joined, batch.img2)
