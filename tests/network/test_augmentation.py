@@ -164,16 +164,11 @@ def worst_label_error(original, target, params, flow):
     The images hold coordinates. What image 2 shows is affine in the target's coordinates, so
     that its map can be read off the pixels inside the picture and followed to any point.
     """
-    batch = len(params)
-
-    def repeat(array):
-        return np.repeat(array[None], batch, 0)
-
     ones = np.ones((1, *original))
     img1 = np.concatenate([pixels(original) + flow, ones])
     img2 = np.concatenate([pixels(original), ones])
-    block = GeometryAugmentation(target)
-    img1, img2, label, mask = run(block, repeat(img1), repeat(img2), repeat(flow), repeat(ones), params)
+    inputs = (np.repeat(array[None], len(params), 0) for array in (img1, img2, flow, ones))
+    img1, img2, label, mask = run(GeometryAugmentation(target), *inputs, params)
     assert np.abs(img1[:, 2] - 1).max() < 1e-5  # nothing outside the picture
     assert np.abs(mask - 1).max() < 1e-5
     at = pixels(target)
@@ -181,7 +176,7 @@ def worst_label_error(original, target, params, flow):
     for moved, shown, new in zip(img1.astype(float), img2.astype(float), label.astype(float)):
         inside = shown[2] > 1 - 1e-6
         assert inside.mean() > 0.5
-        points = np.stack([*at, ones[0, :1, :1].repeat(at.shape[1], 0).repeat(at.shape[2], 1)])
+        points = np.stack([*at, np.ones(target)])
         affine = np.linalg.lstsq(points[:, inside].T, shown[:2, inside].T, rcond=None)[0].T
         assert np.abs(np.tensordot(affine, points, 1) - shown[:2])[:, inside].max() < 1e-3
         points[:2] += new
