@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -12,7 +13,6 @@ from concurrent.futures import Future
 from contextlib import closing, contextmanager, nullcontext, suppress
 from functools import partial
 from itertools import islice
-from pathlib import Path
 
 import pytest
 from maskflownet import processes
@@ -22,7 +22,6 @@ from maskflownet.reader.loader import TrainLoader
 from maskflownet.settings.folders import ROOT
 
 LONG = 60  # s, more than anything here needs on a loaded machine
-proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks /proc who is alive")
 masks = pytest.mark.skipif(not processes.MASKS, reason="signals cannot be blocked on this system")
 
 
@@ -30,15 +29,17 @@ def negative(number):
     return -number
 
 
+def exists(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def children(before):
-    return [child for child in multiprocessing.active_children() if child not in before]
-
-
-def wait_for(condition):
-    end = time.monotonic() + LONG
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.02)
-    return condition()
+    """Those that there are: of an end that another thread has waited for multiprocessing hears a moment later."""
+    return [child for child in multiprocessing.active_children() if child not in before and exists(child.pid)]
 
 
 def begin(action) -> Future:
@@ -222,14 +223,6 @@ def running(*arguments):
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def alive(pid):
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return False
-    return stat.rsplit(")", 1)[1].split()[0] != "Z"
-
-
 def test_a_script_without_guard_runs_once(chairs, tmp_path):
     """Readers neither import the main script nor what only it imports."""
     script = tmp_path / "script.py"
@@ -240,12 +233,12 @@ def test_a_script_without_guard_runs_once(chairs, tmp_path):
     assert output.count("main") == 1
 
 
-@proc
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="waits for a process that is no child of this one")
 @pytest.mark.parametrize("ending", ["ctrl-c", "kill"])
 def test_readers_end_with_the_program(chairs, ending):
     with running("-c", SCRIPT.format(sleep=60), chairs.root) as process:
         assert process.stdout.readline() == "main\n"
-        (reader,) = map(int, process.stdout.readline().split())
+        reader = os.pidfd_open(int(process.stdout.readline()))
         if ending == "kill":
             process.kill()
         else:
@@ -253,7 +246,8 @@ def test_readers_end_with_the_program(chairs, ending):
         errors = process.communicate(timeout=LONG)[1]
         if ending == "ctrl-c":
             assert errors.count("Traceback") == 1 and errors.rstrip().endswith("KeyboardInterrupt")
-        assert wait_for(lambda: not alive(reader))
+        assert select.select([reader], [], [], LONG)[0], "the reader has not ended"
+    os.close(reader)
 
 
 @masks
