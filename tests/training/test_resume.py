@@ -81,14 +81,14 @@ def test_a_run_goes_on_only_from_its_whole_end_under_its_own_settings(tmp_path, 
         (random_checkpoints["MaskFlownet_S"], {"steps": 1}, "no record of a run to go on with: --clear_steps"),
         (path, {"steps": 2}, "has ended: it is at step 2 of 2"),
         (path, {"steps": 3, "seed": 4}, "trained with seed 3"),
-        (path, {"steps": 3, "shard": 2}, r"another options, by shard"),
+        (path, {"steps": 3, "shard": 2}, r"other values of shard \(options\)"),
         (first, {"steps": 2}, "goes on to step 2"),
     ):
         with pytest.raises(UserError, match=said):
             train_in(tmp_path, checkpoint=read_checkpoint(name), engine=engine, **changes)
     full = {**NETWORK, "network": {"class": "MaskFlownet"}}
     for folder, changes, said in (
-        ("other", {"batch_size": 3}, r"trained with another dataset, by batch_size"),
+        ("other", {"batch_size": 3}, r"other values of batch_size \(dataset\)"),
         ("full", {"network": full}, "give --clear_steps to start a new run from it"),
     ):
         write_configs(tmp_path / folder, **{"checkpoint_steps": 1, **changes})
