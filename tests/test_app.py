@@ -82,6 +82,16 @@ def start(page):
     page.get_by_role("button", name="Show the flow").locator("visible=true").click()
 
 
+def give(page, files, tab):
+    page.reload()
+    page.get_by_role("tab", name=tab).click()
+    inputs = page.locator(".tabitem").locator("visible=true").locator("input[type=file]")
+    for index, file in enumerate(files):
+        inputs.nth(index).set_input_files(file)
+        page.locator(f"[src*='{file.name}'], [href*='{file.name}']").wait_for(state="attached")
+    start(page)
+
+
 def downloaded(page, suffix):
     with page.expect_download() as download:
         page.get_by_role("button", name=f"Download {suffix}").click()
@@ -148,10 +158,7 @@ def test_the_camera_is_shown_live_and_ends_when_it_is_left(visit, width):
 @WIDTHS
 def test_a_video_becomes_one_that_plays(visit, width, tmp_path):
     page = visit(width)
-    page.get_by_role("tab", name="Video").click()
-    page.locator("input[type=file]").last.set_input_files(make(tmp_path / "in.mp4", 4, height=65, width=129))
-    page.get_by_text("in.mp4").wait_for()
-    start(page)
+    give(page, [make(tmp_path / "in.mp4", 4, height=65, width=129)], "Video")
     page.get_by_text("3 pairs of 64x128 px (reduced from 65x129)").wait_for()
     page.wait_for_function("document.querySelector('video')?.readyState >= 2")
     assert page.locator("video").evaluate("it => [it.videoWidth, it.videoHeight, it.error]") == [128, 64, None]
@@ -172,25 +179,16 @@ def test_a_bad_file_gets_its_sentence(visit, tmp_path):
         message.get_by_label("Close").click()
         message.wait_for(state="detached")
 
-    def give(files, tab):
-        page.reload()
-        page.get_by_role("tab", name=tab).click()
-        inputs = page.locator(".tabitem").locator("visible=true").locator("input[type=file]")
-        for index, file in enumerate(files):
-            inputs.nth(index).set_input_files(file)
-            page.locator(f"[src*='{file.name}'], [href*='{file.name}']").wait_for(state="attached")
-        start(page)
-
     page.get_by_role("button", name="Download .flo").click()
     said("there is nothing to download yet")
     page.get_by_label("Remove Image").last.click()
     start(page)
     said("choose two pictures first")
-    give([tmp_path / "cut.png", EXAMPLE[1]], "Two pictures")
+    give(page, [tmp_path / "cut.png", EXAMPLE[1]], "Two pictures")
     said("cannot read cut.png: the PNG ends early")
-    give([EXAMPLE[0], tmp_path / "small.png"], "Two pictures")
+    give(page, [EXAMPLE[0], tmp_path / "small.png"], "Two pictures")
     said("example_1.png and small.png differ in size: 384x512 and 64x128")
-    give([tmp_path / "text.mp4"], "Video")
+    give(page, [tmp_path / "text.mp4"], "Video")
     said("cannot read text.mp4 as a video")
-    give([tmp_path / "long.mp4"], "Video")
+    give(page, [tmp_path / "long.mp4"], "Video")
     said(f"long.mp4 has {app.MOST + 2} frames and this page takes {app.MOST + 1}")
