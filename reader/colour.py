@@ -13,9 +13,8 @@ _EPSILON = 1e-5  # px; what flow_vis adds to a scale
 # the middle of a cell is less than one level from all of it.
 _CELLS = 512  # of the table per unit
 _LAST = _CELLS + 2  # the outermost one, to which all moves that lies farther out
-_ROW = 2 * _LAST + 2
-_ORIGIN = 1 + (_LAST + 1) * (_ROW + 1)  # the cell whose corner is rest; cell 0 is for what is unknown
-_BLOCK = 32  # rows that NumPy draws at a time, so that what it makes of them stays in the cache
+_ORIGIN = _LAST + 2  # in the table: row and column 0 are black, for what is unknown
+_BLOCK = 64  # rows that NumPy draws at a time, so that what it makes of them stays in the cache
 
 
 def colour_scale(largest: float, height: int, width: int) -> float:
@@ -80,8 +79,9 @@ def flow_to_colour(flow: np.ndarray, max_flow: float | None = None, valid: np.nd
     for top in range(0, len(flow), _BLOCK):
         rows = slice(top, top + _BLOCK)
         with np.errstate(all="ignore"):
-            packed = packed_colours(flow[rows], scale_of_flow_vis(max_flow), colour_table(), np)
-        cv2.cvtColor(packed.view(np.uint8).reshape(*packed.shape, 4), cv2.COLOR_RGBA2RGB, dst=colour[rows])
+            row, column = table_places(flow[rows], scale_of_flow_vis(max_flow), np)
+        # It rounds, and what is not finite lies outside of the table.
+        cv2.remap(colour_table(), column, row, cv2.INTER_NEAREST, colour[rows], cv2.BORDER_CONSTANT)
     return colour
 
 
@@ -90,32 +90,27 @@ def scale_of_flow_vis(max_flow: float) -> np.float32:
     return np.float32(max_flow + _EPSILON)
 
 
-def packed_colours(flow: Any, scale: Any, table: Any, xp: ModuleType) -> Any:
-    """The drawing of flows (..., 2) float32 wherever they are: (...) int32, bytes R, G, B, 0.
+def table_places(flow: Any, scale: Any, xp: ModuleType) -> tuple[Any, Any]:
+    """Row and column of the `colour_table`, before they are rounded, for flows (..., 2) float32 wherever they are.
 
-    `xp` is the module of the arrays: numpy, or torch with the `colour_table` as a tensor on the flow's device and a
-    scale that is a tensor there, too: division by a number is not exact on GPUs.
+    One of them is not finite where the flow is not. `xp` is the module of the arrays: numpy, or torch with a scale that
+    is a tensor on the flow's device: division by a number is not exact on GPUs.
     """
     u, v = flow[..., 0] / scale, flow[..., 1] / scale
-    larger = xp.maximum(abs(u), abs(v))
+    height = abs(v)
+    larger = xp.maximum(abs(u), height)
     # The colour jumps where the length is 1, so this is decided to the last bit as flow_vis does: of the squares below
     # 1 + 2^-23 the root is at most 1. What is beyond moves outwards, so that no cell has some of both.
     outwards = xp.clip((u * u + v * v - (1 + 2**-23)) * 2**24, 0, 1.5)
     outwards = xp.asarray(outwards, dtype=xp.float32)  # NumPy 1 makes it float64
     factor = xp.minimum((_LAST + 0.5) / larger, outwards + _CELLS)
-    row, column = _floor(v * factor, xp), _floor(u * factor, xp)
-    cell = (row * _ROW + column + _ORIGIN) * xp.isfinite(larger)
-    return xp.take(table, xp.asarray(cell, dtype=xp.int64))
-
-
-def _floor(x: Any, xp: ModuleType) -> Any:
-    """The next integer below; -1 of -0.0, since the colour jumps between 0.0 and -0.0 px."""
-    return xp.asarray(x, dtype=xp.int32) + (x.view(xp.int32) >> 31)
+    row = xp.copysign(height * factor + 1e-3, v)  # the colour jumps between 0.0 and -0.0 px
+    return row + (_ORIGIN - 0.5), u * factor + (_ORIGIN - 0.5)
 
 
 @cache
 def colour_table() -> np.ndarray:
-    """The colours in the middle of each cell of (v, u) over the scale: int32, bytes R, G, B, 0; the first is black."""
+    """The colours in the middle of each cell of (v, u) over the scale: (rows, columns, 3) uint8, RGB."""
     from flow_vis.flow_vis import make_colorwheel  # noqa: PLC0415 - engines that draw nothing do without it
 
     middle = (np.arange(-_LAST - 1, _LAST + 1, dtype=np.float32) + 0.5) / _CELLS
@@ -124,14 +119,12 @@ def colour_table() -> np.ndarray:
     turn = (np.arctan2(-v, -u) / np.float32(np.pi) + 1) / 2 * (len(wheel) - 1)
     first = turn.astype(np.int32)
     hue = wheel[first]
-    hue += (turn - first)[..., None] * (np.roll(wheel, -1, 0) - wheel)[first]  # (_ROW, _ROW, 3)
+    hue += (turn - first)[..., None] * (np.roll(wheel, -1, 0) - wheel)[first]
     length = np.hypot(u, v)[..., None]
     within = length < 1 + 0.75 / _CELLS  # half a diagonal, 0.71 cells, is to both sides of it
     colours = np.where(within, 255 - np.minimum(length, 1) * (255 - hue), 0.75 * hue)
     colours[_LAST : _LAST + 2, _LAST : _LAST + 2] = 255  # rest is white
-    packed = np.zeros((1 + _ROW * _ROW, 4), np.uint8)
-    packed[1:, :3] = colours.reshape(-1, 3)
-    return packed.view(np.int32)[:, 0]
+    return np.pad(colours.astype(np.uint8), ((1, 0), (1, 0), (0, 0)))
 
 
 def colour_wheel(size: int) -> np.ndarray:

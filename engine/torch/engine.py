@@ -16,7 +16,7 @@ from maskflownet.engine.torch.module import computing, to_float
 from maskflownet.engine.torch.network import estimate, warp
 from maskflownet.engine.torch.training import TorchTraining
 from maskflownet.errors import UserError
-from maskflownet.reader.colour import colour_table, largest_motion, packed_colours, scale_of_flow_vis
+from maskflownet.reader.colour import colour_table, largest_motion, scale_of_flow_vis, table_places
 from maskflownet.settings.configs import NetworkConfig
 
 GRAPHS = 4  # sizes that are kept as CUDA graphs; each holds the memory of one forward pass
@@ -184,9 +184,13 @@ class FlowComputation:
             if self._colours is None:
                 self._colours = torch.from_numpy(colour_table()).to(flow.device)
             scale = torch.full((), float(scale_of_flow_vis(drawing.max_flow)), device=flow.device)
-            packed = packed_colours(flow, scale, self._colours, torch)
-            outputs["colours"] = packed.view(torch.uint8).reshape(*packed.shape, 4)[..., :3].contiguous()
+            outputs["colours"] = colours_of(flow, scale, self._colours)
         return outputs
+
+
+def colours_of(flow: torch.Tensor, scale: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """`flow_to_colour` of flows (..., 2) float32 for a scale () and the `colour_table`, all on a device."""
+    return table[tuple(place.nan_to_num(0).round().long() for place in table_places(flow, scale, torch))]
 
 
 def run_on_cpu(compute: FlowComputation, images, *wanted) -> Arrays:
