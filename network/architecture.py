@@ -18,6 +18,7 @@ UPFEAT_CHANNELS = 16  # of the features that are upsampled to the next level
 CONTEXT_CHANNELS = (128, 128, 128, 96, 64, 32)
 CONTEXT_DILATIONS = (1, 2, 4, 8, 16, 1)
 PIXELS_PER_UNIT = 20.0  # the network's flow unit is 20 px x flow_multiplier
+EPE_EPSILON = 1e-8  # px^2 in the root of an end-point error, px in the robust measure
 LOSS_WEIGHTS = (0.005, 0.01, 0.02, 0.08, 0.32)  # of the five flows, coarse to fine
 INITIAL = ("fan_avg", "fan_in", "head")  # how new parameters begin
 

@@ -4,11 +4,9 @@ Predictions are upsampled to the label, which PWC-Net shrinks instead. Both shar
 weight of the label, 0 to 1.
 """
 
-from maskflownet.network.architecture import LOSS_WEIGHTS, STRIDES
+from maskflownet.network.architecture import EPE_EPSILON, LOSS_WEIGHTS, STRIDES
 from maskflownet.network.compat import mx
 from maskflownet.network.layers import Upsample
-
-EPSILON = 1e-8
 
 
 def masked_mean(F, error, mask):
@@ -34,9 +32,9 @@ class EndPointError(mx.gluon.HybridBlock):
     def hybrid_forward(self, F, prediction, label, mask):
         difference = self.upsample(prediction) - label
         if self.q is None:
-            error = F.sqrt(F.sum(F.square(difference), axis=1, keepdims=True) + EPSILON)
+            error = F.sqrt(F.sum(F.square(difference), axis=1, keepdims=True) + EPE_EPSILON)
         else:
-            error = (F.sum(F.abs(difference), axis=1, keepdims=True) + EPSILON) ** self.q
+            error = (F.sum(F.abs(difference), axis=1, keepdims=True) + EPE_EPSILON) ** self.q
         return masked_mean(F, error, mask)
 
 

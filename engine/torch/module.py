@@ -128,7 +128,7 @@ def module_of(graph: Graph, device: torch.device) -> GraphModule:
 
 def with_fast_upsampling(graph: Graph) -> tuple[Graph, Mapping[str, Operator]]:
     """The graph with Triton's kernel for each `network.layers.Upsample`, and the table of its operators."""
-    from maskflownet.engine.torch.kernels.maps import upsample  # noqa: PLC0415 - needs Triton
+    from maskflownet.engine.torch.kernels.upsampling import upsample  # noqa: PLC0415 - needs Triton
 
     uses, fusions = Uses(graph), []
     _, constants = _fold(graph, OPERATORS)
@@ -170,7 +170,7 @@ def computing(precision: str, search: bool = False) -> Iterator[None]:
 
 def to_float(image: torch.Tensor) -> torch.Tensor:
     """(N, H, W, C) uint8 -> (N, C, H, W) float32 in [0, 1]."""
-    return image.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format) / 255
+    return image.permute(0, 3, 1, 2).contiguous() / 255
 
 
 def centred(images: list[torch.Tensor], colour: str) -> list[torch.Tensor]:
@@ -178,5 +178,5 @@ def centred(images: list[torch.Tensor], colour: str) -> list[torch.Tensor]:
     if colour == "BGR":
         images = [image.flip(1) for image in images]
     # Axis after axis: onnxruntime's sum of a whole picture is inexact.
-    mean = torch.cat(images, dim=2).mean(3, keepdim=True).mean(2, keepdim=True)
+    mean = sum(image.mean(3, keepdim=True).mean(2, keepdim=True) for image in images) / 2
     return [image - mean for image in images]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from maskflownet.engine.contract import Losses, NotFinite, PeerLost, Training, TrainingSettings, check_state
 from maskflownet.engine.graphs import graph_of
 from maskflownet.engine.torch.devices import Download, Streams, enough_memory
+from maskflownet.engine.torch.kernels.layout import triton_runs
 from maskflownet.engine.torch.module import centred, computing, module_of, to_float
 from maskflownet.network.architecture import HEAD
 from maskflownet.network.draws import draw_noise, draw_step
@@ -142,10 +144,9 @@ class TorchTraining(Training):
             parameter.requires_grad_(name in trained)
         # The two extra numbers are the means of loss and end-point error.
         self.adam = FlatAdam(trained, optimizer.wd, extra=2, epsilon=optimizer.epsilon, clip=optimizer.clip)
-        graphs = {"loss": {"weights": settings.loss_weights, "q": optimizer.q}, "metric": {}}
-        if settings.augmentation is not None:
-            graphs.update(geometry={"target": settings.target}, colour={})
+        graphs = {"geometry": {"target": settings.target}, "colour": {}} if settings.augmentation is not None else {}
         self.modules = {kind: module_of(graph_of(kind, **options), self.device) for kind, options in graphs.items()}
+        self._losses, self._errors = self._measures()
         self.rate = torch.zeros((), device=self.device)
         self.finite = torch.ones((), dtype=torch.bool, device=self.device)  # as all losses so far
         self.processes.broadcast(self.adam.values)
@@ -222,7 +223,7 @@ class TorchTraining(Training):
                 *flows, _ = self.network(*images)
             # Cut in two, so that the loss is differentiated in float32, too.
             leaves = [flow.detach().float().requires_grad_() for flow in flows]
-            (losses,) = self.modules["loss"](label, mask, *leaves)
+            losses = self._losses(label, mask, *leaves)
             loss = losses.sum() / (len(losses) * self.processes.world_size)
             towards = torch.autograd.grad(loss, leaves)
             towards = [part.to(flow.dtype) for part, flow in zip(towards, flows)]
@@ -230,10 +231,21 @@ class TorchTraining(Training):
                 gradients = torch.autograd.grad(flows, list(adam.parameters.values()), towards)
             adam.set_gradients(gradients)
             with torch.no_grad():
-                (errors,) = self.modules["metric"](leaves[-1], label, mask)
+                errors = self._errors(label, mask, leaves[-1].detach())
                 adam.extra[0] = loss.detach()
                 adam.extra[1] = errors.mean() / self.processes.world_size
             return losses.detach()
+
+    def _measures(self):
+        """Functions for the loss, and for the end-point error of the finest flow: (N,) of label, mask and flows."""
+        weights, q = self.settings.loss_weights, self.settings.optimizer.q
+        if triton_runs(self.device):
+            from maskflownet.engine.torch.kernels.upsampling import multiscale_epe  # noqa: PLC0415 - needs Triton
+
+            return partial(multiscale_epe, weights, q), partial(multiscale_epe, (1.0,), None)
+        loss = module_of(graph_of("loss", weights=weights, q=q), self.device)
+        metric = module_of(graph_of("metric"), self.device)
+        return lambda *inputs: loss(*inputs)[0], lambda label, mask, flow: metric(flow, label, mask)[0]
 
     def _prepare(self, inputs: Inputs):
         """Two centred images (N, 3, H, W), label (N, 2, H, W) (y, x), px, and mask."""

@@ -25,9 +25,9 @@ from maskflownet.engine.torch.kernels.convolution import (
     phases,
     run_block,
 )
+from maskflownet.engine.torch.kernels.correlation import correlation
 from maskflownet.engine.torch.kernels.deformable import deformable, pack_weight
 from maskflownet.engine.torch.kernels.layout import as_convolution
-from maskflownet.engine.torch.kernels.maps import correlation
 from maskflownet.engine.torch.module import GraphModule, with_fast_upsampling
 from torch import Tensor
 
@@ -83,40 +83,51 @@ def shuffled(x: Tensor, dtype: torch.dtype) -> Tensor:
     return x.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
+def differentiable(inputs: list[Tensor]) -> bool:
+    return torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
+
+
 class PackedOperator(ABC):
     """An operator with tensors that are derived from its parameters.
 
-    Subclasses allocate and write them.
+    Subclasses say from which arrays, allocate and write them.
     """
 
     def __init__(self):
         self._parameters: list[Tensor] | None = None
         self._derived: list[Tensor] = []
 
-    def derived(self, parameters: list[Tensor]) -> tuple[list[Tensor], bool]:
-        """The derived tensors, and whether gradients of the parameters are wanted."""
-        wanted = torch.is_grad_enabled() and any(p.requires_grad for p in parameters)
-        if wanted or self._parameters is None:
-            self._parameters = parameters
-            self.refresh()
-        return self._derived, wanted
+    def derived(self, parameters: list[Tensor], differentiable: bool) -> tuple[list[Tensor], list[Tensor]]:
+        """The derived tensors, and where they are `differentiable` the arrays that they come from."""
+        if not differentiable and self._parameters is not None:
+            return self._derived, []
+        self._parameters = parameters
+        arrays = self._arrays(parameters)
+        self._write(arrays)
+        return self._derived, arrays
 
     def refresh(self) -> None:
         """Derive anew, in place, from the parameters of the last call."""
-        if self._parameters is None:
-            return
+        if self._parameters is not None:
+            self._write(self._arrays(self._parameters))
+
+    def _write(self, arrays: list[Tensor]) -> None:
         # What inference mode makes could not be written to in training.
         with torch.inference_mode(False), torch.no_grad():
             if not self._derived:
-                self._derived = self._allocate(self._parameters)
-            self._derive(self._parameters, self._derived)
+                self._derived = self._allocate(arrays)
+            self._derive(arrays, self._derived)
 
     @abstractmethod
-    def _allocate(self, parameters: list[Tensor]) -> list[Tensor]:
+    def _arrays(self, parameters: list[Tensor]) -> list[Tensor]:
+        """What gradients are computed for: parameters, or functions of them."""
+
+    @abstractmethod
+    def _allocate(self, arrays: list[Tensor]) -> list[Tensor]:
         """Memory for the derived tensors."""
 
     @abstractmethod
-    def _derive(self, parameters: list[Tensor], derived: list[Tensor]) -> None:
+    def _derive(self, arrays: list[Tensor], derived: list[Tensor]) -> None:
         """Write the derived tensors."""
 
 
@@ -133,15 +144,16 @@ class ChainOperator(PackedOperator):
 
     def __call__(self, inputs):
         parts, parameters = inputs[: self.parts], inputs[self.parts :]
-        packed, wanted = self.derived(parameters)
+        grad = differentiable(inputs)
+        packed, weights = self.derived(parameters, grad)
         biases = parameters[1::2]
         specs = [ConvolutionSpec(layer.stride, layer.dilation, layer.slope, self.arithmetic) for layer in self.layers]
         if self._phased(parameters):
             x, specs[0] = phases(parts, self.arithmetic.dtype), specs[0]._replace(stride=1)
         else:
             x = torch.cat(parts) if len(parts) > 1 else parts[0]
-        if wanted or (torch.is_grad_enabled() and x.requires_grad):
-            return Chain.apply(specs, packed, x, *self._weights(parameters), *biases)
+        if grad:
+            return Chain.apply(specs, packed, x, *weights, *biases)
         for spec, values, bias in zip(specs, packed, biases):
             x = convolve_map(spec, values, x, bias)
         return x
@@ -150,16 +162,16 @@ class ChainOperator(PackedOperator):
         first = self.layers[0]
         return (first.stride, first.dilation) == (2, 1) and 4 * parameters[0].shape[1] <= CHANNEL_UNIT
 
-    def _weights(self, parameters) -> list[Tensor]:
+    def _arrays(self, parameters):
         first, *others = parameters[::2]
         return [phase_weight(first) if self._phased(parameters) else first, *others]
 
-    def _allocate(self, parameters):
-        shapes = [weight.shape[:2] for weight in self._weights(parameters)]
-        return [new_packed(parameters[0], k, padded(c), self.arithmetic.dtype) for k, c in shapes]
+    def _allocate(self, arrays):
+        shapes = [weight.shape[:2] for weight in arrays]
+        return [new_packed(arrays[0], k, padded(c), self.arithmetic.dtype) for k, c in shapes]
 
-    def _derive(self, parameters, derived):
-        for weight, values in zip(self._weights(parameters), derived):
+    def _derive(self, arrays, derived):
+        for weight, values in zip(arrays, derived):
             pack(weight, values[:, :, : weight.shape[1]])
 
 
@@ -174,16 +186,18 @@ class DeformableOperator(PackedOperator):
         x, offset, weight, bias, *rest = inputs
         mask = rest.pop(0) if self.attrs["masked"] else None
         residual = rest.pop(0) if self.attrs["residual"] else None
-        differentiable = torch.is_grad_enabled() and any(t.requires_grad for t in inputs)
-        if not differentiable:
-            (weight,), _ = self.derived([weight])
+        if not differentiable(inputs):
+            (weight,), _ = self.derived([weight], False)
         return deformable(x, offset, weight, bias, mask, residual, self.attrs["slope"], self.arithmetic.precision)
 
-    def _allocate(self, parameters):
-        return [pack_weight(parameters[0], self.arithmetic.dtype)]
+    def _arrays(self, parameters):
+        return parameters
 
-    def _derive(self, parameters, derived):
-        derived[0].copy_(pack_weight(parameters[0], self.arithmetic.dtype))
+    def _allocate(self, arrays):
+        return [pack_weight(arrays[0], self.arithmetic.dtype)]
+
+    def _derive(self, arrays, derived):
+        derived[0].copy_(pack_weight(arrays[0], self.arithmetic.dtype))
 
 
 class DenseBlockOperator(PackedOperator):
@@ -212,7 +226,7 @@ class DenseBlockOperator(PackedOperator):
             self.arithmetic,
         )
 
-    def _arrays(self, parameters) -> list[Tensor]:
+    def _arrays(self, parameters):
         """Weights and biases in turn, of the convolutions as they are and of the joined heads."""
         count = 2 * len(self.piece.layers)
         pairs = [
@@ -229,9 +243,10 @@ class DenseBlockOperator(PackedOperator):
     def __call__(self, inputs):
         parts, parameters = inputs[: self.piece.parts], inputs[self.piece.parts :]
         self.spec = self._spec(parts)
-        (packed, *biases), wanted = self.derived(parameters)
-        if wanted or (torch.is_grad_enabled() and any(p.requires_grad for p in parts)):
-            outputs = DenseBlock.apply(self.spec, packed, *parts, *self._arrays(parameters))
+        grad = differentiable(inputs)
+        (packed, *biases), arrays = self.derived(parameters, grad)
+        if grad:
+            outputs = DenseBlock.apply(self.spec, packed, *parts, *arrays)
         else:
             outputs = run_block(self.spec, packed, parts, biases)[1]
         return self._heads(list(outputs))
@@ -250,15 +265,13 @@ class DenseBlockOperator(PackedOperator):
         results.update(zip(self.active, outputs))
         return tuple(results[i] for i in range(len(results)))
 
-    def _allocate(self, parameters):
-        spec, like = self.spec, parameters[0]
+    def _allocate(self, arrays):
+        spec, like = self.spec, arrays[0]
         packed = new_packed(like, spec.rows, spec.columns, self.arithmetic.dtype)
         channels = (*spec.dense, *(head.channels for head in spec.heads))
         return [packed, *(like.new_empty(count) for count in channels)]
 
-    def _derive(self, parameters, derived):
+    def _derive(self, arrays, derived):
         packed, *biases = derived
-        arrays = self._arrays(parameters)
         self.spec.pack(packed, arrays[::2])
-        for bias, value in zip(biases, arrays[1::2]):
-            bias.copy_(value)
+        torch._foreach_copy_(biases, arrays[1::2])

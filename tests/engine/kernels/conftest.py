@@ -24,3 +24,26 @@ def close():
         assert (ours - theirs).abs().max() < bound * theirs.abs().max().clamp(min=least)
 
     return check
+
+
+@pytest.fixture
+def compare(close):
+    """A function that checks results and, for one random gradient of them, the gradients of all inputs."""
+    torch = pytest.importorskip("torch")
+
+    def check(results, expected, inputs, bound):
+        for ours, theirs in zip(results, expected):
+            close(ours, theirs, bound)
+        towards = [torch.randn(result.shape).to(result) for result in expected]
+        ours = torch.autograd.grad(results, inputs, [t.to(r.dtype) for t, r in zip(towards, results)])
+        for one, other in zip(ours, torch.autograd.grad(expected, inputs, towards)):
+            close(one, other, 2 * bound)
+
+    return check
+
+
+@pytest.fixture(autouse=True)
+def exact_reference(monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    torch.manual_seed(0)

@@ -1,6 +1,4 @@
-"""Convolutions, dense blocks, upsampling and whole networks by Triton against PyTorch's own, in both directions."""
-
-from dataclasses import replace
+"""Convolutions, dense blocks and whole networks by Triton against PyTorch's own, in both directions."""
 
 import pytest
 import torch
@@ -8,8 +6,7 @@ import torch.nn.functional as F
 from maskflownet.engine.graphs import graph_of
 from maskflownet.engine.torch.fused.plan import Layer, Piece
 from maskflownet.engine.torch.kernels.layout import as_convolution
-from maskflownet.engine.torch.module import GraphModule, computing, with_fast_upsampling
-from maskflownet.network.architecture import STRIDES
+from maskflownet.engine.torch.module import GraphModule, computing
 
 SLOPE = 0.1
 LAST = torch.channels_last
@@ -24,28 +21,12 @@ CASES = [  # N, C, H, W, K, stride, dilation, slope
 ]
 
 
-@pytest.fixture(autouse=True)
-def exact_reference(monkeypatch):
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    torch.manual_seed(0)
-
-
 def arithmetic_and_bound(device, dtype, precision, bound):
     if device.type == "cpu" and precision != "ieee":
         pytest.skip("the interpreter computes in float32")
     from maskflownet.engine.torch.kernels.convolution import Arithmetic  # noqa: PLC0415 - needs Triton
 
     return Arithmetic(getattr(torch, dtype), precision), bound
-
-
-def compare(close, results, expected, inputs, bound):
-    """Results and, for one random gradient of them, the gradients of all inputs."""
-    for ours, theirs in zip(results, expected):
-        close(ours, theirs, bound)
-    towards = [torch.randn(result.shape).to(result) for result in expected]
-    ours = torch.autograd.grad(results, inputs, [t.to(r.dtype) for t, r in zip(towards, results)])
-    for one, other in zip(ours, torch.autograd.grad(expected, inputs, towards)):
-        close(one, other, 2 * bound)
 
 
 def leaf(*shape, device, scale=1.0):
@@ -58,7 +39,7 @@ def leaf(*shape, device, scale=1.0):
     # TF32 and float32 differ in their products alone: two cases.
     [(p, case) for p in PRECISIONS for case in (CASES if p != TF32 else CASES[::3])],
 )
-def test_a_convolution(arithmetic, case, device, close):
+def test_a_convolution(arithmetic, case, device, compare):
     from maskflownet.engine.torch.fused.gpu import ChainOperator  # noqa: PLC0415
 
     n, c, h, w, k, stride, dilation, slope = case
@@ -70,11 +51,11 @@ def test_a_convolution(arithmetic, case, device, close):
     if slope is not None:
         # The same side of the kink: a value near zero may round to the other one.
         expected = torch.where(result.detach() > 0, expected, slope * expected)
-    compare(close, [result], [expected], inputs, bound)
+    compare([result], [expected], inputs, bound)
 
 
 @pytest.mark.parametrize("arithmetic", PRECISIONS)
-def test_a_chain_of_convolutions_with_and_without_stride_and_activation(arithmetic, device, close):
+def test_a_chain_of_convolutions_with_and_without_stride_and_activation(arithmetic, device, compare):
     from maskflownet.engine.torch.fused.gpu import ChainOperator  # noqa: PLC0415
 
     arithmetic, bound = arithmetic_and_bound(device, *arithmetic)
@@ -95,7 +76,7 @@ def test_a_chain_of_convolutions_with_and_without_stride_and_activation(arithmet
     for layer, weight, bias in zip(layers, inputs[1::2], inputs[2::2]):
         x = F.conv2d(x, weight, bias, layer.stride, layer.dilation, layer.dilation)
         x = x if layer.slope is None else F.leaky_relu(x, layer.slope)
-    compare(close, [result], [x], inputs, bound)
+    compare([result], [x], inputs, bound)
 
 
 def test_packed_weights_follow_the_parameters(device, close):
@@ -167,7 +148,7 @@ def test_a_chain_of_a_batch_in_parts(device, close):
     [((16, 32, 16), 3, None), ((16, 24, 8), 4, (1, 2)), ((24, 16, 8), 3, (0, 2)), ((16, 160, 16), 3, None)],
 )
 @pytest.mark.parametrize("arithmetic", PRECISIONS)
-def test_a_dense_block(arithmetic, dense, first, ahead, few, device, close, monkeypatch):
+def test_a_dense_block(arithmetic, dense, first, ahead, few, device, compare, monkeypatch):
     from maskflownet.engine.torch.kernels import convolution  # noqa: PLC0415
     from maskflownet.engine.torch.kernels.convolution import BlockSpec, DenseBlock, Head  # noqa: PLC0415
 
@@ -205,7 +186,7 @@ def test_a_dense_block(arithmetic, dense, first, ahead, few, device, close, monk
         F.conv2d(x, arrays[6], arrays[7], padding=1),
         F.leaky_relu(F.conv2d(x, arrays[8], arrays[9], padding=1), slope),
     ]
-    compare(close, results, expected, [*parts, *arrays], bound)
+    compare(results, expected, [*parts, *arrays], bound)
 
 
 def test_sums_over_pixels_by_programs_of_several_blocks_and_a_last_one_of_fewer(device, close):
@@ -220,39 +201,6 @@ def test_a_transposed_convolution_is_a_convolution_before_a_shuffle(close):
     expected = F.conv_transpose2d(x, weight, bias, stride=2, padding=1)
     result = F.conv2d(x, *as_convolution(weight, bias), padding=1)
     close(F.pixel_shuffle(result, 2), expected, 1e-6)
-
-
-@pytest.mark.parametrize("factor", [2, 4, 64])
-def test_upsampling(factor, device, close):
-    from maskflownet.engine.torch.kernels.maps import upsample  # noqa: PLC0415
-
-    x = leaf(2, 3, 2, 5, device=device)
-    # One more row and column, the edge repeated: then corners aligned is aligned to the first.
-    size = (2 * factor + 1, 5 * factor + 1)
-    wide = F.interpolate(F.pad(x, (0, 1, 0, 1), "replicate"), size, None, "bilinear", True)
-    compare(close, [upsample(x, factor)], [wide[:, :, :-1, :-1]], [x], 1e-5)
-
-
-@pytest.mark.parametrize(
-    ("kind", "settings", "count"),
-    [("loss", {}, 5), ("network", {"network": "MaskFlownet_S"}, 8), ("network", {"network": "MaskFlownet"}, 14)],
-)
-def test_upsamplings_of_a_graph(kind, settings, count, device, close):
-    graph = graph_of(kind, **settings)
-    fused, operators = with_fast_upsampling(graph)
-    assert sum(node.op == "upsampling" for node in fused.nodes) == count
-    assert not any(node.op == "Pad" for node in fused.nodes)
-    if kind == "loss":
-        inputs = [torch.rand(1, 1 if name == "mask" else 2, 64, 64) for name in graph.inputs[:2]]
-        inputs += [torch.randn(1, 2, 64 // stride, 64 // stride) for stride in STRIDES]
-        inputs = [x.to(device) for x in inputs]
-        found = GraphModule(fused, operators).to(device)(*inputs)
-        close(found[0], GraphModule(graph).to(device)(*inputs)[0], 1e-5)
-    # A kernel that is no triangle is left alone.
-    steeper = [replace(n, attrs={"scalar": 2.0}) if n.op == "_rminus_scalar" else n for n in graph.nodes]
-    assert not any(
-        node.op == "upsampling" for node in with_fast_upsampling(replace(graph, nodes=tuple(steeper)))[0].nodes
-    )
 
 
 OFF_GRID = (0.45, -0.45)  # moves samples by .14, .28, .56, ... of each level's pixels

@@ -34,7 +34,7 @@ def draw(*shape, seed=0):
 def test_the_kernels(device, close, dtype, precision, bound, shape, radius, slope):
     if device.type == "cpu" and (precision != "ieee" or shape[0] == 8):
         pytest.skip("the interpreter computes in float32, and slowly")
-    from maskflownet.engine.torch.kernels.maps import correlation  # noqa: PLC0415 - needs Triton
+    from maskflownet.engine.torch.kernels.correlation import correlation  # noqa: PLC0415 - needs Triton
 
     channels = (2 * radius + 1) ** 2
     a, b, grad = (draw(*s, seed=i) for i, s in enumerate((shape, shape, (shape[0], channels, *shape[2:]))))

@@ -1,11 +1,9 @@
-"""Triton kernels of maps on GPUs: the networks' cost volume, and linear upsampling.
+"""The networks' cost volume on GPUs, by Triton.
 
 The correlation of two feature maps is made of small matrix products. A block of BX pixels of a row times the BX + 2r
 pixels of another row that it can reach is one product on tensor cores, whose band ``0 <= j - i <= 2r`` is the cost
 volume for one dy. Backward, the band of the gradient is gathered into such a matrix and multiplied by the other
 feature map.
-
-The upsampling is by a whole factor, aligned to the first sample, edge held.
 """
 
 import torch
@@ -17,8 +15,6 @@ from torch.autograd.function import once_differentiable
 
 BX = 16  # pixels of a row whose products with their neighbours are one matrix
 ENOUGH_PROGRAMS = 1024  # of the gradient; with fewer each takes fewer channels
-BLOCK = 256  # pixels of a program of the upsampling
-SUMMANDS = 2048  # of a program of its gradient
 
 
 @triton.jit(do_not_specialize=["a_row", "a_image", "b_row", "b_image", "o_row", "o_image", "H", "W"])
@@ -182,80 +178,3 @@ def correlation(a: Tensor, b: Tensor, radius: int, slope: float | None, precisio
     if torch.is_grad_enabled() and (a.requires_grad or b.requires_grad):
         return _Correlation.apply(a, b, radius, slope, precision)
     return _correlate(a, b, radius, slope, precision)
-
-
-# Nothing here is faster for what is known of a size, but each size would want kernels of its own.
-@triton.jit(do_not_specialize=["count", "channels", "height", "width", "n_stride", "c_stride", "y_stride", "x_stride"])
-def _upsample(
-    x, y, count, channels, height, width, n_stride, c_stride, y_stride, x_stride,
-    FACTOR: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    known = at < count
-    column = at % (width * FACTOR)
-    row = (at // (width * FACTOR)) % (height * FACTOR)
-    channel = (at // (width * FACTOR * height * FACTOR)) % channels
-    image = at // (width * FACTOR * height * FACTOR * channels)
-    top, left = row // FACTOR, column // FACTOR
-    down = tl.minimum(top + 1, height - 1)
-    right = tl.minimum(left + 1, width - 1)
-    fy = (row - top * FACTOR).to(tl.float32) / FACTOR
-    fx = (column - left * FACTOR).to(tl.float32) / FACTOR
-    base = x + image * n_stride + channel * c_stride
-    a = tl.load(base + top * y_stride + left * x_stride, mask=known, other=0.0)
-    b = tl.load(base + top * y_stride + right * x_stride, mask=known, other=0.0)
-    c = tl.load(base + down * y_stride + left * x_stride, mask=known, other=0.0)
-    d = tl.load(base + down * y_stride + right * x_stride, mask=known, other=0.0)
-    upper = a * (1 - fx) + b * fx
-    lower = c * (1 - fx) + d * fx
-    tl.store(y + at, upper * (1 - fy) + lower * fy, mask=known)
-
-
-@triton.jit
-def _collect(g, x, count, length, inner, FACTOR: tl.constexpr, SPAN: tl.constexpr, BLOCK: tl.constexpr):
-    """Gradient of the upsampling along one axis: (outer, FACTOR length, inner) -> (outer, length, inner)."""
-    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    known = at < count
-    rest = at % inner
-    i = (at // inner) % length
-    outer = at // (inner * length)
-    d = 1 - FACTOR + tl.arange(0, SPAN)[None, :]
-    o = (i * FACTOR)[:, None] + d
-    place = (outer * length * FACTOR)[:, None] + o
-    value = tl.load(g + place * inner + rest[:, None], mask=known[:, None] & (o >= 0) & (d < FACTOR), other=0.0)
-    held = (i == length - 1)[:, None] & (d >= 0)
-    total = tl.sum(value * tl.where(held, 1.0, 1 - tl.abs(d).to(tl.float32) / FACTOR), axis=1)
-    tl.store(x + at, total, mask=known)
-
-
-class Upsample(torch.autograd.Function):
-    """``out[o] = lerp(x[o // f], x[min(o // f + 1, n - 1)], (o mod f) / f)`` along both axes.
-
-    (N, C, H, W) of any strides -> (N, C, f H, f W), float32.
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor, factor: int):
-        n, c, h, w = x.shape
-        ctx.factor, ctx.shape = factor, x.shape
-        y = torch.empty((n, c, h * factor, w * factor), dtype=torch.float32, device=x.device)
-        _upsample[(ceil_div(y.numel(), BLOCK),)](x, y, y.numel(), c, h, w, *x.stride(), FACTOR=factor, BLOCK=BLOCK)
-        return y
-
-    @staticmethod
-    def backward(ctx, gradient):
-        n, c, h, w = ctx.shape
-        factor = ctx.factor
-        gradient = gradient.float().contiguous()
-        rows = torch.empty((n, c, h * factor, w), dtype=torch.float32, device=gradient.device)
-        x = torch.empty((n, c, h, w), dtype=torch.float32, device=gradient.device)
-        span = power_of_2(2 * factor)
-        block = ceil_div(SUMMANDS, span)
-        for source, target, length, inner in ((gradient, rows, w, 1), (rows, x, h, w)):
-            count, sizes = target.numel(), {"FACTOR": factor, "SPAN": span, "BLOCK": block}
-            _collect[(ceil_div(count, block),)](source, target, count, length, inner, **sizes)
-        return x, None
-
-
-def upsample(x: Tensor, factor: int) -> Tensor:
-    return Upsample.apply(x, factor)
