@@ -153,7 +153,8 @@ def _sum_pixels(x, y, pixels, each, channels, pitch, BLOCK_M: tl.constexpr, BLOC
 def sum_pixels(x: Tensor) -> Tensor:
     """Sums of a map's channels, (N, C, H, W) -> (C,) float32, in two steps of a fixed order, faster than Tensor.sum."""
     n, c, h, w = x.shape
-    block_m, block_n = 32, min(64, power_of_2(c))
+    block_n = min(64, power_of_2(c))
+    block_m = 4096 // block_n
 
     def add(x: Tensor, rows: int, each: int, pitch: int) -> Tensor:
         sums = torch.empty((ceil_div(rows, each), c), dtype=torch.float32, device=x.device)

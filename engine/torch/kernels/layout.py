@@ -77,10 +77,15 @@ def as_convolution(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
 
     (C, K, 4, 4), (K,) -> (4 K, C, 3, 3), (4 K,)
     """
-    inputs, outputs = weight.shape[:2]
-    # Output row 2 i takes the rows i - 1, i of the input by taps 3 and 1, row 2 i + 1 the rows i, i + 1 by 2 and 0. So
-    # three taps of each: 3, 1, none, and none, 2, 0. With two zeros behind each pair these are the first six numbers.
-    taps = weight.flip(2, 3).reshape(inputs, outputs, 2, 2, 2, 2).permute(1, 3, 5, 0, 2, 4)  # (K, a, b, C, 2, 2)
-    taps = F.pad(taps, (0, 2, 0, 2)).permute(0, 3, 1, 4, 2, 5).reshape(outputs, inputs, 8, 8)[:, :, :6, :6]
-    taps = taps.reshape(outputs, inputs, 2, 3, 2, 3).permute(0, 2, 4, 1, 3, 5)
-    return taps.reshape(4 * outputs, inputs, 3, 3), bias.repeat_interleave(4)
+    taps = F.pad(weight.flatten(2), (0, 1)).index_select(2, _taps(weight.device)).unflatten(2, (2, 3, 2, 3))
+    return taps.permute(1, 2, 4, 0, 3, 5).flatten(0, 2), bias.repeat_interleave(4)
+
+
+@functools.cache
+@torch.inference_mode(False)
+def _taps(device: torch.device) -> Tensor:
+    """Which of 4x4 taps is tap (i, j) for output (2 y + a, 2 x + b), in the order (a, i, b, j); 16 for none."""
+    # Output row 2 y takes the rows y - 1, y of the input by taps 3 and 1, row 2 y + 1 the rows y, y + 1 by 2 and 0.
+    one = torch.tensor([3, 1, -1, -1, 2, 0])
+    both = torch.where((one[:, None] < 0) | (one < 0), 16, 4 * one[:, None] + one)
+    return both.flatten().to(device)
