@@ -153,8 +153,8 @@ def _sum_pixels(x, y, pixels, each, channels, pitch, BLOCK_M: tl.constexpr, BLOC
 def sum_pixels(x: Tensor) -> Tensor:
     """Sums of a map's channels, (N, C, H, W) -> (C,) float32, in two steps of a fixed order, faster than Tensor.sum."""
     n, c, h, w = x.shape
-    block_n = min(64, power_of_2(c))
-    block_m = 4096 // block_n
+    block_m, block_n = 32, min(64, power_of_2(c))
+    programs = MULTIPROCESSORS * ceil_div(4, ceil_div(c, block_n))
 
     def add(x: Tensor, rows: int, each: int, pitch: int) -> Tensor:
         sums = torch.empty((ceil_div(rows, each), c), dtype=torch.float32, device=x.device)
@@ -162,7 +162,7 @@ def sum_pixels(x: Tensor) -> Tensor:
         _sum_pixels[grid](x, sums, rows, each, c, pitch, BLOCK_M=block_m, BLOCK_N=block_n)
         return sums
 
-    parts = add(x, n * h * w, block_m * ceil_div(n * h * w, block_m * MULTIPROCESSORS), dense_layout(x).pixel)
+    parts = add(x, n * h * w, block_m * ceil_div(n * h * w, block_m * programs), dense_layout(x).pixel)
     return add(parts, len(parts), len(parts), c)[0]
 
 
