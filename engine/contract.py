@@ -4,7 +4,6 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import groupby, islice, repeat
 from typing import Any, NamedTuple
 
@@ -260,47 +259,33 @@ class PeerLost(UserError):
         self.advice = advice
 
 
-class Losses:
-    """What a training step reports: means over the batch of all processes, before the update.
+class Losses(NamedTuple):
+    """What a training step reports: means over the batch of all processes, before the update."""
 
-    Reading one waits until the loss is known, and raises
-
-    * NotFinite if the loss is NaN or infinite: the parameters are those from before the step, and
-      stay so whatever is trained afterwards;
-    * PeerLost if the step will never be done: the parameters are those from before it.
-
-    Read them in the order of the steps, in all processes for the same steps.
-    """
-
-    def __init__(self, read: Callable[[], tuple[float, float]]):
-        self._read = read
-
-    @cached_property
-    def _values(self) -> tuple[float, float]:
-        return self._read()
-
-    @property
-    def loss(self) -> float:
-        return self._values[0]
-
-    @property
-    def epe(self) -> float:
-        """Of the finest prediction, px."""
-        return self._values[1]
+    loss: float
+    epe: float  # px, of the finest prediction
 
 
 class Training(ABC):
     """An engine's network in training: its loss, augmentation and optimiser."""
 
     @abstractmethod
-    def train_batch(self, batch, step: int, learning_rate: float) -> Losses:
+    def train_batch(self, batch, step: int, learning_rate: float) -> Callable[[], Losses]:
         """Train on one batch; it may return before the device is done, at most two steps ahead of it.
 
         The arrays of `batch`, a reader.loader.Batch, may be overwritten when this returns. They may
         be PyTorch tensors on the torch engine's device, too. `step`, the number of steps done
         before, decides with the seed about all random draws.
 
-        It raises PeerLost if another process has ended; the Losses tell which steps are done.
+        It raises PeerLost if another process has ended; reading the losses tells which steps are done.
+
+        The function reads them: it waits until they are known, and raises
+
+        * NotFinite if the loss is NaN or infinite: the parameters are those from before the step, and
+          stay so whatever is trained afterwards;
+        * PeerLost if the step will never be done: the parameters are those from before it.
+
+        Read them in the order of the steps, in all processes for the same steps.
         """
 
     @abstractmethod

@@ -3,6 +3,7 @@
 import io
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -52,9 +53,9 @@ def train(
                 if processes.any(ctrl_c.pressed) and step > run.start.step:
                     break
                 rate = rate_at(config.optimizer, step, options.scale)
-                losses = run.training.train_batch(batch, step, rate)
+                read = run.training.train_batch(batch, step, rate)
                 step += 1
-                log.step(step, losses, rate, run.loader.skipped)
+                log.step(step, read, rate, run.loader.skipped)
                 if run.is_due(step):
                     log.read_losses()  # no checkpoint after a loss that is not finite
                     run.validate_and_save(step)
@@ -221,8 +222,8 @@ class RunLog:
         self._event_folder = self.path.with_suffix(".tensorboard")
         self.quiet = quiet
         self._started = time.perf_counter()
-        self._unread: list[tuple[int, Losses]] = []
-        self._means: list[tuple[float, float]] = []  # loss and EPE of the steps since the last line
+        self._unread: list[tuple[int, Callable[[], Losses]]] = []
+        self._means: list[Losses] = []  # of the steps since the last line
         self._skipped = 0  # samples that were named
         self._events = None
         # disable=None: no bar where stderr is no terminal.
@@ -247,11 +248,11 @@ class RunLog:
         with if_possible("standard output"):
             tqdm.write(stamped)
 
-    def step(self, step: int, losses: Losses, rate: float, skipped: list[str]) -> None:
+    def step(self, step: int, read: Callable[[], Losses], rate: float, skipped: list[str]) -> None:
         """Note a step, and the damaged samples skipped so far; a line holds the means since the line before."""
         with if_possible("the progress bar"):
             self._bar.update()
-        self._unread.append((step, losses))
+        self._unread.append((step, read))
         for sentence in skipped[self._skipped :]:
             self.line(f"skipped a damaged sample: {sentence}")
         self._skipped = len(skipped)
@@ -267,8 +268,7 @@ class RunLog:
     def read_losses(self) -> None:
         """Wait for the steps noted so far; NotFinite if one of their losses is not finite."""
         while self._unread:
-            losses = self._unread[0][1]
-            self._means.append((losses.loss, losses.epe))
+            self._means.append(self._unread[0][1]())
             del self._unread[0]
 
     def last_done(self, step: int) -> int:

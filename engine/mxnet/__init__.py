@@ -1,5 +1,6 @@
 """The engine that executes and trains the networks with MXNet, on one or several contexts."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -168,7 +169,7 @@ class MXNetTraining(Training):
             update_on_kvstore=False,
         )
 
-    def train_batch(self, batch, step: int, learning_rate: float) -> Losses:
+    def train_batch(self, batch, step: int, learning_rate: float) -> Callable[[], Losses]:
         count, processes = len(batch.names), self.processes
         draws = draw_step(self.settings, count, step, processes.rank, processes.world_size)
         losses, errors = [], []
@@ -182,8 +183,8 @@ class MXNetTraining(Training):
         values, epes = (np.concatenate([part.asnumpy() for part in parts]) for parts in (losses, errors))
         means = nd.array([values.mean() / processes.world_size, epes.mean() / processes.world_size])
         processes.all_reduce(means)
-        loss, epe = (float(mean) for mean in means.asnumpy())
-        if self._failed is None and not np.isfinite(loss):
+        reported = Losses(*map(float, means.asnumpy()))
+        if self._failed is None and not np.isfinite(reported.loss):
             names = [name for name, value in zip(batch.names, values) if not np.isfinite(value)]
             where = f"for the samples {', '.join(names)}" if names else "for samples of another process"
             self._failed = NotFinite(f"the loss is not finite at step {step + 1}, {where}")
@@ -193,12 +194,12 @@ class MXNetTraining(Training):
             self._update(count * processes.world_size)
         failed = self._failed
 
-        def read() -> tuple[float, float]:
+        def read() -> Losses:
             if failed is not None:
                 raise failed
-            return loss, epe
+            return reported
 
-        return Losses(read)
+        return read
 
     def _update(self, samples: int) -> None:
         """Divide the summed gradients by the samples and update."""

@@ -1,7 +1,7 @@
 """Training with PyTorch on one device: augmentation, loss, gradients and Adam."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -154,7 +154,7 @@ class TorchTraining(Training):
         self._captured: CapturedStep | None = None
         self._before: Download | None = None
 
-    def train_batch(self, batch, step: int, learning_rate: float) -> Losses:
+    def train_batch(self, batch, step: int, learning_rate: float) -> Callable[[], Losses]:
         names, processes = batch.names, self.processes
         arrays, seeds = [batch.img1, batch.img2, batch.flow, batch.mask], []
         draws = draw_step(self.settings, len(names), step, processes.rank, processes.world_size)
@@ -168,7 +168,7 @@ class TorchTraining(Training):
             train = self._train_on_gpu if self._streams else self._train_on_cpu
             read = train(arrays, seeds, corrected_rate(learning_rate, step))
         self.engine.parameters_changed()
-        return Losses(lambda: self._report(names, step, *read()))
+        return lambda: self._report(names, step, *read())
 
     def _train_on_cpu(self, arrays, seeds, rate: float):
         if seeds:
@@ -201,13 +201,13 @@ class TorchTraining(Training):
             raise PeerLost
         return download.arrays()
 
-    def _report(self, names, step: int, losses: np.ndarray, means: np.ndarray) -> tuple[float, float]:
-        loss, epe = (float(mean) for mean in means)
-        if not math.isfinite(loss):
+    def _report(self, names, step: int, losses: np.ndarray, means: np.ndarray) -> Losses:
+        reported = Losses(*map(float, means))
+        if not math.isfinite(reported.loss):
             bad = [name for name, value in zip(names, losses) if not np.isfinite(value)]
             bad = self.processes.all_gather(bad)
             raise NotFinite(f"the loss is not finite at step {step + 1}, for the samples {', '.join(bad)}")
-        return loss, epe
+        return reported
 
     def gradients(self, inputs: Inputs) -> torch.Tensor:
         """Put the gradients of the mean loss, and the means, into `adam`; the loss of each sample, (N,).

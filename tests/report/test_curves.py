@@ -24,7 +24,7 @@ def write_log(folder, name, steps, level=4.0, parent=None, start=0, rate=1e-4, s
     log.line(f"run {name} {verb}{origin} at step {start} of {steps}")
     for step in range(start + 1, steps + 1):
         epe = level * (2 - step / steps)
-        log.step(step, Losses(lambda epe=epe: (epe / 2, epe)), rate, [])
+        log.step(step, lambda epe=epe: Losses(epe / 2, epe), rate, [])
         if step % 100 == 0 and sets:
             log.line(log_line(step, {s: {"epe": epe / 2, "epe.pooled": 9, "fl": 0.5} for s in sets}))
     log.close()
