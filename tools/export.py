@@ -127,16 +127,15 @@ def deformable_convolution(inputs, attrs):
     import torch  # noqa: PLC0415
     import torch.nn.functional as F  # noqa: PLC0415
 
-    x, offset, weight, *bias = inputs
-    kernel, stride, pad = attrs["kernel"], attrs.get("stride", (1, 1)), attrs.get("pad", (0, 0))
-    dilate = attrs.get("dilate", (1, 1))
+    x, offset, weight, bias = inputs
+    kernel, pad = attrs["kernel"], attrs.get("pad", (0, 0))
     whole = F.pad(x, [0, 1, 0, 1])  # the row and the column of zeros that taps outside take
     grid = []
     for i in (0, 1):
         size = int(x.shape[2 + i])
-        first, left, windows = _cells(size, np.arange(kernel[i]) * dilate[i] - pad[i])
+        first, left, windows = _cells(size, np.arange(kernel[i]) - pad[i])
         whole = whole.index_select(2 + i, torch.from_numpy(windows.reshape(-1)))
-        pixels = torch.arange(int(offset.shape[2 + i]), dtype=torch.float32) * stride[i]
+        pixels = torch.arange(int(offset.shape[2 + i]), dtype=torch.float32)
         position = offset[:, i] + (pixels[:, None] if i == 0 else pixels)
         inside = (position >= first) & (position < first + len(left))  # false of NaN, too
         position = torch.where(inside, position, float(first))
@@ -146,7 +145,7 @@ def deformable_convolution(inputs, attrs):
         grid.append(torch.where(inside, place, FAR))
     whole = F.conv2d(whole, weight, stride=tuple(kernel))
     out = F.grid_sample(whole, torch.stack(grid[::-1], 3), padding_mode="zeros", align_corners=True)
-    return out + bias[0][:, None, None] if bias else out
+    return out + bias[:, None, None]
 
 
 def _cells(size: int, taps: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:

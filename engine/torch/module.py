@@ -97,7 +97,7 @@ def _fold(graph: Graph, operators) -> tuple[list[Node], dict[Output, torch.Tenso
 def _check(node: Node, operators: Mapping[str, Operator]) -> None:
     if node.op not in operators:
         raise UserError(f"the torch engine lacks the operator {node.op} of the node {node.name}")
-    unknown = sorted(set(node.attrs) - getattr(operators[node.op], "attributes", set(node.attrs)))
+    unknown = sorted(set(node.attrs) - getattr(OPERATORS.get(node.op), "attributes", set(node.attrs)))
     if unknown:
         raise UserError(
             f"the torch engine's operator {node.op} does not know the attribute {unknown[0]} of the node {node.name}"

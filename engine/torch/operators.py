@@ -91,15 +91,11 @@ def correlation(a, b, *, max_displacement, pad_size=0, kernel_size=1, stride1=1,
 
 
 @operator("_contrib_DeformableConvolution")
-def deformable_convolution(
-    x, offset, weight, bias=None, *, kernel, num_filter, stride=(1, 1), pad=(0, 0), dilate=(1, 1), num_group=1,
-    num_deformable_group=1, no_bias=False,
-):  # fmt: skip
+def deformable_convolution(x, offset, weight, bias, *, kernel, num_filter, pad=(0, 0)):
     """Convolution: tap k samples `x` (N, C, H, W) at its place + offset[:, 2k : 2k + 2], (y, x).
 
     A sample with a coordinate < 0 or >= size is 0; inside bilinear, the last row and column held.
     """
-    only("_contrib_DeformableConvolution", num_group=(num_group, 1), num_deformable_group=(num_deformable_group, 1))
     offset = wide(offset).unflatten(1, (*kernel, 2))  # (N, i, j, 2, rows, columns)
 
     def places(axis: int) -> torch.Tensor:
@@ -107,7 +103,7 @@ def deformable_convolution(
         taps, pixels = (
             torch.arange(n, device=x.device, dtype=offset.dtype) for n in (kernel[axis], offset.shape[4 + axis])
         )
-        return taps[:, None] * dilate[axis] + pixels * stride[axis] - pad[axis]
+        return taps[:, None] + pixels - pad[axis]
 
     y = places(0)[:, None, :, None] + offset[:, :, :, 0]
     samples = _sample(x, y.flatten(1, 2), (places(1)[:, None] + offset[:, :, :, 1]).flatten(1, 2))
@@ -156,7 +152,7 @@ def grid_generator(x, *, transform_type, target_shape=(0, 0)):
 
 
 @operator("BilinearSampler")
-def bilinear_sampler(x, grid, *, cudnn_off=None):
+def bilinear_sampler(x, grid):
     """(N, C, H, W) at a grid (N, 2, h, w) -> (N, C, h, w), zero outside."""
     sampled = F.grid_sample(x.to(grid.dtype), grid.permute(0, 2, 3, 1), padding_mode="zeros", align_corners=True)
     return sampled.to(x.dtype)
@@ -201,8 +197,7 @@ def pad(x, *, mode, pad_width):
 
 
 @operator("SliceChannel")
-def slice_channel(x, *, num_outputs, axis=1, squeeze_axis=False):
-    only("SliceChannel", squeeze_axis=(squeeze_axis, False))
+def slice_channel(x, *, num_outputs, axis=1):
     size = x.shape[axis] // num_outputs
     return tuple(x.narrow(axis, i * size, size) for i in range(num_outputs))  # of batches that are no constant, too
 
@@ -215,23 +210,17 @@ def slice_axis(x, *, axis, begin, end):
 
 
 @operator("Reshape")
-def reshape(x, *, shape, reverse=False):
+def reshape(x, *, shape):
     """0 in the shape keeps an axis, -1 is inferred."""
-    only("Reshape", reverse=(reverse, False), codes=(min(shape, default=0) >= -1, True))
+    only("Reshape", codes=(min(shape, default=0) >= -1, True))
     return x.reshape([x.shape[i] if size == 0 else size for i, size in enumerate(shape)])
 
 
 @operator("_arange")
-def arange(*, start, stop=None, step=1.0, repeat=1, infer_range=False, dtype="float32", ctx=None):
+def arange(*, start, stop=None, step=1.0, repeat=1, infer_range=False, dtype="float32"):
     only("_arange", repeat=(repeat, 1), infer_range=(infer_range, False), dtype=(dtype, "float32"))
     start, stop = (0, start) if stop is None else (start, stop)
     return torch.arange(start, stop, step, dtype=torch.float32)
-
-
-@operator("dot")
-def dot(a, b, *, transpose_a=False, transpose_b=False):
-    only("dot", axes=((a.dim(), b.dim()), (2, 2)), transposed=(transpose_a or transpose_b, False))
-    return a @ b
 
 
 def _reduce(function, x, axis=None, keepdims=False, exclude=False):
@@ -257,6 +246,7 @@ for name, function in {
     "sigmoid": torch.sigmoid,
     "sqrt": torch.sqrt,
     "square": torch.square,
+    "dot": torch.mm,  # which refuses what is no matrix
     "elemwise_add": torch.add,
     "elemwise_sub": torch.sub,
     "elemwise_mul": torch.mul,
