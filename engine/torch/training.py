@@ -35,12 +35,7 @@ class FlatAdam:
     """
 
     def __init__(
-        self,
-        parameters: Mapping[str, torch.nn.Parameter],
-        decay: float = 0.0,
-        extra: int = 0,
-        epsilon: float = 1e-8,
-        clip: float | None = None,
+        self, parameters: Mapping[str, torch.nn.Parameter], decay: float, extra: int, epsilon: float, clip: float | None
     ):
         self.epsilon, self.clip = epsilon, clip
         # Weights first, so that those that decay are one stretch.
