@@ -97,9 +97,9 @@ class PackedOperator(ABC):
         self._parameters: list[Tensor] | None = None
         self._derived: list[Tensor] = []
 
-    def derived(self, parameters: list[Tensor], differentiable: bool) -> tuple[list[Tensor], list[Tensor]]:
-        """The derived tensors, and where they are `differentiable` the arrays that they come from."""
-        if not differentiable and self._parameters is not None:
+    def derived(self, parameters: list[Tensor], grad: bool) -> tuple[list[Tensor], list[Tensor]]:
+        """The derived tensors, and with `grad` the arrays that they come from."""
+        if not grad and self._parameters is not None:
             return self._derived, []
         self._parameters = parameters
         arrays = self._arrays(parameters)
