@@ -83,8 +83,8 @@ def main(arguments):
     rows = {}
     for title, pairs in sets.items():
         for i in range(len(pairs)):
-            sample = pairs[i]
-            truth = sample.flow, sample.mask, pairs.occlusion(i)
+            sample, occlusion, _ = pairs.labelled(i)
+            truth = sample.flow, sample.mask, occlusion
             for key, method in methods.items():
                 prediction = method(sample.img1, sample.img2)
                 found = means(measure(prediction.flow, *truth) | measure_confidence(prediction, *truth))

@@ -27,14 +27,6 @@ HEADLINES = ("epe", "fl", "1px_outliers", "epe_noc", "fl_noc", "consistent", *WH
 Measures = dict[str, tuple[float, int]]
 
 
-class Labelled(NamedTuple):
-    """A sample whose flow is to be measured; None where its data set has no such array."""
-
-    sample: Sample
-    occlusion: np.ndarray | None = None  # (H, W, 1) uint8, above 0 = not visible in image 2
-    noc: np.ndarray | None = None  # (H, W, 1) uint8, above 0 = valid and visible in image 2
-
-
 class Measured(NamedTuple):
     """The measures of a labelled pair, and the prediction that they are of."""
 

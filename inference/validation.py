@@ -15,7 +15,7 @@ from maskflownet.engine.contract import Engine, Sizing, equal_sizes, singles
 from maskflownet.errors import UserError, warn_once
 from maskflownet.inference import metrics
 from maskflownet.inference.confidence import measure_confidence, submit_both_ways
-from maskflownet.inference.metrics import ImageResult, Labelled, Measured
+from maskflownet.inference.metrics import ImageResult, Measured
 from maskflownet.processes import end_is_asked
 from maskflownet.reader.dataset import FlowDataset
 from maskflownet.reader.files import atomic_path
@@ -23,6 +23,7 @@ from maskflownet.reader.films import Sintel, Spring
 from maskflownet.reader.formats import write_flow
 from maskflownet.reader.kitti import IMAGES, Kitti, held_years
 from maskflownet.reader.loader import ordered
+from maskflownet.reader.sample import Labelled
 from maskflownet.settings.datasets import NO_ROOT
 from tqdm import tqdm
 
@@ -113,13 +114,12 @@ def _measure_sets(engine: Engine, sets: Mapping, options: ValidationOptions, wat
 
 
 def _labelled(dataset, index: int) -> Labelled:
-    sample = dataset[index]
+    sample, *masks = labelled = dataset.labelled(index)
     if sample.flow is None:
         raise UserError(f"{sample.name} has no label although labels are needed to validate")
-    masks = dataset.occlusion(index), dataset.noc(index)
     if any(mask is not None and mask.shape[:2] != sample.img1.shape[:2] for mask in masks):
         raise UserError(f"{sample.name} has an occlusion or noc file of another size")
-    return Labelled(sample, *masks)
+    return labelled
 
 
 def _measured(engine: Engine, pairs, options: ValidationOptions, mask: bool) -> Iterator[tuple[Labelled, Measured]]:

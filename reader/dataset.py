@@ -1,6 +1,6 @@
 """What every data set on disk has in common; views on data sets.
 
-A data set is anything with ``len``, ``dataset[i] -> Sample``, ``occlusion(i)`` and ``noc(i)``.
+A data set is anything with ``len``, ``dataset[i] -> Sample`` and ``labelled(i) -> Labelled``.
 """
 
 import os
@@ -12,7 +12,7 @@ import numpy as np
 from maskflownet.errors import UserError
 from maskflownet.reader.files import read_bytes
 from maskflownet.reader.formats import read_flow, read_images, read_mask
-from maskflownet.reader.sample import Sample
+from maskflownet.reader.sample import Labelled, Sample
 
 
 class Pair(NamedTuple):
@@ -140,15 +140,11 @@ class FlowDataset:
                 valid = np.minimum(valid, 255 - _same_size(read_mask(pair.invalid), img1, pair.invalid, pair))
         return Sample(img1, img2, flow, valid, pair.name, fine)
 
-    def occlusion(self, index: int) -> np.ndarray | None:
-        """Return where image 1 is not visible in image 2: (H, W, 1) uint8, 255 = occluded; None = not known."""
-        path = self.pairs[index].occlusion
-        return None if path is None else read_mask(path)
-
-    def noc(self, index: int) -> np.ndarray | None:
-        """Return where the label is valid and not occluded: (H, W, 1) uint8, 255 = so; None = not known."""
-        path = self.pairs[index].noc
-        return None if path is None else read_flow(path)[1]
+    def labelled(self, index: int) -> Labelled:
+        """Decode one pair and what is known of its occlusion; as `dataset[index]`."""
+        sample, pair = self[index], self.pairs[index]
+        occlusion = None if pair.occlusion is None else read_mask(pair.occlusion)
+        return Labelled(sample, occlusion, None if pair.noc is None else read_flow(pair.noc)[1])
 
 
 def _same_size(array: np.ndarray, img1: np.ndarray, path: str, pair: Pair, scale: int = 1) -> np.ndarray:
@@ -211,8 +207,5 @@ class View:
     def __getitem__(self, index: int) -> Sample:
         return self.dataset[self.indices[index]]
 
-    def occlusion(self, index: int) -> np.ndarray | None:
-        return self.dataset.occlusion(self.indices[index])
-
-    def noc(self, index: int) -> np.ndarray | None:
-        return self.dataset.noc(self.indices[index])
+    def labelled(self, index: int) -> Labelled:
+        return self.dataset.labelled(self.indices[index])

@@ -24,6 +24,14 @@ class Sample(NamedTuple):
     fine: tuple[np.ndarray, np.ndarray] | None = None
 
 
+class Labelled(NamedTuple):
+    """A sample whose flow is to be measured; None where its data set has no such array."""
+
+    sample: Sample
+    occlusion: np.ndarray | None = None  # (H, W, 1) uint8, above 0 = not visible in image 2
+    noc: np.ndarray | None = None  # (H, W, 1) uint8, above 0 = valid and visible in image 2
+
+
 def random_crop(sample: Sample, height: int, width: int, rng: np.random.Generator) -> Sample:
     """Cut a window out of a labelled sample, every position being equally likely: two draws, first the row.
 

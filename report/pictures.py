@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from maskflownet.inference.metrics import Labelled, Measured, end_point_error, means, plane
+from maskflownet.inference.metrics import Measured, end_point_error, means, plane
 from maskflownet.reader.colour import colour_scale, flow_to_colour, usual_motion
 from maskflownet.reader.files import if_possible, write_bytes
+from maskflownet.reader.sample import Labelled
 from PIL import Image, ImageDraw, ImageFont
 
 # By the names that a pair's pictures have, in the order in which they are switched.

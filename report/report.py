@@ -21,10 +21,11 @@ from string import Template
 from typing import NamedTuple
 
 import numpy as np
-from maskflownet.inference.metrics import POOLED, ImageResult, Labelled, Measured, means
+from maskflownet.inference.metrics import POOLED, ImageResult, Measured, means
 from maskflownet.inference.validation import Results
 from maskflownet.reader.colour import colour_wheel
 from maskflownet.reader.files import atomic_path
+from maskflownet.reader.sample import Labelled
 from maskflownet.report.pictures import ERROR_TICKS, TITLES, draw_views, encode, error_colours, error_level
 
 PAGE = Path(__file__).resolve().parent / "page"

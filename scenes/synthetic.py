@@ -14,7 +14,7 @@ import numpy as np
 from maskflownet.errors import UserError
 from maskflownet.reader.files import check_pixels, walk
 from maskflownet.reader.formats import PICTURE_SUFFIXES, sample_range, to_8bit
-from maskflownet.reader.sample import Sample
+from maskflownet.reader.sample import Labelled, Sample
 from maskflownet.scenes.draw import MIN_SIDE, SceneOptions, draw
 from PIL import Image
 
@@ -71,17 +71,18 @@ class Synthetic:
         self.length, self.size, self.seed = length, (height, width), seed
         self.textures = Textures(textures)
         self.options = options or SceneOptions()
-        self._latest: tuple[int | None, np.ndarray | None] = None, None  # a pair's, often asked for next
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> Sample:
+        return self.labelled(index).sample
+
+    def labelled(self, index: int) -> Labelled:
         """Render a pair; its label is valid everywhere, occluded pixels included."""
-        scene = self.scene(index)
-        self._latest = index, scene.occlusion
+        *arrays, occlusion = self.scene(index)
         valid = np.full((*self.size, 1), 255, np.uint8)
-        return Sample(scene.img1, scene.img2, scene.flow, valid, f"synthetic_{self.seed}/{index % self.length:05d}")
+        return Labelled(Sample(*arrays, valid, f"synthetic_{self.seed}/{index % self.length:05d}"), occlusion)
 
     def scene(self, index: int) -> Scene:
         """Render a pair with its occlusion mask; IndexError if there is no such pair.
@@ -101,14 +102,6 @@ class Synthetic:
             torch.set_num_threads(threads)
         img1, img2, flow, occlusion = (values[0].numpy() for values in scenes)
         return Scene(img1, img2, flow, occlusion[..., None] * np.uint8(255))
-
-    def occlusion(self, index: int) -> np.ndarray:
-        """(H, W, 1) uint8, 255 = not visible in image 2."""
-        number, occlusion = self._latest
-        return occlusion if number == index else self.scene(index).occlusion
-
-    def noc(self, index: int) -> None:
-        """None: there is no second label; `occlusion` tells the same."""
 
     def record(self) -> dict:
         """Everything that decides what a pair looks like, for a JSON file; not the length."""

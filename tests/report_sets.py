@@ -1,7 +1,7 @@
 """Labelled pairs without files, whose predictions have known errors."""
 
 import numpy as np
-from maskflownet.reader.sample import Sample
+from maskflownet.reader.sample import Labelled, Sample
 from maskflownet.report.report import Report
 
 from tests.known_engine import KnownEngine, validated
@@ -28,16 +28,10 @@ class MemorySet:
         valid = np.full((*self.size, 1), 255, np.uint8)
         return Sample(image, picture(index + 1, self.size), flow, valid, self.names[index])
 
-    def occlusion(self, index):
-        return None if self._noc else self._half()
-
-    def noc(self, index):
-        return self._half() if self._noc else None
-
-    def _half(self):
+    def labelled(self, index):
         flags = np.zeros((*self.size, 1), np.uint8)
         flags[: self.size[0] // 2] = 255
-        return flags
+        return Labelled(self[index], **{"noc" if self._noc else "occlusion": flags})
 
 
 def known_error(image_1, _):

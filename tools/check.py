@@ -66,9 +66,7 @@ def _counted(dataset: FlowDataset, expected) -> tuple[str, list[str]]:
 def _undecodable(dataset: FlowDataset, title: str, workers: int) -> list[str]:
     def read(index: int) -> str | None:
         try:
-            dataset[index]
-            dataset.occlusion(index)
-            dataset.noc(index)
+            dataset.labelled(index)
         except UserError as error:
             return str(error)
         return None

@@ -48,14 +48,13 @@ def test_the_table(random_checkpoints, tmp_path, capsys):
     assert heads[2:5] == ["EPE, px", "Fl, %", "occluded, %"]
     assert [row[0] for row in rows[:-2:2]] == [f"some/{p.name}" for p in Pairs(root).pairs]
     assert [row[1] for row in rows] == ["MaskFlownet_S", "OpenCV DIS"] * 6
-    dataset = Pairs(root)
-    sample, occlusion = dataset[4], dataset.occlusion(4)[..., 0] > 0
+    sample, occlusion, _ = Pairs(root).labelled(4)
     found = pairs.dis(sample.img1, sample.img2)
     error = np.linalg.norm(found.flow - sample.flow, axis=2)
     venus = rows[9]
     assert float(venus[2]) == pytest.approx(error.mean(), abs=1e-3)
     assert venus[4:6] == ["25.0", ""]
-    precision = average_precision(1 - found.confidence[..., 0], occlusion)
+    precision = average_precision(1 - found.confidence[..., 0], occlusion[..., 0] > 0)
     assert venus[6] == f"{precision:.3f}"
     assert rows[8][5] != ""
     assert rows[0][4:] == ["", "", ""]

@@ -125,7 +125,7 @@ def test_a_file_is_read_by_its_role(tmp_path):
         sample = dataset[0]
         assert sample.img1.shape == (8, 12, 3)  # a grey picture has three channels
         np.testing.assert_array_equal(sample.mask, 255 - mask)
-        np.testing.assert_array_equal(dataset.occlusion(0), mask)
+        np.testing.assert_array_equal(dataset.labelled(0).occlusion, mask)
 
 
 def test_invalid_pixels_come_on_top_of_the_labels_own(tmp_path):
@@ -164,9 +164,9 @@ def test_a_view_shows_the_given_samples_and_their_masks(tmp_path):
         Listed(tmp_path, [pair._replace(name="0", occlusion=None, noc=None), pair._replace(name="1")]), [1, 0, 1]
     )
     assert [view[k].name for k in range(len(view))] == ["1", "0", "1"]
-    np.testing.assert_array_equal(view.occlusion(0), trees.holes((8, 12)))
-    assert (view.noc(2) == 255).all()
-    assert view.occlusion(1) is view.noc(1) is None
+    np.testing.assert_array_equal(view.labelled(0).occlusion, trees.holes((8, 12)))
+    assert (view.labelled(2).noc == 255).all()
+    assert view.labelled(1)[1:] == (None, None)
 
 
 def test_split_lines_of_either_line_end(tmp_path):

@@ -50,7 +50,7 @@ def test_reads_the_pictures_and_the_label_of_the_pair(root):
 def test_invalid_and_occlusion_masks_are_told_apart(root):
     dataset = Sintel(root, "val", ("final",))
     height = trees.SIZE[0]
-    mask, occlusion = dataset[3].mask, dataset.occlusion(3)
+    mask, occlusion = dataset[3].mask, dataset.labelled(3).occlusion
     np.testing.assert_array_equal(mask, trees.holes())
     assert occlusion.shape == (*trees.SIZE, 1)
     assert (occlusion[: height // 2] == 255).all()
@@ -72,7 +72,7 @@ def test_test_images_come_from_test_and_have_no_label(root):
 
 def test_occlusions_may_be_missing(tmp_path):
     root = trees.make_sintel(tmp_path, {"alley_1": 3}, occlusions=False)
-    assert Sintel(root, "all").occlusion(0) is None
+    assert Sintel(root, "all").labelled(0).occlusion is None
 
 
 @pytest.fixture

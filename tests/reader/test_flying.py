@@ -41,8 +41,8 @@ def test_reads_pictures_and_label_of_the_same_pair(tmp_path, cls, make, start):
 def test_occlusions_beside_a_synthetic_set_are_found(root):
     trees.Writer().mask(root / "data" / "00002_occ.png", trees.holes())
     dataset = Chairs(root, "all")
-    np.testing.assert_array_equal(dataset.occlusion(1), trees.holes())
-    assert dataset.occlusion(0) is None
+    np.testing.assert_array_equal(dataset.labelled(1).occlusion, trees.holes())
+    assert dataset.labelled(0).occlusion is None
 
 
 def test_the_split_file_decides(root):
@@ -76,9 +76,9 @@ def test_chairs2_has_both_directions(tmp_path):
         np.testing.assert_array_equal(sample.img2, trees.picture(2 * k + 1 - i))
         np.testing.assert_array_equal(sample.flow, trees.flow(k + 10 * i))
     forward, backward = (Chairs2(tmp_path, "train", (version,)) for version in Chairs2.versions)
-    np.testing.assert_array_equal(forward.occlusion(0), trees.holes(share=2))
-    np.testing.assert_array_equal(backward.occlusion(0), trees.holes(share=3))
-    assert forward.occlusion(1) is None
+    np.testing.assert_array_equal(forward.labelled(0).occlusion, trees.holes(share=2))
+    np.testing.assert_array_equal(backward.labelled(0).occlusion, trees.holes(share=3))
+    assert forward.labelled(1).occlusion is None
 
 
 @pytest.mark.parametrize(("cls", "make"), LAYOUTS)

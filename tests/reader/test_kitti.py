@@ -36,7 +36,7 @@ def test_reads_the_pictures_and_the_label_of_the_pair(root, year):
         np.testing.assert_array_equal(sample.mask, trees.holes(size))
         valid = sample.mask[..., 0] > 0
         np.testing.assert_array_equal(sample.flow[valid], trees.flow(k, size)[valid])
-        np.testing.assert_array_equal(dataset.noc(k), trees.holes(size, 2))
+        np.testing.assert_array_equal(dataset.labelled(k).noc, trees.holes(size, 2))
         np.testing.assert_array_equal(sample.img1, trees.picture(seed, size))
         np.testing.assert_array_equal(sample.img2, trees.picture(seed + 100, size))
 
@@ -50,7 +50,7 @@ def test_test_images_come_from_testing(root, year):
     size = (trees.SIZE[0] + 1, trees.SIZE[1] + 1)
     np.testing.assert_array_equal(sample.img1, trees.picture(201 + 400 * (year == 2015), size))
     assert sample.flow is None
-    assert dataset.noc(1) is None
+    assert dataset.labelled(1).noc is None
 
 
 def test_years_mixed_in_one_folder_are_an_error(tmp_path):

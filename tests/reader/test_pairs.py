@@ -22,7 +22,7 @@ def test_every_kind_of_folder(tmp_path):
             assert sample.flow is None
         else:
             np.testing.assert_array_equal(sample.flow, trees.flow(k))
-    np.testing.assert_array_equal(dataset.noc(2), trees.holes())
+    np.testing.assert_array_equal(dataset.labelled(2).noc, trees.holes())
 
 
 def test_a_root_may_be_one_pair_and_a_middlebury_sequence_of_eight_frames(tmp_path):
@@ -104,7 +104,7 @@ def test_the_real_pairs(shared):
         assert np.isfinite(sample.flow).all()
         assert 0 < np.abs(sample.flow[valid]).max() < 300
     assert samples["flyingchairs/flownet2_0000000"].img1.shape == (384, 512, 3)
-    assert dataset.noc(names.index("kitti/flowpy_000010")) is not None
+    assert dataset.labelled(names.index("kitti/flowpy_000010")).noc is not None
     for name in ("sintel/alley_1_0002_clean", "sintel/cave_2_0002_final"):
-        occlusion = dataset.occlusion(names.index(name))
+        occlusion = dataset.labelled(names.index(name)).occlusion
         assert set(np.unique(occlusion)) == {0, 255}

@@ -5,10 +5,10 @@ import struct
 import numpy as np
 import pytest
 from maskflownet.engine.contract import ConfidentPrediction, Prediction
-from maskflownet.inference.metrics import Labelled, Measured
+from maskflownet.inference.metrics import Measured
 from maskflownet.reader.colour import flow_to_colour
 from maskflownet.reader.formats import read_image
-from maskflownet.reader.sample import Sample
+from maskflownet.reader.sample import Labelled, Sample
 from maskflownet.report.pictures import TITLES, UNKNOWN, choose, draw_strip, draw_views, shrink
 from maskflownet.training.launch import EngineChoice, train_on
 from tensorboardX.proto.event_pb2 import Event

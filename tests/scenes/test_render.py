@@ -217,9 +217,9 @@ def test_a_data_set_is_of_scenes():
     dataset = Synthetic(5, *SIZE, seed=3)
     sample = dataset[4]
     assert len(dataset) == 5 and (sample.mask == 255).all() and sample.name == "synthetic_3/00004"
-    assert dataset.noc(0) is None
-    for index in (4, 1):  # of the pair that was asked for before, and of another one
-        np.testing.assert_array_equal(dataset.occlusion(index), Synthetic(5, *SIZE, seed=3).scene(index).occlusion)
+    _, occlusion, noc = dataset.labelled(4)
+    np.testing.assert_array_equal(occlusion, dataset.scene(4).occlusion)
+    assert noc is None
     np.testing.assert_array_equal(dataset[-1].img1, sample.img1)
     with pytest.raises(IndexError):
         dataset[5]
