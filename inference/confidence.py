@@ -89,12 +89,10 @@ def average_precision(score: np.ndarray, positive: np.ndarray) -> float:
     """
     if not positive.any():
         return float("nan")
-    score, positive = score.ravel(), positive.ravel()
-    order = np.argsort(-score)
-    ends = _group_starts(score[order])[1:] - 1  # of equal scores, the last
-    hits = np.cumsum(positive[order])[ends]
-    recall = hits / hits[-1]
-    return float((np.diff(recall, prepend=0) * hits / (ends + 1)).sum())
+    _, group, sizes = np.unique(-score.ravel(), return_inverse=True, return_counts=True)
+    found = np.bincount(group, positive.ravel())
+    precision = found.cumsum() / sizes.cumsum()
+    return float((found / found.sum() * precision).sum())
 
 
 def sparsification_error(confidence: np.ndarray, error: np.ndarray) -> float:
@@ -110,18 +108,11 @@ def sparsification_error(confidence: np.ndarray, error: np.ndarray) -> float:
         return float("nan")
     if not error.any():
         return 0.0
-    order = np.argsort(-confidence)
-    starts = _group_starts(confidence[order])
-    sizes = np.diff(starts)
-    expected = np.repeat(np.add.reduceat(error[order], starts[:-1]) / sizes, sizes)
+    _, group, sizes = np.unique(-confidence, return_inverse=True, return_counts=True)
+    expected = np.repeat(np.bincount(group, error) / sizes, sizes)
     excess = np.cumsum(expected) - np.cumsum(np.sort(error))
     remaining = np.arange(1, error.size + 1)
     return float((excess / remaining).mean() / error.mean())
-
-
-def _group_starts(ordered: np.ndarray) -> np.ndarray:
-    """Where runs of equal values begin, and the length of the whole at the end."""
-    return np.concatenate([[0], np.flatnonzero(np.diff(ordered)) + 1, [len(ordered)]])
 
 
 def measure_confidence(prediction: ConfidentPrediction, label, valid, occlusion=None, noc=None) -> Measures:
