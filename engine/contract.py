@@ -191,14 +191,6 @@ class Processes:
         return self.world_size // self.machines
 
     @property
-    def machine(self) -> int:
-        return self.rank // self.local_size
-
-    @property
-    def local_rank(self) -> int:
-        return self.rank % self.local_size
-
-    @property
     def first(self) -> bool:
         """Whether this is the process that validates, logs and saves."""
         return self.rank == 0
@@ -361,7 +353,3 @@ class Engine(ABC):
     @abstractmethod
     def training(self, settings: TrainingSettings) -> Training:
         """Begin to train; the first stage inside MaskFlownet stays frozen."""
-
-    def close(self) -> None:
-        """Part from the other processes."""
-        self.processes.close()

@@ -86,7 +86,7 @@ def train_as_rank(folder: Path, steps: int) -> None:
     engine = make_engine(config, "", seed, distributed=True, engine="torch")
     train(engine, config, data, None, options(folder, steps=steps, run=RUN))
     (folder / f"rank_{os.environ['RANK']}.params").write_bytes(params_bytes(engine.parameters(), ""))
-    engine.close()
+    engine.processes.close()
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def train_on(
             say_goodbye()
         return saved
     finally:
-        engine.close()
+        engine.processes.close()
 
 
 @checked

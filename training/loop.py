@@ -136,8 +136,9 @@ class _Run:
     def _loader(self):
         """What yields the batches: where the config trains on scenes alone, a GPU of PyTorch makes them itself."""
         data, options, processes = self.data, self.options, self.engine.processes
-        machine, process = (processes.machine, processes.machines), (processes.local_rank, processes.local_size)
-        order = Order(self.start.seed, data.echo, machine, process)
+        machine, process = divmod(processes.rank, processes.local_size)
+        places = (machine, processes.machines), (process, processes.local_size)
+        order = Order(self.start.seed, data.echo, *places)
         whole = options.shard == 1 and not options.debug
         scenes = endless_scenes(data, options.roots) if whole and renders_scenes(self.engine) else None
         if scenes is not None:
