@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,7 +23,7 @@ from maskflownet.reader.files import atomic_path, write_bytes
 from maskflownet.settings.configs import NetworkConfig
 from maskflownet.settings.folders import SHIPPED, WEIGHTS
 from maskflownet.settings.schema import INTERNAL, Positive, Seed, WholeOrZero, checked, parse, read_yaml, yaml_text
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
 RUN = "[A-Za-z0-9_-]{1,100}"  # the name of a run, which becomes part of the names of files
 RunName = Annotated[str, Field(pattern=f"^{RUN}$")]
@@ -52,6 +52,9 @@ class Record:
     found: Annotated[bool, INTERNAL] = True  # False for a file without a record, taken for one of the authors'
 
 
+_content = TypeAdapter(Record).dump_python  # without what is INTERNAL
+
+
 CHAIRS_THINGS, MIX = "FlyingChairs, FlyingThings3D", "Sintel, KITTI 2015, HD1K"
 RELEASED = {  # names: the authors' and ptlflow's, or mmflow's -> trained on, colours, published end-point errors in px
     ("771Sep25-0735_500000", "maskflownet_s-things-a8a8ed9e"): (
@@ -78,10 +81,6 @@ def beside(path, suffix: str) -> Path:
     return there if there.exists() and not here.exists() else here
 
 
-def record_path(checkpoint) -> Path:
-    return beside(checkpoint, ".yaml")
-
-
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
@@ -91,7 +90,7 @@ def read_record(checkpoint, verify: bool = True) -> Record | None:
 
     UserError: The record is malformed, or (with `verify`) its sha256 is not that of the checkpoint.
     """
-    path = record_path(checkpoint)
+    path = beside(checkpoint, ".yaml")
     if not path.exists():
         return None
     record = parse(Record, read_yaml(path), path)
@@ -106,10 +105,6 @@ def parse_record(text: str, checkpoint) -> Record:
         return parse(Record, json.loads(text), checkpoint)
     except (ValueError, RecursionError) as error:
         raise UserError(f"the record in {checkpoint} is damaged") from error
-
-
-def _content(record: Record) -> dict:
-    return {key: value for key, value in asdict(record).items() if key != "found"}
 
 
 _MARKS = {  # parameters that only one of the two networks has

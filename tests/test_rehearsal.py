@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from maskflownet.checkpoints.checkpoint import load_checkpoint
+from maskflownet.checkpoints.checkpoint import beside, load_checkpoint
 from maskflownet.checkpoints.params import read_params
 from maskflownet.reader.formats import read_flow
 from maskflownet.settings.cli import run
 from maskflownet.settings.folders import CONFIGS
-from maskflownet.training.snapshots import state_path
 
 import main
 import run_stages
@@ -89,7 +88,7 @@ def test_the_head_of_the_later_stages_is_the_third(finished):
         later = read_params(last(home, run_id))
         for name, array in third.items():
             assert (later[f"MaskFlownet_S.{name}"] == array).all()
-        state = read_params(state_path(last(home, run_id)))
+        state = read_params(beside(last(home, run_id), ".states"))
         assert not [name for name in state if "MaskFlownet_S" in name]
     fourth, sixth = (read_params(last(home, runs[i])) for i in (3, 5))
     assert any((fourth[name] != sixth[name]).any() for name in fourth)

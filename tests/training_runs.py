@@ -15,13 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from maskflownet.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from maskflownet.checkpoints.checkpoint import Checkpoint, beside, read_checkpoint
 from maskflownet.checkpoints.params import read_params
 from maskflownet.settings.configs import DataConfig, NetworkConfig, load_network_config
 from maskflownet.settings.datasets import load_data_config
 from maskflownet.training.loop import train
 from maskflownet.training.plan import Options
-from maskflownet.training.snapshots import state_path
 
 RUN = "abcJan01-0000"
 NETWORK = {"network": {"class": "MaskFlownet_S"}, "optimizer": {"learning_rate": [[7, 1.0e-4], [100, 5.0e-5]]}}
@@ -103,7 +102,7 @@ def at_step(folder: Path, step: int, action) -> threading.Thread:
 
 def arrays_of(path) -> dict[str, np.ndarray]:
     """Parameters and state of a checkpoint."""
-    return {**read_params(path), **read_params(state_path(path))}
+    return {**read_params(path), **read_params(beside(path, ".states"))}
 
 
 def largest_difference(path_a, path_b) -> float:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from maskflownet.checkpoints.checkpoint import RUN, Record, beside, read_record, record_path, save_checkpoint, sha256
+from maskflownet.checkpoints.checkpoint import RUN, Record, beside, read_record, save_checkpoint, sha256
 from maskflownet.checkpoints.params import params_bytes, read_params
 from maskflownet.errors import UserError
 from maskflownet.reader.files import read_bytes, sweep, write_bytes
@@ -26,14 +26,9 @@ NEWEST_KEPT = 3
 MEAN_EPE = "mean_epe"  # in a record's metrics: over the validation sets, at that step
 
 
-def state_path(checkpoint) -> Path:
-    """The optimiser's state beside a checkpoint: arrays `mean.NAME` and `var.NAME`."""
-    return beside(checkpoint, ".states")
-
-
 def read_state(checkpoint) -> dict[str, np.ndarray]:
-    """The optimiser's state of a checkpoint; a UserError if there is none or it is damaged."""
-    path, record = state_path(checkpoint), read_record(checkpoint, verify=False)
+    """The optimiser's state beside a checkpoint; a UserError if there is none or it is damaged."""
+    path, record = beside(checkpoint, ".states"), read_record(checkpoint, verify=False)
     new_run = "(--clear_steps starts a new run from its parameters)"
     if not path.exists():
         raise UserError(f"{checkpoint} cannot be resumed: the optimiser's state {path.name} is not beside it {new_run}")
@@ -170,7 +165,7 @@ class Snapshots:
             if self._record(step) is not None:
                 path = self.path(step)
                 # The parameters first: without them the rest is no checkpoint.
-                _remove(path, record_path(path), state_path(path))
+                _remove(path, beside(path, ".yaml"), beside(path, ".states"))
         for picture in self.pictures.glob("*.jpg") if self.pictures else ():
             step = picture.stem.rsplit("_", 1)[-1]
             if step.isdecimal() and int(step) < steps[-1] and int(step) not in kept:

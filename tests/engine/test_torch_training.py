@@ -6,7 +6,7 @@ MXNet is not needed on a GPU: its sizes are those whose graphs are in `network/g
 import numpy as np
 import pytest
 import torch
-from maskflownet.checkpoints.checkpoint import load_checkpoint, read_checkpoint
+from maskflownet.checkpoints.checkpoint import beside, load_checkpoint, read_checkpoint
 from maskflownet.engine.contract import NotFinite, TrainingSettings
 from maskflownet.engine.torch.engine import TorchEngine
 from maskflownet.engine.torch.training import ALIGNMENT, FlatAdam, corrected_rate
@@ -14,7 +14,6 @@ from maskflownet.errors import UserError
 from maskflownet.network.draws import draw_noise, draw_step
 from maskflownet.reader.loader import Batch
 from maskflownet.training import loop
-from maskflownet.training.snapshots import state_path
 
 from tests.known_engine import on_gpu
 from tests.torch_runs import SIZES, train_torch_in
@@ -66,7 +65,7 @@ def test_scenes_made_on_the_device_are_the_same_in_a_resumed_run(tmp_path, kind,
     monkeypatch.setattr(loop, "TrainLoader", None)
     write_configs(tmp_path, NETWORK, checkpoint_steps=2, **SIZES[kind])
     whole = train_torch_in(tmp_path, kind=kind, steps=4, run=RUN).rename(tmp_path / "whole_4.params")
-    state_path(tmp_path / f"weights/{RUN}_4.params").rename(state_path(whole))
+    beside(tmp_path / f"weights/{RUN}_4.params", ".states").rename(beside(whole, ".states"))
     checkpoint = load_checkpoint(tmp_path / f"weights/{RUN}_2.params")
     assert_same_training(train_torch_in(tmp_path, checkpoint=checkpoint, kind=kind, steps=4), whole, 1e-4, 2e-2)
 

@@ -10,10 +10,9 @@ from contextlib import contextmanager
 from functools import cache
 
 import pytest
-from maskflownet.checkpoints.checkpoint import load_checkpoint, read_checkpoint
+from maskflownet.checkpoints.checkpoint import beside, load_checkpoint, read_checkpoint
 from maskflownet.errors import UserError
 from maskflownet.settings.folders import ROOT
-from maskflownet.training.snapshots import state_path
 
 from tests.known_engine import make
 from tests.training_runs import NETWORK, RUN, largest_difference, newest, train_in, training_differences, write_configs
@@ -94,7 +93,7 @@ def test_a_run_goes_on_only_from_its_whole_end_under_its_own_settings(tmp_path, 
         write_configs(tmp_path / folder, **{"checkpoint_steps": 1, **changes})
         with pytest.raises(UserError, match=said):
             train_in(tmp_path / folder, checkpoint=read_checkpoint(path), engine=engine, steps=3)
-    state_path(path).rename(tmp_path / "state")
+    beside(path, ".states").rename(tmp_path / "state")
     with pytest.raises(UserError, match="--clear_steps starts a new run"):
         train_in(tmp_path, checkpoint=read_checkpoint(path), engine=engine, steps=3)
     new = train_in(tmp_path, checkpoint=read_checkpoint(path), steps=1, clear_steps=True)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from maskflownet.checkpoints.checkpoint import Record, find_checkpoint, load_checkpoint
+from maskflownet.checkpoints.checkpoint import Record, beside, find_checkpoint, load_checkpoint
 from maskflownet.errors import UserError
 from maskflownet.settings.folders import ROOT
-from maskflownet.training.snapshots import MEAN_EPE, Snapshots, read_state, reserve_run, state_path
+from maskflownet.training.snapshots import MEAN_EPE, Snapshots, read_state, reserve_run
 
 from tests.programs import python
 
@@ -211,7 +211,7 @@ def test_a_state_that_was_changed_is_not_resumed(tmp_path, value):
     state = {f"{kind}.conv6a.0.weight": np.ones((1, 1, 1, 1), "f4") for kind in ("mean", "var")}
     path = snapshots.save(1, arrays, state, record)
     assert read_state(path).keys() == state.keys()
-    states = state_path(path)
+    states = beside(path, ".states")
     states.write_bytes(states.read_bytes().replace(np.float32(1).tobytes(), np.float32(value).tobytes()))
     with pytest.raises(UserError, match=r"_1\.states is damaged"):
         read_state(path)
