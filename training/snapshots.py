@@ -3,7 +3,6 @@
 import itertools
 import math
 import os
-import re
 import secrets
 import socket
 import time
@@ -12,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from maskflownet.checkpoints.checkpoint import RUN, Record, beside, read_record, save_checkpoint, sha256
+from maskflownet.checkpoints.checkpoint import Record, beside, read_record, save_checkpoint, sha256
 from maskflownet.checkpoints.params import params_bytes, read_params
 from maskflownet.errors import UserError
 from maskflownet.reader.files import read_bytes, sweep, write_bytes
@@ -103,8 +102,6 @@ class Snapshots:
     """Saves and prunes the checkpoints `folder/RUN_STEPS.params` of one run, and the `pictures` drawn at them."""
 
     def __init__(self, folder, run: str, pictures: Path | None = None):
-        if not re.fullmatch(RUN, run):
-            raise UserError(f"a run's name has 1 to 100 letters, digits, _ and - only: {run!r} is none")
         self.folder, self.run, self.pictures = Path(folder), run, pictures
 
     def lock(self) -> Lock:
