@@ -52,10 +52,6 @@ class Order(NamedTuple):
         order = _shuffled(self.seed, dataset, epoch, length)
         return tuple(int(order[p % length]) for p in range(place, place + min(attempts, length)))
 
-    def generator(self, dataset: int, position: int) -> np.random.Generator:
-        """Of the crop and the flip at a position of a data set."""
-        return np.random.default_rng([self.seed, dataset, SAMPLE, position])
-
 
 @lru_cache(maxsize=16)  # of each data set of a mix the epoch at hand
 def _shuffled(seed: int, dataset: int, epoch: int, length: int) -> np.ndarray:
@@ -153,7 +149,7 @@ class _Reader:
             except UserError as error:
                 errors.append(str(error))
                 continue
-            ready = self._prepare(sample, self.order.generator(d, position))
+            ready = self._prepare(sample, np.random.default_rng([self.order.seed, d, SAMPLE, position]))
             for array, values in zip(self.slots.arrays(slot), ready[:4]):
                 array[row] = values
             return sample.name, errors

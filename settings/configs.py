@@ -183,11 +183,6 @@ class DataConfig:
                     raise ValueError(f"{key} has {name}, which the config does not use for that")
 
     @property
-    def synthetic_size(self) -> tuple[int, int]:
-        """(H, W) px at which synthetic pairs are made."""
-        return self.synthetic.size or self.resize or self.orig_shape
-
-    @property
     def textures(self) -> Path | None:
         """Folder of the synthetic set's pictures, None for those that scikit-image ships."""
         if self.synthetic.textures is None:

@@ -35,8 +35,8 @@ class SyntheticScenes(FlowDataset):
     def of_config(cls, config, root, split, versions):
         options = config.synthetic
         held_out, length = options.validation_length, options.length
-        textures = root or config.textures
-        scenes = Synthetic(held_out + length, *config.synthetic_size, options.seed, textures, options.scenes)
+        size, textures = options.size or config.resize or config.orig_shape, root or config.textures
+        scenes = Synthetic(held_out + length, *size, options.seed, textures, options.scenes)
         # The held-out scenes come first, so that they stay the same when the set is made longer.
         return View(scenes, range(held_out) if split == "val" else range(held_out, held_out + length))
 

@@ -129,7 +129,6 @@ def test_changes_and_defaults(tmp_path):
     assert config.passes == {"things3d": ("clean", "final")}
     assert config.textures == tmp_path / "photos"
     assert config.synthetic.scenes.max_objects == 4
-    assert config.synthetic_size == (384, 512)
 
 
 def changed(folder, of="chairs", remove=(), **changes):
