@@ -3,7 +3,6 @@
 import re
 import sys
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 from threading import Thread
 
@@ -92,7 +91,6 @@ def main(arguments):
         raise UserError("--max_flow is for a flow that is drawn")
     if args.fps and not any(output.is_video for output in outputs):
         raise UserError("--fps is for an .mp4, .avi or .gif")
-    rate = args.fps or source.rate or Fraction(25)
 
     options = {name: getattr(args, name) for name in ("resize", "pad", "engine", "precision", "colour")}
     batch = args.batch or (1 if live else None)
@@ -100,7 +98,7 @@ def main(arguments):
         Thread(target=colour_table, daemon=True).start()  # while PyTorch is imported
     predictor = load(args.config, args.checkpoint, args.gpus, batch=batch, **options)
     with Interruption(None if live else interrupt) as end:  # what is live ends by Ctrl-C, and is complete
-        done = predict_files(predictor, source, outputs, args.max_flow, rate)
+        done = predict_files(predictor, source, outputs, args.max_flow, args.fps)
     pairs = "1 pair" if done.pairs == 1 else f"{done.pairs} pairs"
     colours = f"full colour is {done.max_flow} px (--max_flow {done.max_flow}); " if done.max_flow else ""
     dropped = f"{source.reader.dropped} frames dropped; " if live else ""

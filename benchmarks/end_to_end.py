@@ -14,7 +14,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from fractions import Fraction
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -72,7 +71,7 @@ def parts(args, paths: list[Path], output: Output) -> Iterator[tuple[str, float]
         per_item(predicted(asked))  # in which a GPU captures its graph
         yield part, per_item(predicted(asked))
     results = list(predictor.stream(pairs, mask=False, warped=False, drawing=drawing))
-    with writing(output, source, source.rate or Fraction(25)) as write:
+    with writing(output, source, None) as write:
         yield "writing", per_item(write(islice(cycle(results), source.count)))
 
 

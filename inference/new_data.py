@@ -40,7 +40,7 @@ class Frames:
     """Frames of equal size, `height` and `width` px; consecutive ones are the pairs. Subclasses read them."""
 
     is_sequence = True
-    rate: Fraction | None = None
+    rate = Fraction(25)  # of a written video
     pixel_aspect = Fraction(1)  # width over height
     folder: Path | None = None  # whose pictures are the frames
     count: int | None  # of pairs, if it is known
