@@ -76,7 +76,7 @@ class Predictor:
         one batch of pairs, or two where the engine computes one while the other is on its way. A batch that was not
         asked for is halved where the memory does not suffice.
         """
-        submit, waiting, limit = self._submit(confidence, drawing), deque(), self.batch or MOST
+        submit, waiting, limit = self._submit(confidence), deque(), self.batch or MOST
 
         def most(shape: tuple) -> int:
             return min(limit, self.most(*shape[:2]))
@@ -85,7 +85,7 @@ class Predictor:
             parts = [batch]
             while parts:
                 try:
-                    waiting.append(submit(*map(np.stack, zip(*parts[0])), self.sizing, mask, warped))
+                    waiting.append(submit(*map(np.stack, zip(*parts[0])), self.sizing, mask, warped, drawing))
                     del parts[0]
                 except OutOfMemory:
                     if self.batch or len(parts[0]) == 1:
@@ -101,10 +101,8 @@ class Predictor:
         """Pairs of a size that are computed at a time."""
         return self.batch or min(MOST, max(1, self.engine.batch_pixels // (height * width)))
 
-    def _submit(self, confidence: bool, drawing: Drawing | None = None):
-        if confidence:
-            return partial(submit_both_ways, self.engine, drawing=drawing)
-        return partial(self.engine.submit, drawing=drawing)
+    def _submit(self, confidence: bool):
+        return partial(submit_both_ways, self.engine) if confidence else self.engine.submit
 
 
 def load(

@@ -16,7 +16,6 @@ from maskflownet.checkpoints.checkpoint import RUN, as_path, find_run, split_nam
 from maskflownet.errors import UserError
 from maskflownet.reader.files import atomic_path
 from maskflownet.settings.cli import Parser, add_output_root, run
-from maskflownet.settings.folders import LOGS
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
@@ -53,7 +52,7 @@ class Curves:
         return replace(self, training=cut(self.training), validation=validation)
 
 
-def find_log(name, folder: Path = LOGS) -> Path:
+def find_log(name, folder: Path) -> Path:
     """Path of a log given as path, run id or unique prefix of one. UserError: there is none, or there are several."""
     path = as_path(name, "log")
     if path is not None:

@@ -90,7 +90,7 @@ def test_logs_are_found_as_checkpoints_are(tmp_path):
     for name in (A, B):
         write_log(tmp_path, name, 1)
     assert find_log("8ca", tmp_path) == find_log(A, tmp_path) == tmp_path / f"{A}.log"
-    assert find_log(tmp_path / f"{B}.log") == tmp_path / f"{B}.log"
+    assert find_log(tmp_path / f"{B}.log", tmp_path) == tmp_path / f"{B}.log"
     for name, folder, message in (
         ("8", tmp_path, f"^log of run 8 is ambiguous: it fits {A}, {B}$"),
         ("zzz", tmp_path / "nowhere", "there are none$"),
