@@ -32,15 +32,6 @@ LEVELS = 5  # of a picture's pyramid, each half the size of the one before
 BANK_BYTES = 2**31  # about 690 photographs of the largest size
 
 
-class Scene(NamedTuple):
-    """One scene on the host."""
-
-    img1: np.ndarray  # (H, W, 3) uint8 RGB
-    img2: np.ndarray
-    flow: np.ndarray  # (H, W, 2) float32, px, (u, v)
-    occlusion: np.ndarray  # (H, W, 1) uint8, 255 = not visible in image 2
-
-
 class Synthetic:
     """Scenes 0 .. length - 1 of a seed, rendered on the CPU when asked for.
 
@@ -74,13 +65,7 @@ class Synthetic:
         return self.labelled(index).sample
 
     def labelled(self, index: int) -> Labelled:
-        """Render a pair; its label is valid everywhere, occluded pixels included."""
-        *arrays, occlusion = self.scene(index)
-        valid = np.full((*self.size, 1), 255, np.uint8)
-        return Labelled(Sample(*arrays, valid, f"synthetic_{self.seed}/{index % self.length:05d}"), occlusion)
-
-    def scene(self, index: int) -> Scene:
-        """Render a pair with its occlusion mask; IndexError if there is no such pair.
+        """Render a pair, whose label is valid everywhere, occluded pixels included; IndexError if there is none.
 
         PyTorch has one thread meanwhile. So do not call this from several threads.
         """
@@ -95,8 +80,10 @@ class Synthetic:
             scenes = render(draw(bank, self.seed, [index % self.length], self.size, self.options), bank.texels)
         finally:
             torch.set_num_threads(threads)
-        img1, img2, flow, occlusion = (values[0].numpy() for values in scenes)
-        return Scene(img1, img2, flow, occlusion[..., None] * np.uint8(255))
+        *arrays, occlusion = (values[0].numpy() for values in scenes)
+        valid = np.full((*self.size, 1), 255, np.uint8)
+        sample = Sample(*arrays, valid, f"synthetic_{self.seed}/{index % self.length:05d}")
+        return Labelled(sample, occlusion[..., None] * np.uint8(255))
 
     def record(self) -> dict:
         """Everything that decides what a pair looks like, for a JSON file; not the length."""

@@ -43,11 +43,12 @@ def write_chairs(dataset: Synthetic, folder: str | Path, validation_every: int =
         for index in range(len(dataset))
     }
     lacking = [index for index, paths in files.items() if not all(path.is_file() for path in paths)]
-    with closing(Pool(workers, dataset.scene)) as pool:
+    with closing(Pool(workers, dataset.labelled)) as pool:
         scenes = pool.results(((index,) for index in lacking), 2 * workers)
         bar = tqdm(lacking, str(folder), len(files), unit="pair", initial=len(files) - len(lacking), disable=None)
-        for index, scene in zip(bar, scenes):
-            for write, path, values in zip((write_image, write_image, write_flo, write_image), files[index], scene):
+        for index, (sample, occlusion, _) in zip(bar, scenes):
+            arrays = *sample[:3], occlusion
+            for write, path, values in zip((write_image, write_image, write_flo, write_image), files[index], arrays):
                 write(path, values)
     numbers = range(1, len(dataset) + 1)
     lines = ["2" if validation_every and n % validation_every == 0 else "1" for n in numbers]

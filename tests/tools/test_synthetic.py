@@ -27,10 +27,10 @@ def test_write_chairs_is_readable_and_goes_on(tmp_path):
     write_chairs(Synthetic(3, 64, 96, 5), folder, validation_every=2, workers=1)
     assert kept.stat().st_mtime_ns == stamp
     for index in (0, 2):
-        scene, stem = Synthetic(3, 64, 96, 5).scene(index), str(folder / f"data/{index + 1:05d}_")
-        np.testing.assert_array_equal(read_image(f"{stem}img1.ppm"), scene.img1)
-        np.testing.assert_array_equal(read_flo(f"{stem}flow.flo")[0], scene.flow)
-        np.testing.assert_array_equal(cv2.imread(f"{stem}occ.png", cv2.IMREAD_UNCHANGED), scene.occlusion[..., 0])
+        stem, (sample, occlusion, _) = str(folder / f"data/{index + 1:05d}_"), Synthetic(3, 64, 96, 5).labelled(index)
+        np.testing.assert_array_equal(read_image(f"{stem}img1.ppm"), sample.img1)
+        np.testing.assert_array_equal(read_flo(f"{stem}flow.flo")[0], sample.flow)
+        np.testing.assert_array_equal(cv2.imread(f"{stem}occ.png", cv2.IMREAD_UNCHANGED), occlusion[..., 0])
     assert (folder / "FlyingChairs_train_val.txt").read_text() == "1\n2\n1\n"
     with pytest.raises(UserError, match="holds other pairs"):
         write_chairs(Synthetic(3, 64, 96, 6), folder)

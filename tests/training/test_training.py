@@ -100,7 +100,7 @@ def test_ctrl_c_twice_at_once_counts_once_until_all_is_saved(tmp_path, monkeypat
 @pytest.mark.parametrize("kind", ["sample", "pair", "engine"])
 def test_what_was_reached_before_an_error_is_saved(tmp_path, monkeypatch, kind):
     """A sample or a pair of the validation that cannot be read, what nobody expects."""
-    log, shown, trained = tmp_path / "logs/abcJan01-0000.log", Synthetic.scene, MXNetTraining.train_batch
+    log, shown, trained = tmp_path / "logs/abcJan01-0000.log", Synthetic.labelled, MXNetTraining.train_batch
     write_configs(tmp_path, validation=["synthetic"] if kind == "pair" else [], validation_steps=2)
 
     def damaged(self, index):
@@ -114,7 +114,7 @@ def test_what_was_reached_before_an_error_is_saved(tmp_path, monkeypatch, kind):
             raise RuntimeError("nobody expected this")
         return trained(self, batch, step, rate)
 
-    monkeypatch.setattr(Synthetic, "scene", damaged)
+    monkeypatch.setattr(Synthetic, "labelled", damaged)
     monkeypatch.setattr(MXNetTraining, "train_batch", fail)
     with pytest.raises((UserError, RuntimeError), match="pair cannot be read|nobody expected"):
         train_in(tmp_path, steps=90, run="abcJan01-0000")
