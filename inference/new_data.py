@@ -85,7 +85,7 @@ class Folder(Frames):
         self.folder = Path(path)
         if not self.folder.is_dir():
             raise UserError(f"--folder {path} is no folder")
-        names = (name for name in os.listdir(self.folder) if _is_frame(name))
+        names = filter(formats.is_picture, os.listdir(self.folder))
         self.paths = [self.folder / name for name in sorted(names, key=natural)]
         if len(self.paths) < 2:
             raise UserError(f"folder {path} holds {len(self.paths)} pictures, two are needed{_sequence_below(path)}")
@@ -148,14 +148,10 @@ def _check_same_size(paths, images) -> None:
         raise UserError(f"{paths[0]} and {paths[1]} differ in size: {first} and {second} (height x width)")
 
 
-def _is_frame(name: str) -> bool:
-    return Path(name).suffix.lower() in formats.PICTURE_SUFFIXES and not name.startswith(".")
-
-
 def _sequence_below(path) -> str:
     """What to say of a folder without frames, where folders below it hold some."""
     for folder, _, names in islice(os.walk(path), 1000):
-        if sum(map(_is_frame, names)) > 1:
+        if sum(map(formats.is_picture, names)) > 1:
             return f"; name one of the folders below it, such as {folder}, in a call for each"
     return ""
 

@@ -45,6 +45,11 @@ _UNKNOWN_ABOVE = 1e9
 _LARGEST_SIDE = 65535
 
 
+def is_picture(path: PathLike) -> bool:
+    """Whether the name is a picture's, and not hidden."""
+    return Path(path).suffix.lower() in PICTURE_SUFFIXES and not Path(path).name.startswith(".")
+
+
 def read_image(picture: Any) -> np.ndarray:
     """Turn one picture, whatever it is, into (H, W, 3) uint8 RGB; as `read_images`."""
     return read_images([picture])[0]

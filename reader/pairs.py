@@ -8,7 +8,7 @@ from pathlib import Path
 from maskflownet.errors import UserError
 from maskflownet.reader.dataset import FlowDataset, Pair
 from maskflownet.reader.files import natural, walk, warn_left_out
-from maskflownet.reader.formats import FLOW_SUFFIXES, PICTURE_SUFFIXES
+from maskflownet.reader.formats import FLOW_SUFFIXES, is_picture
 
 
 class Pairs(FlowDataset):
@@ -47,10 +47,10 @@ class Pairs(FlowDataset):
             subfolders[:] = _visible(subfolders)
             files = [Path(folder, name) for name in _visible(names)]
             title = os.path.relpath(folder, root).replace(os.sep, "/")
-            many = any(re.search(r"_img[12]$", file.stem) and _is_picture(file) for file in files)
+            many = any(re.search(r"_img[12]$", file.stem) and is_picture(file) for file in files)
             found = list(_many_pairs(files, title) if many else _one_pair(files, title))
             used = {path for pair in found for path in pair[1:]}
-            left_out += [file for file in files if str(file) not in used and (_is_picture(file) or _is_flow(file))]
+            left_out += [file for file in files if str(file) not in used and (is_picture(file) or _is_flow(file))]
             pairs += found
         warn_left_out(root, left_out)
         for pair in pairs:
@@ -86,7 +86,7 @@ def _role(file: Path) -> str | None:
     named = re.match("flow(?![a-z])", file.stem)
     if _is_flow(file) and (file.suffix.lower() == ".flo" or (named and not _is_drawing(file))):
         return "noc" if file.stem == "flow_noc" else "flow"
-    if not _is_picture(file):
+    if not is_picture(file):
         return None
     return "drawing" if named else {"invalid": "invalid", "occlusions": "occlusion"}.get(file.stem, "picture")
 
@@ -102,7 +102,7 @@ def _many_pairs(files: list[Path], title: str) -> Iterator[Pair]:
     found: dict[str, dict[str, Path]] = {}
     for file in files:
         match = re.fullmatch(r"(.+)_(img1|img2|flow)", file.stem)
-        if match and (_is_flow if match[2] == "flow" else _is_picture)(file):
+        if match and (_is_flow if match[2] == "flow" else is_picture)(file):
             before = found.setdefault(match[1], {}).setdefault(match[2], file)
             if before != file:
                 raise UserError(f"{file.parent} holds {before.name} and {file.name}: one must go")
@@ -115,10 +115,6 @@ def _many_pairs(files: list[Path], title: str) -> Iterator[Pair]:
 
 def _is_flow(file: Path) -> bool:
     return file.suffix.lower() in FLOW_SUFFIXES
-
-
-def _is_picture(file: Path) -> bool:
-    return file.suffix.lower() in PICTURE_SUFFIXES
 
 
 def _visible(names: list[str]) -> list[str]:

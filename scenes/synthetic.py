@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from maskflownet.errors import UserError
 from maskflownet.reader.files import check_pixels, walk
-from maskflownet.reader.formats import PICTURE_SUFFIXES, sample_range, to_8bit
+from maskflownet.reader.formats import is_picture, sample_range, to_8bit
 from maskflownet.reader.sample import Labelled, Sample
 from maskflownet.scenes.draw import MIN_SIDE, SceneOptions, draw
 from PIL import Image
@@ -122,7 +122,7 @@ class Textures:
         if not root.is_dir():
             raise UserError(f"{root}: no such folder of textures")
         files = (Path(folder, name) for folder, _, names in walk(root) for name in names)
-        paths = [p for p in files if p.suffix.lower() in PICTURE_SUFFIXES and p.name[0] != "." and p.is_file()]
+        paths = [path for path in files if is_picture(path) and path.is_file()]
         if folder is None:
             paths = [root / name for name in BUNDLED]
         for path in sorted(paths, key=lambda p: p.relative_to(root).as_posix()):
