@@ -1,7 +1,7 @@
 """Train, validate, submit or export MaskFlownet; `--help` explains the arguments."""
 
 import sys
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 from maskflownet.checkpoints.checkpoint import read_checkpoint
@@ -155,8 +155,8 @@ def run_validation(args, config):
         "Checkpoint": checkpoint.path.name,
         "Engine": str(engine),
     }
-    wanted = args.report and Report(page, len(found.sets), args.report_images, args.report_width)
-    with wanted or nullcontext() as report:
+    report = Report(page, len(found.sets), args.report_images, args.report_width) if args.report else None
+    with closing(report) if report else nullcontext():
         results = validate(engine, found, options, report)
         results.about["network"] = config.network.class_
         for name, total in results.totals.items():

@@ -27,9 +27,6 @@ from maskflownet.reader.sample import Labelled
 from maskflownet.settings.datasets import NO_ROOT
 from tqdm import tqdm
 
-SINTEL_SIZE = (448, 1024)  # (H, W) of the network's input for 436x1024
-KITTI_SIZE = (512, 1152)  # (H, W) of the network's input for about 375x1242
-SPRING_SIZE = (1088, 1920)  # (H, W) of the network's input for 1080x1920
 ZIP_FOLDERS = {2012: "", 2015: "flow/"}  # where KITTI's servers look inside the zip
 
 
@@ -165,7 +162,7 @@ def sintel_parts(root: Path) -> Iterator[Part]:
     Sintel's server does not take their zip: it wants a bundle that the `bundler` program of the data set's download
     makes from the folders `clean` and `final`. The zip is for keeping and for passing on.
     """
-    yield Part("sintel", Sintel(root, split="test"), SINTEL_SIZE, ".flo", str)
+    yield Part("sintel", Sintel(root, split="test"), (448, 1024), ".flo", str)
 
 
 def kitti_parts(root: Path) -> Iterator[Part]:
@@ -176,7 +173,7 @@ def kitti_parts(root: Path) -> Iterator[Part]:
         print(f"skipped: {root} holds no KITTI {' and '.join(missing)}", file=sys.stderr)
     for year in years:
         dataset, top = Kitti(root, "test", (year,)), ZIP_FOLDERS[year]
-        yield Part(f"kitti.{year}", dataset, KITTI_SIZE, "_10.png", lambda name, t=top: t + Path(name).name)
+        yield Part(f"kitti.{year}", dataset, (512, 1152), "_10.png", lambda name, t=top: t + Path(name).name)
 
 
 def spring_parts(root: Path) -> Iterator[Part]:
@@ -189,7 +186,7 @@ def spring_parts(root: Path) -> Iterator[Part]:
         print(f"skipped: {reason}", file=sys.stderr)
     versions = [version for version, reason in lost.items() if reason is None]
     if versions:
-        yield Part("spring", Spring(root, "test", versions), SPRING_SIZE, ".flo5", "test/".__add__)
+        yield Part("spring", Spring(root, "test", versions), (1088, 1920), ".flo5", "test/".__add__)
 
 
 BENCHMARKS = {"sintel": sintel_parts, "kitti": kitti_parts, "spring": spring_parts}

@@ -111,16 +111,13 @@ class Report:
         self._quota = max(1, (images or IMAGES) // max(1, sets))
         self._worst: dict[str, list[tuple[float, int]]] = {}  # heaps of (badness, -index)
         self._pictured: dict[tuple[str, int], _Pictured] = {}
-        self._waiting = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115 - until __exit__
+        self._waiting = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115 - until `close`
         threads = min(THREADS, os.cpu_count() or 1)
         self._pool = ThreadPoolExecutor(threads)
         self._drawn: deque = deque()  # (set, index, future), in the order of the pairs
         self._ahead = 2 * threads
 
-    def __enter__(self) -> "Report":
-        return self
-
-    def __exit__(self, *_) -> None:
+    def close(self) -> None:
         self._pool.shutdown()
         self._waiting.close()
 

@@ -1,5 +1,7 @@
 """Labelled pairs without files, whose predictions have known errors."""
 
+from contextlib import closing
+
 import numpy as np
 from maskflownet.reader.sample import Labelled, Sample
 from maskflownet.report.report import Report
@@ -43,7 +45,7 @@ def known_error(image_1, _):
 def reported(sets, folder, engine=None, facts=None, images=400, width=768, **options):
     """The totals of a validation that writes `8ca_5.html`; `options` are ValidationOptions."""
     engine = engine or KnownEngine(known_error)
-    with Report(folder / "8ca_5.html", len(sets), images, width) as report:
+    with closing(Report(folder / "8ca_5.html", len(sets), images, width)) as report:
         results = validated(engine, sets, watcher=report, **options)
         report.write(results, {"Run": "8ca", "Step": 5, **(facts or {})})
     results.write(folder, "8ca", 5)
