@@ -27,6 +27,7 @@ from pydantic import Field, TypeAdapter
 
 RUN = "[A-Za-z0-9_-]{1,100}"  # the name of a run, which becomes part of the names of files
 RunName = Annotated[str, Field(pattern=f"^{RUN}$")]
+MARKS = {"MaskFlownet": "conv6x.0.weight", "MaskFlownet_S": "conv6a.0.weight"}  # which only that network has
 
 
 @checked
@@ -105,12 +106,6 @@ def parse_record(text: str, checkpoint) -> Record:
         return parse(Record, json.loads(text), checkpoint)
     except (ValueError, RecursionError) as error:
         raise UserError(f"the record in {checkpoint} is damaged") from error
-
-
-_MARKS = {  # parameters that only one of the two networks has
-    "MaskFlownet": "conv6x.0.weight",
-    "MaskFlownet_S": "conv6a.0.weight",
-}
 
 
 @dataclass(frozen=True)
@@ -209,7 +204,7 @@ def load_checkpoint(path, colour: str | None = None) -> Checkpoint:
     path = Path(path)
     found, note = read_parameters(path), ""
     arrays = found.arrays
-    network = next((net for net, mark in _MARKS.items() if mark in arrays), None)
+    network = next((network for network, mark in MARKS.items() if mark in arrays), None)
     if network is None:
         raise UserError(
             f"{path} is no checkpoint of MaskFlownet_S or MaskFlownet: "

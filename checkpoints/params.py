@@ -27,6 +27,10 @@ CODES = {np.dtype(dtype): code for code, dtype in DTYPES.items()}
 MAX_DIMENSIONS = 32
 MATCHES = 81  # channels of MaskFlownet_S's cost volumes
 CPU = 1
+SUFFIXES = (".params", ".safetensors", ".pth", ".ckpt")  # that `file_bytes` writes
+_METADATA = "maskflownet"  # key of the record
+_MMFLOW_HEAD = "maskflownetS."
+_PORTS, _GLUONS = re.compile(r"(\bupfeat\d)\.(weight|bias)$"), re.compile(r"(\bupfeat\d)\.0\.(weight|bias)$")
 
 
 class _Cursor:
@@ -115,12 +119,6 @@ def params_bytes(arrays: dict[str, np.ndarray], path) -> bytes:
         text = name.encode()
         chunks.append(struct.pack("<Q", len(text)) + text)
     return b"".join(chunks)
-
-
-SUFFIXES = (".params", ".safetensors", ".pth", ".ckpt")  # that `file_bytes` writes
-_METADATA = "maskflownet"  # key of the record
-_MMFLOW_HEAD = "maskflownetS."
-_PORTS, _GLUONS = re.compile(r"(\bupfeat\d)\.(weight|bias)$"), re.compile(r"(\bupfeat\d)\.0\.(weight|bias)$")
 
 
 class Parameters(NamedTuple):

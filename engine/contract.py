@@ -10,12 +10,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from maskflownet.errors import UserError
 from maskflownet.network.architecture import MULTIPLE
+from maskflownet.processes import ENDED
 from maskflownet.reader.colour import flow_to_colour, largest_motion
 
 # Sundaram, Brox and Keutzer (ECCV 2010), equation 5: consistent where |f + b|^2 < SHARE (|f|^2 + |b|^2) + SLACK.
 SHARE = 0.01
 SLACK = 0.5  # px^2
 BORDER = 0.5  # px; pixels are squares, so the picture reaches this far beyond their centres
+LARGEST = 16384  # px a side of the network's input
+# Of what `torchrun` sets, the names that say where a process stands.
+TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 class Prediction(NamedTuple):
@@ -85,9 +89,6 @@ def shares(count: int, devices: int) -> list[slice]:
     return [slice(a, b) for a, b in zip(bounds, bounds[1:]) if a < b]
 
 
-LARGEST = 16384  # px a side
-
-
 def _round_up(size: int) -> int:
     return -(-size // MULTIPLE) * MULTIPLE
 
@@ -155,10 +156,6 @@ def device_ids(gpus: str, library: str, count: Callable[[], int | None]) -> list
     if max(ids) >= found:
         raise UserError(f"there is no GPU {max(ids)}: {library} finds {found}, numbered from 0")
     return ids
-
-
-# Of what `torchrun` sets, the names that say where a process stands.
-TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def under_torchrun() -> bool:
@@ -246,8 +243,7 @@ class PeerLost(UserError):
     """
 
     def __init__(self, advice: str = ""):
-        ended = "another process of this training ended"
-        super().__init__(f"{ended}: {advice}" if advice else ended)
+        super().__init__(f"{ENDED}: {advice}" if advice else ENDED)
         self.advice = advice
 
 

@@ -14,8 +14,6 @@ from maskflownet.errors import UserError, warn_once
 PathLike = str | os.PathLike[str]
 _TEMPORARY = re.compile(r"\.+(.+)\.[0-9a-f]{12}\.tmp(\.[^.]*)?")  # of the file whose name begins so
 _DAY = 86400  # s; no process writes one file for so long
-
-
 # A picture of 100 million pixels wants more than 100 GB in the network.
 _MAX_PIXELS = "MASKFLOWNET_MAX_PIXELS"
 

@@ -20,6 +20,7 @@ from ruamel.yaml.representer import SafeRepresenter
 
 checked = partial(dataclass, frozen=True, config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
 INTERNAL = Field(exclude=True)
+LARGEST_TEXT, LARGEST_CONTENT = 10**6, 10**5  # characters, values: far more than a config or a record has
 
 _whole = BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value)
 Whole = Annotated[int, _whole, Field(ge=1, le=10**9)]  # 1e5 is one, too
@@ -45,9 +46,6 @@ def described(what: str) -> WrapValidator:
 
 def _tuples(value):
     return tuple(_tuples(entry) for entry in value) if isinstance(value, list) else value
-
-
-LARGEST_TEXT, LARGEST_CONTENT = 10**6, 10**5  # characters, values: far more than a config or a record has
 
 
 class _Constructor(SafeConstructor):
