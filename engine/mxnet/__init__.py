@@ -103,21 +103,18 @@ class MXNetEngine(Engine):
         return {name: parameter.list_data()[0].asnumpy() for name, parameter in self._structural_parameters().items()}
 
     def submit(self, image_1, image_2, sizing=None, mask=True, warped=True, drawing=None):
+        parts = []
         try:
-            prediction = self._predict(image_1, image_2, sizing or Sizing(), mask, warped)
+            for context, part in zip(self.contexts, contract.shares(len(image_1), self.devices)):
+                images = (nd.array(image[part], context, np.uint8) for image in (image_1, image_2))
+                parts.append(self._predict_on_device(*images, sizing or Sizing(), mask, warped))
+            # MXNet computes asynchronously: only here are the devices waited for.
+            prediction = Prediction(*(None if outputs[0] is None else to_host(outputs) for outputs in zip(*parts)))
         except mx.MXNetError as error:
             height, width = image_1.shape[1:3]
             reason = str(error).strip().splitlines()[-1].strip()
             raise UserError(f"MXNet cannot predict {len(image_1)} pairs of {height}x{width}: {reason}") from error
         return lambda: prediction if drawing is None else contract.draw(prediction, drawing)
-
-    def _predict(self, image_1, image_2, sizing, mask, warped) -> Prediction:
-        parts = []
-        for context, part in zip(self.contexts, contract.shares(len(image_1), self.devices)):
-            images = (nd.array(image[part], context, np.uint8) for image in (image_1, image_2))
-            parts.append(self._predict_on_device(*images, sizing, mask, warped))
-        # MXNet computes asynchronously: only here are the devices waited for.
-        return Prediction(*(None if outputs[0] is None else to_host(outputs) for outputs in zip(*parts)))
 
     def _predict_on_device(self, image_1, image_2, sizing, with_mask, with_warped):
         """(N, H, W, 3) uint8 on one device -> flow (N, 2, H, W), mask and warped on that device."""
@@ -189,9 +186,14 @@ class MXNetTraining(Training):
             where = f"for the samples {', '.join(names)}" if names else "for samples of another process"
             self._failed = NotFinite(f"the loss is not finite at step {step + 1}, {where}")
         if self._failed is None:  # a backward pass over flows that are NaN has crashed MXNet
+            samples, clip = count * processes.world_size, self.settings.optimizer.clip
             mx.autograd.backward(losses)
+            self.trainer.allreduce_grads()
+            for context in self.contexts if clip else ():
+                gradients = [parameter.grad(context) for parameter in self.trained.values()]
+                mx.gluon.utils.clip_global_norm(gradients, clip * samples)
             self.trainer.set_learning_rate(learning_rate)
-            self._update(count * processes.world_size)
+            self.trainer.update(samples)  # by the gradients' sum over them, divided by their number
         failed = self._failed
 
         def read() -> Losses:
@@ -200,15 +202,6 @@ class MXNetTraining(Training):
             return reported
 
         return read
-
-    def _update(self, samples: int) -> None:
-        """Divide the summed gradients by the samples and update."""
-        clip = self.settings.optimizer.clip
-        self.trainer.allreduce_grads()
-        for context in self.contexts if clip else ():
-            gradients = [parameter.grad(context) for parameter in self.trained.values()]
-            mx.gluon.utils.clip_global_norm(gradients, clip * samples)
-        self.trainer.update(samples)
 
     def _prepare(self, batch, draws: Draws | None, part: slice, context):
         """One device's share: two centred images (n, 3, H, W), label (n, 2, H, W) (y, x), mask."""
