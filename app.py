@@ -191,7 +191,6 @@ def actions(predictor):
 
 
 def page(predictor):
-    """The page, a gradio.Blocks."""
     of_pair, of_camera, of_video = actions(predictor)
     with gr.Blocks(title="MaskFlownet", analytics_enabled=False, delete_cache=(KEPT // 6, KEPT)) as blocks:
         gr.Markdown("# MaskFlownet\nThe motion of every pixel from one picture to the next.")

@@ -48,7 +48,6 @@ def rate(seconds: float, pairs: int) -> str:
 
 
 def per_item(items: Iterable) -> float:
-    """Seconds for an item."""
     started = time.perf_counter()
     made = sum(1 for _ in items)
     return (time.perf_counter() - started) / made

@@ -159,12 +159,10 @@ def device_ids(gpus: str, library: str, count: Callable[[], int | None]) -> list
 
 
 def under_torchrun() -> bool:
-    """Whether `torchrun` started this process."""
     return all(name in os.environ for name in TORCHRUN)
 
 
 def refuse_torchrun(what: str) -> None:
-    """Raise a UserError if `torchrun` started what a single process does."""
     if under_torchrun():
         raise UserError(f"{what} is not for torchrun, which is for training with main.py")
 

@@ -35,8 +35,6 @@ class Measured(NamedTuple):
 
 
 class ImageResult(NamedTuple):
-    """The measures of one image."""
-
     name: str
     height: int
     width: int

@@ -75,7 +75,6 @@ def atomic_path(path: PathLike, durable: bool = False) -> Iterator[Path]:
 
 
 def write_bytes(path: PathLike, data: bytes, durable: bool = False) -> None:
-    """Write a file through `atomic_path`."""
     with atomic_path(path, durable) as temporary:
         temporary.write_bytes(data)
 

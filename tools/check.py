@@ -77,7 +77,6 @@ def _undecodable(dataset: FlowDataset, title: str, workers: int) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command line; returns 0, or 2 where a fault was found."""
     names = [name for name, cls in SETS.items() if cls.counts and name == cls.root_name]
     parser = Parser(
         description="Check data sets: counts, missing files and, with --decode, damaged files. "

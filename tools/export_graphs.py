@@ -30,7 +30,6 @@ def needed_graphs(networks: Iterable[NetworkConfig], data: Iterable[DataConfig])
 
 
 def shipped_graphs() -> list:
-    """`needed_graphs` of the configs in `config_folder/`."""
     networks, data = [], []
     for path in sorted(CONFIGS.glob("*.yaml")):
         content = read_config(path)

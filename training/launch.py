@@ -80,8 +80,8 @@ class Reached:
 
 def run_stages(
     name: str, choice: EngineChoice, options: Options, checkpoint: str | None, begin: int, fresh: bool
-) -> list[Path]:
-    """Run a schedule from where it was left; the last checkpoint of every stage that is run.
+) -> None:
+    """Run a schedule from where it was left.
 
     What has been reached is kept in a state file, so that the same command goes on after a kill at any point: a
     stage's run id is noted before it starts, and its checkpoints say how far it came.
@@ -114,11 +114,11 @@ def run_stages(
                     "repeat that call, or begin again with --fresh"
                 )
             state = wanted  # the other call ended before it had saved anything
-        return _run_stages(path, stages, state, state_file, choice, options)
+        _run_stages(path, stages, state, state_file, choice, options)
 
 
 def _run_stages(path: Path, stages, state: Reached, state_file: Path, choice: EngineChoice, options: Options):
-    finished = []
+    last = state.checkpoint
     for number, stage in enumerate(stages[state.begin - 1 :]):
         if number == len(state.runs):
             state = replace(state, runs=(*state.runs, reserve_run(options.weights, options.logs)))
@@ -128,7 +128,7 @@ def _run_stages(path: Path, stages, state: Reached, state_file: Path, choice: En
             config, data = load_network_config(stage.network, path), load_data_config(stage.dataset, path)
             reached, end = max(snapshots.steps(), default=0), end_of(config, options)
             if reached < end:  # it starts or goes on
-                source = snapshots.path(reached) if reached else [state.checkpoint, *finished][-1]
+                source = snapshots.path(reached) if reached else last
                 checkpoint = None if source is None else read_checkpoint(source, options.weights)
                 chosen = replace(options, run=snapshots.run, clear_steps=not reached)
                 train_on(choice, config, data, checkpoint, chosen)
@@ -136,6 +136,5 @@ def _run_stages(path: Path, stages, state: Reached, state_file: Path, choice: En
             told = f" ({error})" if str(error) else ""
             why = f"stage {state.begin + number} was interrupted: the same command goes on with it{told}"
             raise KeyboardInterrupt(why) from None
-        finished.append(snapshots.path(max(reached, end)))
-        print(f"stage {state.begin + number} of {len(stages)} has ended: {finished[-1]}", flush=True)
-    return finished
+        last = snapshots.path(max(reached, end))
+        print(f"stage {state.begin + number} of {len(stages)} has ended: {last}", flush=True)

@@ -171,7 +171,6 @@ class _Run:
             self._save(step, metrics)
 
     def save_rest(self, step: int) -> None:
-        """Save the steps since the last checkpoint."""
         if step > self.saved_step:
             self._save(step, {})
 

@@ -56,7 +56,6 @@ def rate_at(optimizer: Optimizer, step: int, scale: float = 1.0) -> float:
 
 
 def end_of(config: NetworkConfig, options: Options) -> int:
-    """The step at which a run ends."""
     end = scaled(config.optimizer.learning_rate[-1][0], options.scale)
     if options.debug or options.steps:
         end = min(end, options.steps or DEBUG_STEPS)
