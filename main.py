@@ -14,7 +14,7 @@ from maskflownet.inference.validation import ValidationOptions, validate, write_
 from maskflownet.report.report import IMAGES, WIDTH, Report
 from maskflownet.settings import cli
 from maskflownet.settings.configs import load_network_config
-from maskflownet.settings.datasets import Roots, load_data_config, parse_roots, validation_sets
+from maskflownet.settings.datasets import load_data_config, parse_roots, validation_sets
 from maskflownet.settings.folders import SHIPPED
 from maskflownet.tools.export import SUFFIXES, export
 from maskflownet.training.launch import EngineChoice, train_on
@@ -141,7 +141,7 @@ def run_validation(args, config):
     refuse_torchrun("--valid")
     data_config = load_data_config(args.dataset_cfg) if args.dataset_cfg else None
     options = ValidationOptions(Sizing(args.resize, args.pad), args.batch or 1, cli.readers_of(args), args.confidence)
-    roots, checkpoint = Roots(parse_roots(args.data_root)), read(args)
+    roots, checkpoint = parse_roots(args.data_root), read(args)
     found = validation_sets(data_config, roots, config.network.class_, args.debug)
     engine = load_engine(config, checkpoint, args.gpus, args.engine, args.precision)
     record, folder = checkpoint.record, args.output_root / "logs" / "val"
@@ -172,7 +172,7 @@ def run_validation(args, config):
 
 def run_submission(args, config):
     refuse_torchrun("--predict")
-    sizing, roots, checkpoint = Sizing(args.resize, args.pad), Roots(parse_roots(args.data_root)), read(args)
+    sizing, roots, checkpoint = Sizing(args.resize, args.pad), parse_roots(args.data_root), read(args)
     engine = load_engine(config, checkpoint, args.gpus, args.engine, args.precision)
     predictor, flows = Predictor(engine, sizing, args.batch or 1), args.output_root / "flows"
     name = results_name(checkpoint.path.stem, checkpoint, config)

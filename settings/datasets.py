@@ -86,8 +86,8 @@ def _check_root_name(name: object, source) -> None:
         )
 
 
-def parse_roots(arguments: Iterable[str]) -> dict[str, str]:
-    """Turn ``NAME=DIR`` arguments into a dictionary for `Roots`; a UserError where one is wrong."""
+def parse_roots(arguments: Iterable[str], paths_file=None) -> "Roots":
+    """The `Roots` that ``NAME=DIR`` arguments give; a UserError where one is wrong."""
     roots: dict[str, str] = {}
     for argument in arguments:
         name, _, folder = argument.partition("=")
@@ -96,7 +96,7 @@ def parse_roots(arguments: Iterable[str]) -> dict[str, str]:
         if name in roots:
             raise UserError(f"{name} is given two roots, {roots[name]} and {folder}")
         roots[name] = folder
-    return roots
+    return Roots(roots, paths_file)
 
 
 class Roots:

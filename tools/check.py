@@ -9,7 +9,7 @@ from typing import NamedTuple
 from maskflownet.errors import UserError
 from maskflownet.reader.dataset import FlowDataset, MissingFiles
 from maskflownet.settings.cli import FAILED, Parser, count, run
-from maskflownet.settings.datasets import SETS, Roots, parse_roots
+from maskflownet.settings.datasets import SETS, parse_roots
 from tqdm import tqdm
 
 
@@ -89,9 +89,8 @@ def main(arguments: list[str]) -> int:
     add("--decode", action="store_true", help="read every file (takes long)")
     add("--workers", type=count, default=os.cpu_count() or 1, help="threads that decode (default: %(default)s)")
     options = parser.parse_args(arguments)
-    given = parse_roots(options.roots)
-    roots = Roots(given, options.paths)
-    found = {name: roots.look_up(name) for name in names if name in given or not given}
+    roots = parse_roots(options.roots, options.paths)
+    found = {name: roots.look_up(name) for name in names if name in roots.given or not roots.given}
     known = {name: root for name, root in found.items() if root is not None}
     if not known:
         raise UserError(f"no data set is named: give NAME=DIR, NAME one of {', '.join(names)}")

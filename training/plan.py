@@ -39,7 +39,7 @@ class Options:
         """The options of a program's arguments as `maskflownet.settings.cli` adds them."""
         same = {name: getattr(args, name) for name in ("seed", "debug", "shard", "skip_damaged", "scale")}
         folders = {name: args.output_root / name for name in ("weights", "logs")}
-        return cls(**same, **folders, readers=readers_of(args), roots=Roots(parse_roots(args.data_root)), **others)
+        return cls(**same, **folders, readers=readers_of(args), roots=parse_roots(args.data_root), **others)
 
 
 def scaled(steps: int, scale: float) -> int:

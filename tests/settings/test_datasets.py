@@ -324,9 +324,9 @@ def test_a_wrong_file_is_named(three, content, message):
 
 
 def test_arguments():
-    assert parse_roots(["chairs=/a", "sintel=b=c"]) == {"chairs": "/a", "sintel": "b=c"}
+    assert parse_roots(["chairs=/a", "sintel=b=c"]).given == {"chairs": "/a", "sintel": "b=c"}
     for wrong in (["chairs"], ["chairs="], ["=/a"], ["chairs=/a", "chairs=/b"]):
         with pytest.raises(UserError):
             parse_roots(wrong)
     with pytest.raises(UserError, match="'chair' from the command line is no data set"):
-        Roots(parse_roots(["chair=/somewhere"]))
+        parse_roots(["chair=/somewhere"])
