@@ -38,7 +38,8 @@ class Synthetic:
     Scene i of a seed is always the same scene; a larger set begins with the same pairs. `textures` is a folder of
     pictures; without one those that scikit-image ships are taken.
 
-    UserError: the textures cannot be used, the size is below 16 px, or PyTorch is missing.
+    UserError: the set is empty, the textures cannot be used, the seed is negative, the size below 16 px, or PyTorch is
+    missing.
     """
 
     def __init__(
@@ -50,8 +51,12 @@ class Synthetic:
         textures: str | Path | None = None,
         options: SceneOptions | None = None,
     ) -> None:
+        if length < 1:
+            raise UserError(f"a synthetic set of {length} pairs is empty")
         if min(height, width) < MIN_SIDE:
             raise UserError(f"a scene of {height}x{width} px is smaller than {MIN_SIDE} px")
+        if not 0 <= seed < 2**63:
+            raise UserError(f"the seed of synthetic scenes is {seed}, it must be between 0 and 2^63")
         if importlib.util.find_spec("torch") is None:
             raise UserError("synthetic scenes need PyTorch, which is not installed: pip install torch")
         self.length, self.size, self.seed = length, (height, width), seed

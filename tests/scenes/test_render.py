@@ -205,10 +205,12 @@ def test_extreme_options_still_make_scenes(bundled, extreme):
     assert np.isfinite(flow).all() and img1.std() > 0 and img2.std() > 0
 
 
-@pytest.mark.parametrize("size", [(8, 64), (64, 15)])
-def test_a_size_too_small_is_refused(size):
-    with pytest.raises(UserError, match="smaller than 16 px"):
-        Synthetic(1, *size)
+@pytest.mark.parametrize(
+    ("seed", "size", "length"), [(-1, (64, 64), 1), (0, (8, 64), 1), (0, (64, 15), 1), (0, (64, 64), 0)]
+)
+def test_wrong_arguments_are_refused(seed, size, length):
+    with pytest.raises(UserError):
+        Synthetic(length, *size, seed)
 
 
 def test_a_data_set_is_of_scenes():
