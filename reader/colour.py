@@ -14,7 +14,7 @@ _EPSILON = 1e-5  # px; what flow_vis adds to a scale
 _CELLS = 512  # of the table per unit
 _LAST = _CELLS + 2  # the outermost one, to which all moves that lies farther out
 _ORIGIN = _LAST + 2  # in the table: row and column 0 are black, for what is unknown
-_BLOCK = 64  # rows that NumPy draws at a time, so that what it makes of them stays in the cache
+_BLOCK = 2**16  # pixels that NumPy draws at a time, so that what it makes of them stays in the cache
 
 
 def colour_scale(largest: float, height: int, width: int) -> float:
@@ -76,8 +76,9 @@ def flow_to_colour(flow: np.ndarray, max_flow: float | None = None, valid: np.nd
         lengths = np.hypot(flow[:, :, 0], flow[:, :, 1])
         max_flow = colour_scale(lengths.max(where=np.isfinite(lengths), initial=0), *flow.shape[:2])
     colour = np.empty((*flow.shape[:2], 3), np.uint8)
-    for top in range(0, len(flow), _BLOCK):
-        rows = slice(top, top + _BLOCK)
+    height = max(1, _BLOCK // flow.shape[1])
+    for top in range(0, len(flow), height):
+        rows = slice(top, top + height)
         with np.errstate(all="ignore"):
             row, column = table_places(flow[rows], scale_of_flow_vis(max_flow), np)
         # It rounds, and what is not finite lies outside of the table.

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import lru_cache
-from itertools import count, islice
+from itertools import chain, count, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -114,7 +114,9 @@ class TrainLoader:
         size = len(self.order.positions(first, self.samples))
         slots = Slots(AHEAD + self.order.echo, (size, *self.crop), shared=self.readers > 0)
         with closing(Pool(self.readers, _Reader(self.datasets, self.resize, self.order, slots))) as pool:
-            results = pool.results(self._tasks(first, slots.count), size * AHEAD)
+            share = -(-size // max(1, self.readers))  # samples of a task, as each costs this process half a millisecond
+            ahead = AHEAD * -(-size // share)
+            results = chain.from_iterable(pool.results(self._tasks(first, slots.count, share), ahead))
             for number in count(first):
                 names = []
                 for name, errors in islice(results, size):
@@ -125,20 +127,26 @@ class TrainLoader:
                     names.append(name)
                 yield Batch(*slots.arrays(number % slots.count), tuple(names))
 
-    def _tasks(self, first: int, slots: int) -> Iterator[tuple]:
+    def _tasks(self, first: int, slots: int, share: int) -> Iterator[tuple]:
         for number in count(first):
+            wanted = []
             for row, (d, position) in enumerate(self.order.positions(number, self.samples)):
                 indices = self.order.indices(d, len(self.datasets[d]), position, self.attempts)
-                yield number % slots, row, d, position, indices
+                wanted.append((number % slots, row, d, position, indices))
+            for begin in range(0, len(wanted), share):
+                yield (wanted[begin : begin + share],)
 
 
 class _Reader:
-    """Reads single samples of training batches into the slots, in any process."""
+    """Reads samples of a training batch into the slots, in any process."""
 
     def __init__(self, datasets: Sequence, resize: tuple[int, int] | None, order: Order, slots: "Slots"):
         self.datasets, self.resize, self.order, self.slots = datasets, resize, order, slots
 
-    def __call__(
+    def __call__(self, wanted: list[tuple]) -> list[tuple[str | None, list[str]]]:
+        return [self._read(*one) for one in wanted]
+
+    def _read(
         self, slot: int, row: int, d: int, position: int, indices: tuple[int, ...]
     ) -> tuple[str | None, list[str]]:
         """Read the first readable of some samples; its name, None without any, and what was wrong before."""
