@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import platform
 import select
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from contextlib import closing, contextmanager, nullcontext, suppress
 from functools import partial
 from itertools import islice
 
+import numpy as np
 import pytest
 from maskflownet import processes
 from maskflownet.errors import UserError
@@ -120,6 +122,21 @@ def test_tasks_are_taken_no_further_than_asked():
     assert [next(results) for _ in range(3)] == [0, -1, -2]
     assert len(taken) <= 3 + 5
     pool.close()
+
+
+def page_faults(_):
+    resource = pytest.importorskip("resource")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        [np.ones(2**20, np.uint8) for _ in range(8)]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries keep what they like")
+def test_a_worker_keeps_the_memory_that_it_frees():
+    with closing(Pool(1, page_faults)) as pool:
+        _, second = islice(pool.results(((i,) for i in range(2)), 1), 2)
+    assert second < 1000  # without it 40,960
 
 
 def test_threads_keep_the_order_and_begin_no_more_than_asked():
