@@ -64,8 +64,10 @@ def validate(engine: Engine, sets, options: ValidationOptions, watcher=None) -> 
     skipped is named on stderr. A `watcher`, such as the report, is given every pair, mask included, as soon as it was
     measured: by `add(set_name, index, pair, measured)`, the index counted from 0.
 
-    UserError: There is no set, a file cannot be read, or a pair has no label.
+    UserError: There is no set, a file cannot be read, a pair has no label, or the batch is below 1.
     """
+    if options.batch < 1:
+        raise UserError(f"a batch needs at least one pair, not {options.batch}")
     skipped, unions = dict(sets.skipped), {}
     for name, parts in sets.unions.items():
         missing = [part for part in parts if part not in sets.sets]

@@ -2,6 +2,7 @@
 
 import math
 from functools import cache
+from itertools import product
 from types import ModuleType
 from typing import Any
 
@@ -14,7 +15,7 @@ _EPSILON = 1e-5  # px; what flow_vis adds to a scale
 _CELLS = 512  # of the table per unit
 _LAST = _CELLS + 2  # the outermost one, to which all moves that lies farther out
 _ORIGIN = _LAST + 2  # in the table: row and column 0 are black, for what is unknown
-_BLOCK = 2**16  # pixels that NumPy draws at a time, so that what it makes of them stays in the cache
+_BLOCK = 64, 2048  # rows and columns that NumPy draws at a time: they stay in the cache, and OpenCV takes no 32,767
 
 
 def colour_scale(largest: float, height: int, width: int) -> float:
@@ -76,13 +77,12 @@ def flow_to_colour(flow: np.ndarray, max_flow: float | None = None, valid: np.nd
         lengths = np.hypot(flow[:, :, 0], flow[:, :, 1])
         max_flow = colour_scale(lengths.max(where=np.isfinite(lengths), initial=0), *flow.shape[:2])
     colour = np.empty((*flow.shape[:2], 3), np.uint8)
-    height = max(1, _BLOCK // flow.shape[1])
-    for top in range(0, len(flow), height):
-        rows = slice(top, top + height)
+    for top, left in product(*map(range, (0, 0), colour.shape, _BLOCK)):
+        block = np.s_[top : top + _BLOCK[0], left : left + _BLOCK[1]]
         with np.errstate(all="ignore"):
-            row, column = table_places(flow[rows], scale_of_flow_vis(max_flow), np)
+            row, column = table_places(flow[block], scale_of_flow_vis(max_flow), np)
         # It rounds, and what is not finite lies outside of the table.
-        cv2.remap(colour_table(), column, row, cv2.INTER_NEAREST, colour[rows], cv2.BORDER_CONSTANT)
+        cv2.remap(colour_table(), column, row, cv2.INTER_NEAREST, colour[block], cv2.BORDER_CONSTANT)
     return colour
 
 

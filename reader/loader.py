@@ -18,6 +18,7 @@ from maskflownet.processes import Context, Pool
 from maskflownet.reader.sample import Sample, random_crop, random_flip, resize_sample
 
 AHEAD = 3  # batches that are loaded ahead
+TASK = 4  # samples that a reader is told to read at a time, at most: each task costs this process 0.3 ms
 MOST_DAMAGED = 16  # samples one after the other, beyond which the folder is at fault, not a file
 # Third number of a generator's seed, so that an epoch's order and the crops are independent.
 ORDER, SAMPLE = 0, 1
@@ -114,7 +115,7 @@ class TrainLoader:
         size = len(self.order.positions(first, self.samples))
         slots = Slots(AHEAD + self.order.echo, (size, *self.crop), shared=self.readers > 0)
         with closing(Pool(self.readers, _Reader(self.datasets, self.resize, self.order, slots))) as pool:
-            share = -(-size // max(1, self.readers))  # samples of a task, as each costs this process half a millisecond
+            share = min(TASK, -(-size // max(1, self.readers)))
             ahead = AHEAD * -(-size // share)
             results = chain.from_iterable(pool.results(self._tasks(first, slots.count, share), ahead))
             for number in count(first):

@@ -109,6 +109,27 @@ def test_a_reader_that_does_not_answer_is_told_and_does_not_keep_the_end_from_co
     assert not children(before)
 
 
+class Slow:
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, index):
+        time.sleep(0.1)
+        return self.dataset[index]
+
+
+def test_the_end_is_waited_for_where_samples_are_slow(chairs, monkeypatch):
+    """A reader is told of few at a time, however many readers and samples there are."""
+    monkeypatch.setattr(processes, "PATIENCE", 0.5)
+    with Interruption(), closing(TrainLoader([(Slow(chairs), 16)], (64, 128), readers=1).batches()) as batches:
+        next(batches)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert len(next(batches).names) == 16
+
+
 def test_tasks_are_taken_no_further_than_asked():
     taken = []
 

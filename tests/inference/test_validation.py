@@ -144,11 +144,12 @@ def test_a_union_is_measured_from_its_parts(sintel, capsys):
     assert "skipped c, none: no root" in capsys.readouterr().err
 
 
-def test_nothing_to_validate_on_is_an_error(tmp_path):
+def test_nothing_to_validate_on_is_an_error(kitti, tmp_path):
     engine, unlabelled = KnownEngine(corner), Pairs(make_pairs(tmp_path), "test")
     for sets, options, message in [
         ({}, {"skipped": {"a": "no root", "b": "no root"}}, "nothing to validate on: a, b: no root$"),
         ({}, {}, "no set is given"),
+        ({"kitti.2015": kitti}, {"batch": 0}, "at least one pair, not 0"),
         ({"pairs": unlabelled}, {}, "own has no label"),
     ]:
         with pytest.raises(UserError, match=message):

@@ -86,6 +86,13 @@ def test_not_finite_is_black(flow):
     assert (flow_to_colour(np.full((2, 2, 2), np.nan, np.float32)) == 0).all()
 
 
+@pytest.mark.parametrize("shape", [(2, 33000), (33000, 2)])
+def test_larger_than_opencv_maps(shape):
+    flow = np.random.default_rng(0).standard_normal((*shape, 2)).astype(np.float32)
+    piece = np.s_[-2:, -2:]
+    np.testing.assert_array_equal(flow_to_colour(flow, 3)[piece], flow_to_colour(flow[piece], 3))
+
+
 def test_an_integer_flow(flow):
     whole = np.rint(flow) + 0.0  # integers have no -0.0
     np.testing.assert_array_equal(flow_to_colour(whole.astype(np.int16)), flow_to_colour(whole.astype(np.float32)))
