@@ -15,7 +15,7 @@ _EPSILON = 1e-5  # px; what flow_vis adds to a scale
 _CELLS = 512  # of the table per unit
 _LAST = _CELLS + 2  # the outermost one, to which all moves that lies farther out
 _ORIGIN = _LAST + 2  # in the table: row and column 0 are black, for what is unknown
-_BLOCK = 64, 2048  # rows and columns that NumPy draws at a time: they stay in the cache, and OpenCV takes no 32,767
+_BLOCK = 64, 2048  # rows and columns that NumPy draws at a time, for its cache; OpenCV refuses 32,767 at once
 
 
 def colour_scale(largest: float, height: int, width: int) -> float:
